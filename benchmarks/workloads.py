@@ -1,0 +1,193 @@
+"""The workloads: what is run, how one number is made of a pair of runs, and which number is to be reached.
+
+A pair is one run under the existing library and one under this library, right after each other. By `measure`, a pair
+of times (t_peer, t_ours) gives
+
+    speedup   t_peer / t_ours        at least the target
+    latency   t_ours / t_peer        at most the target
+    seconds   t_ours                 at most the target
+    memory    growth of resident memory while encoding, ours / peer; at most the target
+
+The vectors of the two runs are compared as well: largest absolute difference, or mean cosine where the dtype differs.
+All choices of texts are seeded: the same texts in every process, on every machine.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from benchmarks import texts
+
+SEED = 20
+SPEEDUP, LATENCY, SECONDS, MEMORY = "speedup", "latency", "seconds", "memory"
+QUERIES = (
+    "What is the capital of France?",
+    "how to install a package offline",
+    "small furry animal that eats nuts",
+    "restore a backup after disk failure",
+    "why does my network card not work",
+    "a feeling of great happiness",
+    "list all users of the system",
+    "person who repairs shoes",
+    "encrypt a partition on a laptop",
+    "the act of forgiving someone",
+)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One line of the table. `kind` picks the function in worker.py; the rest is handed to it."""
+
+    name: str
+    title: str
+    kind: str = "encode"
+    measure: str = SPEEDUP
+    target: float | None = None
+    max_difference: float | None = 1e-5
+    min_cosine: float | None = None
+    min_peak_share: float | None = None
+    repeats: int = 3
+    warm_up_pairs: int = 0
+    texts: str = ""
+    count: int = 0
+    encode_kwargs: dict[str, Any] = field(default_factory=dict)
+    our_model_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def wants_gemm(self) -> bool:
+        """Whether the GEMM peak of the machine is measured around the work."""
+        return self.min_peak_share is not None
+
+
+WORKLOADS = (
+    Workload("gloss", "2,000 WordNet glosses", target=1.5, min_peak_share=0.75, texts="glosses", count=2000),
+    Workload("paragraph", "400 handbook paragraphs", target=1.8, min_peak_share=0.75, texts="paragraphs", count=400),
+    Workload("mix", "mix: log-normal lengths, 30% duplicates", target=2.5, repeats=2, texts="mix", count=2000),
+    Workload(
+        "bfloat16",
+        "glosses in bfloat16 against the default dtype",
+        target=2.5,
+        max_difference=None,
+        min_cosine=0.9995,
+        texts="glosses",
+        count=2000,
+        our_model_kwargs={"dtype": "bfloat16"},
+    ),
+    Workload("query", "one short query, warm", "query", LATENCY, target=0.45, repeats=200, texts="queries", count=10),
+    Workload(
+        "cold",
+        "fresh process to first embedding",
+        "cold",
+        LATENCY,
+        target=0.45,
+        warm_up_pairs=1,
+        texts="queries",
+        count=1,
+    ),
+    Workload(
+        "import",
+        "`import sentence_transformers`",
+        "import",
+        SECONDS,
+        target=0.1,
+        max_difference=None,
+        warm_up_pairs=1,
+    ),
+    Workload("static", "StaticEmbedding, 100,000 glosses", "static", target=3.0, texts="glosses", count=100_000),
+    Workload(
+        "memory",
+        "memory: 400 paragraphs, `batch_size=128`",
+        measure=MEMORY,
+        repeats=1,
+        texts="paragraphs",
+        count=400,
+        encode_kwargs={"batch_size": 128},
+    ),
+)
+
+
+def quick(workload: Workload) -> Workload:
+    """The workload in the sizes of `--quick`, which only shows that everything runs."""
+    count = 2000 if workload.kind == "static" else min(workload.count, 40)
+    repeats = min(workload.repeats, 5 if workload.kind == "query" else 1)
+    return replace(workload, title=f"{workload.title} (quick)", count=count, repeats=repeats, warm_up_pairs=0)
+
+
+def texts_of(workload: Workload) -> list[str]:
+    """The texts that a workload encodes."""
+    if not workload.texts:
+        return []
+    return TEXTS[workload.texts](workload.count)
+
+
+def gloss_texts(count: int) -> list[str]:
+    """Distinct glosses in a seeded random order."""
+    return _shuffled_glosses()[:count]
+
+
+def paragraph_texts(count: int) -> list[str]:
+    """The first distinct paragraphs of the handbook."""
+    return list(dict.fromkeys(texts.paragraphs()))[:count]
+
+
+def mix_texts(count: int) -> list[str]:
+    """The realistic mix, made of the sentences of the handbook and of glosses."""
+    sentences = [part for text in texts.paragraphs() for part in re.split(r"(?<=[.!?]) ", text) if part]
+    return make_mix(sentences + gloss_texts(len(sentences)), count)
+
+
+def make_mix(sentences: list[str], count: int, duplicates: float = 0.3, seed: int = SEED) -> list[str]:
+    """`count` texts with log-normal numbers of words (median 20, sigma 0.9), a share of which occur elsewhere too.
+
+    Each text joins random sentences until it is long enough and is then cut. `round(count * duplicates)` of the texts
+    are further copies of one of the others; the order is random.
+    """
+    chance = random.Random(seed)
+    distinct: dict[str, None] = {}
+    while len(distinct) < count - round(count * duplicates):
+        length = max(1, round(chance.lognormvariate(mu=2.9957, sigma=0.9)))  # exp(2.9957) = 20
+        words: list[str] = []
+        while len(words) < length:
+            words += chance.choice(sentences).split()
+        distinct[" ".join(words[:length])] = None
+    mix = list(distinct)
+    mix += chance.choices(mix, k=count - len(mix))
+    chance.shuffle(mix)
+    return mix
+
+
+@cache
+def _shuffled_glosses() -> list[str]:
+    """All distinct glosses in a seeded random order."""
+    found = list(dict.fromkeys(texts.glosses()))
+    random.Random(SEED).shuffle(found)
+    return found
+
+
+TEXTS = {
+    "glosses": gloss_texts,
+    "paragraphs": paragraph_texts,
+    "mix": mix_texts,
+    "queries": lambda count: list(QUERIES[:count]),
+}
+
+
+def job(workload: Workload, ours: bool) -> dict[str, Any]:
+    """What one worker process is told: plain data for its job file."""
+    static = workload.kind == "static"
+    tokenizer, weights = texts.wordllama() if static else (Path(), Path())
+    return {
+        "kind": workload.kind,
+        "texts": texts_of(workload),
+        "repeats": workload.repeats,
+        "gemm": workload.wants_gemm,
+        "encode_kwargs": workload.encode_kwargs,
+        "model_kwargs": workload.our_model_kwargs if ours else {},
+        "tokenizer": str(tokenizer) if static else None,
+        "weights": str(weights) if static else None,
+    }

@@ -1,0 +1,31 @@
+"""Sentence Transformers: text to vectors and scores.
+
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer("all-MiniLM-L6-v2")
+    embeddings = model.encode(["A sentence.", "Another one."])
+    model.similarity(embeddings, embeddings)
+
+Importing this package loads nothing else; each public name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from sentence_transformers import _names
+
+__version__ = "6.2.0+packed.1"
+__MODEL_HUB_ORGANIZATION__ = "sentence-transformers"
+
+__all__ = [
+    "LoggingHandler",
+    "SentenceTransformer",
+    "SentenceTransformerModelCardData",
+    "SimilarityFunction",
+    "quantize_embeddings",
+]
+
+_public = frozenset(__all__)
+_names.install()
+sys.modules[__name__].__class__ = _names.FrontDoor

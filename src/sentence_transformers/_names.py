@@ -1,0 +1,257 @@
+"""The names this library is known by elsewhere, and where they live here: one table, no file per alias.
+
+People's code and saved models name classes by dotted paths of several generations:
+
+    sentence_transformers.models.Pooling                                    version 2 to 4, and their saved models
+    sentence_transformers.models.Pooling.Pooling                            older saved models
+    sentence_transformers.sentence_transformer.modules.pooling.Pooling      today's canonical path
+
+Three tables say it all. `HOME`: public name -> module here. `ALIASES`: module path elsewhere -> module here, the same module
+object under two names. `PACKAGES`: package path elsewhere -> the public names it exports. `install` puts one finder on
+`sys.meta_path`, which makes aliases and packages when they are first imported and nothing before that.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import sys
+from types import ModuleType
+from typing import Any
+
+ROOT = "sentence_transformers"
+
+# public name -> module it is defined in, here
+HOME: dict[str, str] = {
+    # encoders
+    "SentenceTransformer": "encoders.sentence_transformer",
+    "BaseModel": "encoders.base",
+    "PeftAdapterMixin": "encoders.peft",
+    # modules
+    "Module": "modules.base",
+    "InputModule": "modules.base",
+    "Transformer": "modules.transformer",
+    "Pooling": "modules.pooling",
+    "Dense": "modules.dense",
+    "Normalize": "modules.normalize",
+    "Router": "modules.router",
+    "Asym": "modules.router",
+    "StaticEmbedding": "modules.static_embedding",
+    "BoW": "modules.bow",
+    "CNN": "modules.cnn",
+    "Dropout": "modules.dropout",
+    "LayerNorm": "modules.layer_norm",
+    "LSTM": "modules.lstm",
+    "WeightedLayerPooling": "modules.weighted_layer_pooling",
+    "WordEmbeddings": "modules.word_embeddings",
+    "WordWeights": "modules.word_weights",
+    "WordTokenizer": "modules.tokenizer.word",
+    "TransformersTokenizerWrapper": "modules.tokenizer.word",
+    "ENGLISH_STOP_WORDS": "modules.tokenizer.word",
+    "WhitespaceTokenizer": "modules.tokenizer.whitespace",
+    "PhraseTokenizer": "modules.tokenizer.phrase",
+    # model cards
+    "BaseModelCardData": "storage.model_card",
+    "SentenceTransformerModelCardData": "storage.model_card",
+    "generate_model_card": "storage.model_card",
+    # functions
+    "SimilarityFunction": "similarity",
+    "quantize_embeddings": "search.quantization",
+    "LoggingHandler": "util.logging",
+}
+
+_TEXT_MODULES = (
+    "Transformer StaticEmbedding Asym BoW CNN Dense Dropout LayerNorm LSTM Normalize Pooling WeightedLayerPooling "
+    "WordEmbeddings WordWeights Module InputModule Router"
+)
+
+# package path elsewhere -> the public names it exports
+PACKAGES: dict[str, str] = {
+    "base": "BaseModel PeftAdapterMixin",
+    "base.modules": "Dense InputModule Module Normalize Router Transformer",
+    "sentence_transformer": "SentenceTransformer SentenceTransformerModelCardData",
+    "sentence_transformer.modules": _TEXT_MODULES,
+    "sentence_transformer.evaluation": "SimilarityFunction",
+    "models": _TEXT_MODULES,
+    "evaluation": "SimilarityFunction",
+}
+
+# canonical module path elsewhere -> module here; a saved model names a class by the first path that leads to it
+ALIASES: dict[str, str] = {
+    "base.model": "encoders.base",
+    "base.peft_mixin": "encoders.peft",
+    "base.model_card": "storage.model_card",
+    "base.modules.module": "modules.base",
+    "base.modules.input_module": "modules.base",
+    "base.modules.transformer": "modules.transformer",
+    "base.modules.normalize": "modules.normalize",
+    "base.modules.dense": "modules.dense",
+    "base.modules.router": "modules.router",
+    "sentence_transformer.model": "encoders.sentence_transformer",
+    "sentence_transformer.model_card": "storage.model_card",
+    "sentence_transformer.modules.pooling": "modules.pooling",
+    "sentence_transformer.modules.static_embedding": "modules.static_embedding",
+    "sentence_transformer.modules.bow": "modules.bow",
+    "sentence_transformer.modules.cnn": "modules.cnn",
+    "sentence_transformer.modules.dropout": "modules.dropout",
+    "sentence_transformer.modules.layer_norm": "modules.layer_norm",
+    "sentence_transformer.modules.lstm": "modules.lstm",
+    "sentence_transformer.modules.weighted_layer_pooling": "modules.weighted_layer_pooling",
+    "sentence_transformer.modules.word_embeddings": "modules.word_embeddings",
+    "sentence_transformer.modules.word_weights": "modules.word_weights",
+    "sentence_transformer.modules.normalize": "modules.normalize",
+    "sentence_transformer.modules.tokenizer": "modules.tokenizer",
+    "sentence_transformer.modules.tokenizer.word": "modules.tokenizer.word",
+    "sentence_transformer.modules.tokenizer.whitespace": "modules.tokenizer.whitespace",
+    "sentence_transformer.modules.tokenizer.phrase": "modules.tokenizer.phrase",
+    "util.similarity": "similarity",
+    "util.retrieval": "search.exact",
+    "util.quantization": "search.quantization",
+    # before version 5
+    "SentenceTransformer": "encoders.sentence_transformer",
+    "LoggingHandler": "util.logging",
+    "quantization": "search.quantization",
+    "similarity_functions": "similarity",
+    "peft_mixin": "encoders.peft",
+    "model_card": "storage.model_card",
+    "evaluation.SimilarityFunction": "similarity",
+    "models.tokenizer": "modules.tokenizer",
+    "models.tokenizer.WordTokenizer": "modules.tokenizer.word",
+    "models.tokenizer.WhitespaceTokenizer": "modules.tokenizer.whitespace",
+    "models.tokenizer.PhraseTokenizer": "modules.tokenizer.phrase",
+    **{f"models.{name}": HOME[name] for name in _TEXT_MODULES.split()},
+}
+
+
+def home(name: str) -> Any:
+    """The object behind a public name."""
+    return getattr(importlib.import_module(f"{ROOT}.{HOME[name]}"), name)
+
+
+def saved_type(module_class: type) -> str:
+    """The dotted path by which `modules.json` names a class; the existing library's path where it has one."""
+    here = module_class.__module__.removeprefix(f"{ROOT}.")
+    if module_class.__module__.startswith(f"{ROOT}."):
+        for path, target in ALIASES.items():
+            if target == here:
+                return f"{ROOT}.{path}.{module_class.__name__}"
+    return f"{module_class.__module__}.{module_class.__name__}"
+
+
+def find_class(dotted: str, source: Any, trust_remote_code: bool = False) -> type:
+    """The class that a saved model names.
+
+    Raises:
+        ModelFormatError: if the name is not one of this library's and `source` may not run code, or there is no such
+            class (`UntrustedCodeError` in the first case).
+    """
+    from sentence_transformers.errors import ModelFormatError, UntrustedCodeError
+
+    if not isinstance(dotted, str) or "." not in dotted:
+        raise ModelFormatError(f"{source.name} names a module type {dotted!r}; expected a dotted class path.")
+    if dotted.startswith(f"{ROOT}."):
+        path, _, name = dotted.rpartition(".")
+        try:
+            found = getattr(importlib.import_module(path), name)
+        except (ImportError, AttributeError) as error:
+            raise ModelFormatError(f"{source.name} names the module type {dotted!r}, which does not exist: {error}") from error
+        if isinstance(found, ModuleType):  # "...models.Pooling" is a module of old and a class of today
+            found = getattr(found, name)
+        return found
+    if not trust_remote_code:
+        raise UntrustedCodeError(
+            f"{source.name} uses the class {dotted!r} from outside this library. If you trust its code, load the model "
+            f"with trust_remote_code=True."
+        )
+    return _remote_class(dotted, source)
+
+
+def _remote_class(dotted: str, source: Any) -> type:
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    try:
+        return get_class_from_dynamic_module(
+            dotted,
+            source.name,
+            token=source.token,
+            cache_dir=source.cache_folder,
+            revision=source.revision,
+            local_files_only=source.local_files_only,
+        )
+    except (OSError, ValueError):
+        path, _, name = dotted.rpartition(".")
+        return getattr(importlib.import_module(path), name)
+
+
+class FrontDoor(ModuleType):
+    """A package whose public names stay what they are when a module of the same name is imported.
+
+    `import sentence_transformers.SentenceTransformer` (a module path of old) would otherwise replace the class.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and name in self.__dict__.get("_public", ()):
+            return
+        super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.__dict__.get("_public", ()):
+            value = home(name)
+            super().__setattr__(name, value)
+            return value
+        if name.startswith("_"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        try:
+            return importlib.import_module(f"{self.__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{self.__name__}.{name}":
+                raise
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}") from None
+
+    def __dir__(self) -> list[str]:
+        return sorted({*self.__dict__, *self.__dict__.get("_public", ())})
+
+
+class _PackageLoader:
+    """Makes a package that only exports names."""
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        public = PACKAGES[spec.name.removeprefix(f"{ROOT}.")].split()
+        module = FrontDoor(spec.name, f"Names exported by {spec.name}.")
+        module._public = frozenset(public)
+        module.__all__ = sorted(public)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing to run: names are found when they are asked for."""
+
+
+class _AliasLoader:
+    """Puts the module that an alias stands for into its place, unchanged."""
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        """An empty module to begin with, as Python makes it."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        target = ALIASES[module.__name__.removeprefix(f"{ROOT}.")]
+        sys.modules[module.__name__] = importlib.import_module(f"{ROOT}.{target}")
+
+
+class _Finder:
+    """Finds the module paths of `ALIASES` and `PACKAGES`."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        inner = name.removeprefix(f"{ROOT}.")
+        if inner == name:
+            return None
+        if inner in ALIASES:
+            return importlib.machinery.ModuleSpec(name, _AliasLoader())
+        if inner in PACKAGES:
+            return importlib.machinery.ModuleSpec(name, _PackageLoader(), is_package=True)
+        return None
+
+
+def install() -> None:
+    """Put the finder in place, once."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())

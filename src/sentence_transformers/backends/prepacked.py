@@ -1,0 +1,98 @@
+"""Linear layers whose weights are laid out once for the CPU's matrix kernels.
+
+A plain `F.linear` on CPU re-arranges its weight at every call. oneDNN can do it once: the product then starts at once,
+which counts most for short inputs (one query reads all weights to multiply a few rows). `prepack` gives the `nn.Linear`
+layers of a model that ability by changing their class; parameters, names, `state_dict` and `isinstance` stay as they are.
+
+The packed copy is made at the first call without gradients and made again whenever the weight changes (`Tensor._version`
+counts in-place changes). With gradients, on other devices, inside `torch.compile` or for unusual types the layer is an
+ordinary linear layer. Weights in bfloat16 or float16 on a CPU without such arithmetic are packed as float32, which gives
+results at least as precise and many times faster than emulating it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PACK_LIMIT_BYTES = 2 * 2**30  # the packed copy doubles a layer's memory; models beyond this stay as they are
+ROWS_HINT = 1024  # number of rows the layout is chosen for
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` that keeps a packed copy of its weight for inference on CPU."""
+
+    _packed: tuple[Any, Tensor, Tensor | None] | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        weight = self.weight
+        if (
+            torch.is_grad_enabled()
+            or input.device.type != "cpu"
+            or weight.device.type != "cpu"
+            or weight.is_inference()
+            or torch.compiler.is_compiling()
+            or torch.is_autocast_enabled("cpu")
+        ):
+            return F.linear(input, weight, self.bias)
+        dtype = compute_dtype(weight.dtype)
+        if input.dtype != weight.dtype or dtype is None:
+            return F.linear(input, weight, self.bias)
+        packed, bias = self.pack(dtype)
+        if dtype == weight.dtype:
+            return torch.ops.mkldnn._linear_pointwise(input, packed, bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(input.to(dtype), packed, bias, "none", [], "").to(weight.dtype)
+
+    def pack(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """The packed weight and the bias, made anew if the weight has changed."""
+        weight, bias = self.weight, self.bias
+        state = (weight.data_ptr(), weight._version, dtype, None if bias is None else bias._version)
+        kept = self._packed
+        if kept is None or kept[0] != state:
+            plain = weight.detach().to(dtype)
+            packed = torch.ops.mkldnn._reorder_linear_weight(plain, ROWS_HINT)
+            kept = self._packed = (state, packed, None if bias is None else bias.detach().to(dtype))
+        return kept[1], kept[2]
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        state.pop("_packed", None)
+        return state
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Linear:
+        import copy
+
+        clone = self.__class__.__new__(self.__class__)
+        memo[id(self)] = clone
+        clone.__dict__ = copy.deepcopy(self.__getstate__(), memo)
+        return clone
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype | None:
+    """The type a linear layer of `dtype` computes in on this CPU; None where packing does not apply."""
+    if dtype == torch.float32:
+        return torch.float32
+    if dtype == torch.bfloat16:
+        return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() and fast_bfloat16() else torch.float32
+    return torch.float32 if dtype == torch.float16 else None
+
+
+def fast_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16, AMX or Arm's BF16)."""
+    cpu = torch.cpu
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported")
+    return any(getattr(cpu, name)() for name in probes if hasattr(cpu, name))
+
+
+def prepack(model: nn.Module) -> None:
+    """Let the plain linear layers of `model` keep packed weights, if this build of torch can and the model is not huge."""
+    if not torch.backends.mkldnn.is_available():
+        return
+    layers = [module for module in model.modules() if type(module) is nn.Linear]
+    if sum(layer.weight.numel() for layer in layers) * 4 > PACK_LIMIT_BYTES:
+        return
+    for layer in layers:
+        layer.__class__ = Linear

@@ -1,0 +1,1 @@
+"""The models people instantiate: thin doors on one engine."""

@@ -1,0 +1,399 @@
+"""What all encoders share: a list of modules that is loaded, moved, called, saved and published as one model.
+
+A model is an `nn.Sequential`: `model[0]` is the input module, iteration gives the modules, `forward(features)` runs them.
+A subclass says what it is called in saved models, which card describes it, and adds its own last step; loading, prompts,
+devices, worker processes and saving are here.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from sentence_transformers.encoders.peft import PeftAdapterMixin
+from sentence_transformers.errors import InputError
+from sentence_transformers.inference import workers
+from sentence_transformers.modules.base import Module, module_device
+from sentence_transformers.modules.router import run_module
+from sentence_transformers.modules.transformer import Transformer
+from sentence_transformers.storage import folder, hub, resolve
+from sentence_transformers.storage.files import Source
+from sentence_transformers.storage.model_card import BaseModelCardData, generate_model_card
+
+logger = logging.getLogger(__name__)
+
+ALWAYS_ACCEPTED = {"task", "processing_kwargs"}
+
+
+class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
+    """Common part of the encoders.
+
+    Args:
+        model_name_or_path: folder, hub id, short name or name of an installed model package (`storage.resolve`).
+        modules: the modules themselves, in order, instead of a name.
+        device: e.g. "cpu", "cuda:1"; default: the best that is there.
+        prompts: name -> text put before inputs; saved with the model.
+        default_prompt_name: prompt used when a call names none.
+        cache_folder: another hub cache.
+        trust_remote_code: whether code that comes with the model may run.
+        revision: branch, tag or commit of a hub model.
+        local_files_only: never ask the network.
+        token: hub token.
+        model_kwargs, processor_kwargs, config_kwargs: for the transformers model, its tokenizer and its config.
+        model_card_data: what the model card says.
+        backend: "torch".
+
+    Raises:
+        ModelNotFoundError: if no place has the model; the message lists every place tried.
+        ModelFormatError: if its folder is malformed, incomplete or unsafe.
+        InputError: if both or neither of name and modules are given, or a prompt name is unknown.
+    """
+
+    model_card_data_class: ClassVar[type[BaseModelCardData]] = BaseModelCardData
+    default_huggingface_organization: ClassVar[str | None] = None
+    model_type: ClassVar[str] = "BaseModel"
+    default_prompts: ClassVar[dict[str, str]] = {}
+
+    def __init__(
+        self,
+        model_name_or_path: str | None = None,
+        *,
+        modules: list[nn.Module] | OrderedDict[str, nn.Module] | None = None,
+        device: str | None = None,
+        prompts: dict[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        cache_folder: str | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        token: bool | str | None = None,
+        model_kwargs: dict[str, Any] | None = None,
+        processor_kwargs: dict[str, Any] | None = None,
+        config_kwargs: dict[str, Any] | None = None,
+        model_card_data: BaseModelCardData | None = None,
+        backend: Literal["torch", "onnx", "openvino"] = "torch",
+    ) -> None:
+        if (modules is None) == (model_name_or_path is None or model_name_or_path == ""):
+            raise InputError("Give either model_name_or_path or modules=[...].")
+        self.module_kwargs: dict[str, list[str]] = {}
+        config: dict[str, Any] = {}
+        if modules is None:
+            asked = Source(str(model_name_or_path), "", token, cache_folder, revision, local_files_only)
+            source = resolve.resolve(asked, self.default_huggingface_organization)
+            parts, kwargs, config = self._load(
+                source,
+                trust_remote_code=trust_remote_code,
+                model_kwargs=model_kwargs,
+                processor_kwargs=processor_kwargs,
+                config_kwargs=config_kwargs,
+                backend=backend,
+            )
+        else:
+            parts = modules if isinstance(modules, dict) else {str(i): part for i, part in enumerate(modules)}
+            kwargs = {}
+        super().__init__(OrderedDict(parts))
+        self.module_kwargs = kwargs
+        self.backend = backend
+        self.trust_remote_code = trust_remote_code
+        self._model_config = config
+        self.prompts = self.default_prompts | config.get("prompts", {})
+        self.prompts |= {name: text for name, text in (prompts or {}).items() if text is not None}
+        self.default_prompt_name = default_prompt_name or config.get("default_prompt_name")
+        if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
+            raise InputError(
+                f"default_prompt_name={self.default_prompt_name!r} is not among the prompts {sorted(self.prompts)}."
+            )
+        self.model_card_data = model_card_data or self.model_card_data_class()
+        self.model_card_data.register_model(self)
+        if model_name_or_path:
+            self.model_card_data.set_base_model(str(model_name_or_path), revision)
+        self._place(device)
+        self.eval()
+        for module in self:
+            if isinstance(module, Module):
+                module.on_model_ready(self)
+
+    # ---- loading
+
+    @classmethod
+    def _load(cls, source: Source, **kwargs: Any) -> tuple[dict[str, Any], dict[str, list[str]], dict[str, Any]]:
+        """Modules by name, the encode arguments each takes, and the model's settings."""
+        from sentence_transformers.util.environment import check_version_requirements
+
+        config = folder.read_config(source)
+        if config.get("requirements"):
+            check_version_requirements(config["requirements"], source.name)
+        entries = folder.read_entries(source, bool(kwargs.get("trust_remote_code")))
+        if entries is None:
+            logger.info("%s has no modules.json; building a model from its transformer.", source.name)
+            return cls._modules_of_plain(source, **kwargs), {}, config
+        modules, module_kwargs = folder.load_modules(source, entries, **kwargs)
+        return modules, module_kwargs, config
+
+    @classmethod
+    def _modules_of_plain(cls, source: Source, **kwargs: Any) -> dict[str, Any]:
+        """Modules for a transformers checkpoint without `modules.json`."""
+        return {"0": Transformer.load(source.name, source.subfolder, **source.hub_kwargs, **kwargs)}
+
+    def _place(self, device: str | None) -> None:
+        """Move to the device and bring all modules to the first one's type."""
+        from sentence_transformers.util.environment import get_device_name
+
+        first = next(self[0].parameters(), None)
+        if first is not None and first.is_floating_point():
+            for module in list(self)[1:]:
+                module.to(first.dtype)
+        if getattr(self.transformers_model, "hf_device_map", None) is None:
+            self.to(device or get_device_name())
+
+    # ---- what it is made of
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first tensor lies."""
+        return module_device(self)
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Type of the first weight; None without weights."""
+        return next((p.dtype for p in self.parameters()), None)
+
+    @property
+    def modalities(self) -> list[str]:
+        """Kinds of input, e.g. ["text"]."""
+        return list(getattr(self[0], "modalities", ["text"]))
+
+    def supports(self, modality: str) -> bool:
+        return modality in self.modalities
+
+    @property
+    def tokenizer(self) -> Any:
+        """Tokenizer of the first module."""
+        return self[0].tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, value: Any) -> None:
+        self[0].tokenizer = value
+
+    @property
+    def processor(self) -> Any:
+        """Processor of the first module: a tokenizer, or what holds one."""
+        return getattr(self[0], "processor", None) or self.tokenizer
+
+    @property
+    def max_seq_length(self) -> int | None:
+        """Most tokens per text; longer texts are cut. May be set."""
+        return getattr(self[0], "max_seq_length", None)
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int | None) -> None:
+        self[0].max_seq_length = value
+
+    def get_max_seq_length(self) -> int | None:
+        """Older name of `max_seq_length`."""
+        return self.max_seq_length
+
+    @property
+    def transformers_model(self) -> Any:
+        """The first transformers model inside, or None."""
+        return next((m.auto_model for m in self.modules() if isinstance(m, Transformer)), None)
+
+    @property
+    def config(self) -> Any:
+        """Config of the transformers model, or None."""
+        return getattr(self.transformers_model, "config", None)
+
+    @config.setter
+    def config(self, value: Any) -> None:
+        if self.transformers_model is not None:
+            self.transformers_model.config = value
+
+    def get_backend(self) -> str:
+        return self.backend
+
+    def get_model_kwargs(self) -> list[str]:
+        """Names of the extra keyword arguments that `encode` passes on to modules."""
+        names = {name for module in self for name in getattr(module, "forward_kwargs", ())}
+        return sorted(names | {name for names in self.module_kwargs.values() for name in names})
+
+    def _check_kwargs(self, kwargs: dict[str, Any]) -> None:
+        accepted = ALWAYS_ACCEPTED | set(self.get_model_kwargs())
+        if unknown := sorted(kwargs.keys() - accepted):
+            raise InputError(
+                f"{type(self).__name__}.encode got unknown keyword arguments {unknown}; "
+                f"this model's modules accept {sorted(accepted)}."
+            )
+
+    # ---- computing
+
+    def forward(self, input: dict[str, Tensor], **kwargs) -> dict[str, Tensor]:  # type: ignore[override]
+        """Run the modules in order; each is given those keyword arguments that it takes."""
+        for name, module in self.named_children():
+            wanted = self.module_kwargs.get(name)
+            given = kwargs if wanted is None else {key: value for key, value in kwargs.items() if key in wanted}
+            input = run_module(module, input, given | ({"task": kwargs["task"]} if "task" in kwargs else {}))
+        return input
+
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs) -> dict[str, Any]:
+        """Inputs as a padded batch of features, as `forward` takes it."""
+        if hasattr(self[0], "preprocess"):
+            return self[0].preprocess(inputs, prompt=prompt, **kwargs)
+        return self[0].tokenize([prompt + text for text in inputs] if prompt else list(inputs))
+
+    def tokenize(self, texts: Any, **kwargs) -> dict[str, Any]:
+        """Older name of `preprocess`."""
+        return self.preprocess([texts] if isinstance(texts, str) else texts, **kwargs)
+
+    def is_singular_input(self, inputs: Any) -> bool:
+        """Whether `inputs` is one text rather than several."""
+        return isinstance(inputs, (str, bytes, dict)) or inputs is None
+
+    def compile(self, *args, **kwargs) -> None:
+        """`torch.compile` the forward pass, as `encode` uses it too."""
+        self._compiled_call_impl = torch.compile(self._call_impl, *args, **kwargs)
+
+    def prompt_text(self, prompt: str | None, prompt_name: str | None) -> str | None:
+        """The prompt of a call: `prompt`, else the one named, else the default.
+
+        Raises:
+            InputError: if there is no prompt of that name; lists those there are.
+        """
+        if prompt is not None:
+            if prompt_name is not None:
+                logger.warning("Both prompt and prompt_name are given; prompt is used, prompt_name=%r is not.", prompt_name)
+            return prompt
+        name = prompt_name if prompt_name is not None else self.default_prompt_name
+        if name is None:
+            return None
+        if name not in self.prompts:
+            raise InputError(f"Prompt name {name!r} is unknown; this model has the prompts {sorted(self.prompts)}.")
+        return self.prompts[name]
+
+    def evaluate(self, evaluator: Any, output_path: str | None = None) -> dict[str, float] | float:
+        """Run an evaluator on this model; results go to `output_path` if given."""
+        if output_path is not None:
+            Path(output_path).mkdir(parents=True, exist_ok=True)
+        return evaluator(self, output_path)
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None, **kwargs) -> None:
+        """Trade computing for memory in training: layers are computed again in the backward pass."""
+        if self.transformers_model is not None:
+            self.transformers_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs)
+
+    def clear_placement_cache(self) -> None:
+        """Kept for compatibility; nothing is cached."""
+
+    # ---- worker processes
+
+    def start_multi_process_pool(self, target_devices: list[str] | None = None) -> workers.Pool:
+        """Start one worker process per device for `encode(..., pool=pool)`.
+
+        Args:
+            target_devices: e.g. ["cuda:0", "cuda:1"] or ["cpu"] * 4; default: all CUDA (else NPU) devices, else four CPU
+                workers. The model itself moves to the CPU and stays there.
+        """
+        if getattr(self.transformers_model, "hf_device_map", None) is not None:
+            raise ValueError("A model that is spread over devices (device_map) cannot be copied to worker processes.")
+        return workers.start(self, target_devices)
+
+    @staticmethod
+    def stop_multi_process_pool(pool: workers.Pool) -> None:
+        """End the worker processes of a pool."""
+        workers.stop(pool)
+
+    def _work(self, inputs: list[Any], method: str, kwargs: dict[str, Any]) -> Any:
+        return getattr(self, method)(inputs, **kwargs)
+
+    # ---- disk and hub
+
+    def get_saved_config(self) -> dict[str, Any]:
+        """Content of `config_sentence_transformers.json`; subclasses add their settings."""
+        import transformers
+
+        from sentence_transformers import __version__
+
+        versions = {
+            "sentence_transformers": __version__.partition("+")[0],
+            "transformers": transformers.__version__,
+            "pytorch": torch.__version__,
+        }
+        kept = {key: value for key, value in self._model_config.items() if key == "requirements"}
+        return kept | {
+            "__version__": versions,
+            "model_type": self.model_type,
+            "prompts": self.prompts,
+            "default_prompt_name": self.default_prompt_name,
+        }
+
+    def save_pretrained(
+        self,
+        path: str,
+        model_name: str | None = None,
+        create_model_card: bool = True,
+        train_datasets: list[str] | None = None,
+        safe_serialization: bool = True,
+    ) -> None:
+        """Write the model into the folder `path`, in one step: interrupted, it leaves an older model there intact.
+
+        Args:
+            model_name: name in the model card.
+            create_model_card: whether README.md is written.
+            train_datasets: hub ids of data sets named in the card.
+            safe_serialization: safetensors (default) or `pytorch_model.bin`.
+        """
+        with folder.atomic_folder(path) as fresh:
+            modules = dict(self.named_children())
+            folder.write(fresh, modules, self.get_saved_config(), self.module_kwargs, safe_serialization)
+            if create_model_card:
+                card = generate_model_card(self, model_name, train_datasets)
+                Path(fresh, "README.md").write_text(card, encoding="utf-8")
+
+    save = save_pretrained
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        token: str | None = None,
+        private: bool | None = None,
+        safe_serialization: bool = True,
+        commit_message: str | None = None,
+        local_model_path: str | None = None,
+        exist_ok: bool = False,
+        replace_model_card: bool = False,
+        train_datasets: list[str] | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Upload the model, or the folder `local_model_path`, to the hub.
+
+        Returns:
+            Address of the commit, or of the pull request if `create_pr`.
+        """
+        return hub.push(
+            self,
+            hub.Upload(repo_id, token, private, commit_message, exist_ok, revision, create_pr, replace_model_card),
+            local_model_path,
+            safe_serialization,
+            train_datasets,
+        )
+
+    def save_to_hub(self, repo_id: str, organization: str | None = None, **kwargs) -> str:
+        """Older name of `push_to_hub`."""
+        return self.push_to_hub(f"{organization}/{repo_id}" if organization and "/" not in repo_id else repo_id, **kwargs)
+
+    @classmethod
+    def merge(cls, models: Sequence[str | Path | Self], method: str = "linear", **kwargs: Any) -> Self:
+        """Merge several models of one architecture into one, with the `mergekit` package."""
+        from sentence_transformers.storage.merge import merge_models
+
+        return merge_models(cls, models, method, **kwargs)
+
+
+

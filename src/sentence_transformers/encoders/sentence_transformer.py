@@ -1,0 +1,420 @@
+"""SentenceTransformer: one vector per text.
+
+    model = SentenceTransformer("all-MiniLM-L6-v2")
+    embeddings = model.encode(texts)                        # float32, (N, H), in the order of the texts
+    scores = model.similarity(embeddings, embeddings)       # float32, (N, N)
+
+`encode` is a door: it checks what it was given, makes a plan and a job, lets the engine run, and brings the rows into the
+form that was asked for. `encode_query` and `encode_document` add the prompt and task of their side.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sentence_transformers._deprecation import renamed
+from sentence_transformers.encoders.base import BaseModel
+from sentence_transformers.errors import InputError
+from sentence_transformers.inference import engine, workers
+from sentence_transformers.inference.batcher import Batcher
+from sentence_transformers.inference.outputs import Output, as_asked, merge
+from sentence_transformers.inference.plan import DEFAULT_BATCH_SIZE, make_plan
+from sentence_transformers.inference.progress import progress_bar
+from sentence_transformers.inference.results import Gather
+from sentence_transformers.inference.simulate import simulated
+from sentence_transformers.modules.normalize import Normalize
+from sentence_transformers.modules.pooling import Pooling
+from sentence_transformers.modules.transformer import Transformer
+from sentence_transformers.similarity import SimilarityFunction
+from sentence_transformers.storage.files import Source
+from sentence_transformers.storage.model_card import SentenceTransformerModelCardData
+
+logger = logging.getLogger(__name__)
+
+Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
+PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+
+
+class SentenceTransformer(BaseModel):
+    """A model that turns each text into one vector.
+
+    Args:
+        similarity_fn_name: "cosine" (default), "dot", "euclidean" or "manhattan".
+        truncate_dim: keep only the first dimensions (for models trained with Matryoshka losses).
+        others: see `BaseModel`.
+
+    Example:
+        >>> model = SentenceTransformer("all-MiniLM-L6-v2")
+        >>> model.encode("It is warm today.").shape
+        (384,)
+    """
+
+    model_card_data_class = SentenceTransformerModelCardData
+    default_huggingface_organization = "sentence-transformers"
+    model_type = "SentenceTransformer"
+    default_prompts: ClassVar[dict[str, str]] = {"query": "", "document": ""}
+    SUPPORTED_SIMILARITY_FN_NAMES: ClassVar[tuple[str, ...]] = ("cosine", "dot", "euclidean", "manhattan")
+
+    @renamed(tokenizer_kwargs="processor_kwargs", use_auth_token="token")
+    def __init__(
+        self,
+        model_name_or_path: str | None = None,
+        *,
+        modules: list[nn.Module] | None = None,
+        device: str | None = None,
+        prompts: dict[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        cache_folder: str | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        token: bool | str | None = None,
+        model_kwargs: dict[str, Any] | None = None,
+        processor_kwargs: dict[str, Any] | None = None,
+        config_kwargs: dict[str, Any] | None = None,
+        model_card_data: SentenceTransformerModelCardData | None = None,
+        backend: Literal["torch", "onnx", "openvino"] = "torch",
+        similarity_fn_name: str | SimilarityFunction | None = None,
+        truncate_dim: int | None = None,
+    ) -> None:
+        super().__init__(
+            model_name_or_path,
+            modules=modules,
+            device=device,
+            prompts=prompts,
+            default_prompt_name=default_prompt_name,
+            cache_folder=cache_folder,
+            trust_remote_code=trust_remote_code,
+            revision=revision,
+            local_files_only=local_files_only,
+            token=token,
+            model_kwargs=model_kwargs,
+            processor_kwargs=processor_kwargs,
+            config_kwargs=config_kwargs,
+            model_card_data=model_card_data,
+            backend=backend,
+        )
+        saved = self._model_config.get("similarity_fn_name")
+        self.similarity_fn_name = similarity_fn_name or (saved if saved in self.SUPPORTED_SIMILARITY_FN_NAMES else None)
+        self.truncate_dim = truncate_dim if truncate_dim is not None else self._model_config.get("truncate_dim")
+        self._check_truncate_dim(self.truncate_dim)
+        if "instructor" in str(model_name_or_path or "").lower().split("/")[-1]:
+            self.set_pooling_include_prompt(False)
+
+    @classmethod
+    def _modules_of_plain(cls, source: Source, **kwargs: Any) -> dict[str, Any]:
+        """A transformer with mean pooling, or last-token pooling for causal language models."""
+        transformer = Transformer.load(source.name, source.subfolder, **source.hub_kwargs, **kwargs)
+        architecture = (getattr(transformer.config, "architectures", None) or [""])[0]
+        causal = architecture.endswith("ForCausalLM") and getattr(transformer.config, "is_causal", True) is not False
+        pooling = Pooling(transformer.get_embedding_dimension(), "lasttoken" if causal else "mean")
+        return {"0": transformer, "1": pooling}
+
+    # ---- encoding
+
+    @renamed(sentences="inputs")
+    def encode(
+        self,
+        inputs: str | Iterable[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        show_progress_bar: bool | None = None,
+        output_value: Literal["sentence_embedding", "token_embeddings"] | None = "sentence_embedding",
+        precision: Precision = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: str | list[str | torch.device] | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        pool: workers.Pool | None = None,
+        chunk_size: int | None = None,
+        num_workers: int | None = None,
+        **kwargs,
+    ) -> Any:
+        """Turn texts into vectors.
+
+        A text that occurs several times is computed once; the result of a text depends neither on the others nor on
+        `batch_size`. One model may be used from many threads at once.
+
+        Args:
+            inputs: one text, or any iterable of texts.
+            prompt_name: name of a prompt of this model, put before each text.
+            prompt: the prompt itself; wins over `prompt_name`, which wins over the model's default.
+            batch_size: most texts per forward pass; by default a token budget alone decides.
+            show_progress_bar: default: shown if this package's logger is at INFO or below.
+            output_value: "sentence_embedding"; "token_embeddings" for one (l, H) tensor per text; None for a dictionary
+                of all features per text. The last two ignore the convert flags.
+            precision: other than "float32": quantised with `quantize_embeddings`.
+            convert_to_numpy: numpy array (default) or, if False, a list of tensors.
+            convert_to_tensor: one tensor on the model's device; wins over `convert_to_numpy`.
+            device: where to compute; a list starts one worker process per entry.
+            normalize_embeddings: scale vectors to length 1, after truncation.
+            truncate_dim: keep only the first dimensions; wins over the model's own.
+            pool: worker processes from `start_multi_process_pool`.
+            chunk_size: texts sent to a worker at a time.
+            num_workers: start that many CPU worker processes for this call.
+            kwargs: for the modules, e.g. `task` for a Router.
+
+        Returns:
+            One text: a vector (H,). Several: float32 of shape (N, H) (or the model's type; bfloat16 as float32 in numpy).
+            No texts: shape (0, H).
+
+        Raises:
+            InputError: naming position and value, for an input that is not a text; for an unknown prompt, precision or
+                keyword argument; for `batch_size` < 1 or a `truncate_dim` that the model does not have.
+            WorkerError: if a worker process fails or dies.
+        """
+        self._check_kwargs(kwargs)
+        output = Output(
+            output_value, precision, convert_to_numpy, convert_to_tensor, normalize_embeddings, self._dim(truncate_dim)
+        )
+        check_call(output, batch_size)
+        singular = self.is_singular_input(inputs)
+        texts = [inputs] if singular else inputs if isinstance(inputs, list) else list(inputs)
+        if self.modalities == ["text"]:
+            engine.check_texts(texts)
+        task = kwargs.pop("task", None)
+        finish = partial(output.rows, self)
+        job = engine.Job(finish, self.prompt_text(prompt, prompt_name), task, kwargs, batch_size)
+        with progress_bar(len(texts), show_progress_bar) as advance:
+            if pool is not None or isinstance(device, (list, tuple)) or (num_workers or 0) > 1:
+                devices = device if isinstance(device, (list, tuple)) else ["cpu"] * (num_workers or 0)
+                rows = self._encode_in_workers(texts, job, output, pool, devices, chunk_size, advance)
+            else:
+                if device is not None:
+                    self.to(device)
+                rows = self._encode_here(texts, job, advance)
+        return as_asked(rows, output, singular, self)
+
+    def _encode_here(self, texts: Sequence[str], job: engine.Job, advance: Any) -> Any:
+        """Rows of all texts, computed in this process; None if there are no texts."""
+        plan = make_plan(texts)
+        gather = Gather(plan, advance)
+        was_training = self.training
+        if was_training:
+            self.eval()
+        try:
+            engine.run(self, plan.inputs, job, gather.put)
+        finally:
+            if was_training:
+                self.train()
+        return gather.result()
+
+    def _encode_in_workers(
+        self,
+        texts: Sequence[str],
+        job: engine.Job,
+        output: Output,
+        pool: workers.Pool | None,
+        devices: Sequence[Any],
+        chunk_size: int | None,
+        advance: Any,
+    ) -> Any:
+        """Rows of all texts, computed by a pool, which is started and ended here if none is given."""
+        own = pool is None
+        pool = self.start_multi_process_pool(list(devices)) if pool is None else pool
+        keywords = output.for_worker() | job.kwargs | ({"task": job.task} if job.task else {})
+        keywords |= {"prompt": job.prompt or "", "batch_size": job.batch_size, "show_progress_bar": False}
+        parts: dict[int, Any] = {}
+        try:
+            for start, stop, rows in workers.map_chunks(pool, "encode", texts, chunk_size, keywords):
+                parts[start] = rows
+                advance(stop - start)
+        finally:
+            if own:
+                self.stop_multi_process_pool(pool)
+        return merge([parts[start] for start in sorted(parts)])
+
+    @renamed(sentences="inputs")
+    def encode_query(self, inputs: str | Iterable[str], prompt_name: str | None = None, *args, **kwargs) -> Any:
+        """`encode` for queries: uses the prompt "query" if the model has one, and task="query"."""
+        return self._encode_side("query", ("query",), inputs, prompt_name, *args, **kwargs)
+
+    @renamed(sentences="inputs")
+    def encode_document(self, inputs: str | Iterable[str], prompt_name: str | None = None, *args, **kwargs) -> Any:
+        """`encode` for documents: uses the first of the prompts "document", "passage", "corpus", and task="document"."""
+        return self._encode_side("document", DOCUMENT_PROMPTS, inputs, prompt_name, *args, **kwargs)
+
+    def _encode_side(
+        self, task: str, names: Sequence[str], inputs: Any, prompt_name: str | None, prompt: str | None = None, *args, **kwargs
+    ) -> Any:
+        if prompt is None and prompt_name is None:
+            prompt_name = next((name for name in names if self.prompts.get(name)), None)
+            prompt_name = prompt_name or next((name for name in names if name in self.prompts), None)
+        kwargs.setdefault("task", task)
+        return self.encode(inputs, prompt_name, prompt, *args, **kwargs)
+
+    def encode_stream(self, inputs: Iterable[str], chunk_size: int = 4096, **kwargs) -> Iterator[Any]:
+        """Encode an iterable of any length in bounded memory.
+
+        Args:
+            inputs: texts, e.g. a generator over a file.
+            chunk_size: texts read, computed and yielded at a time.
+            kwargs: as for `encode`.
+
+        Yields:
+            What `encode` returns, for `chunk_size` texts at a time, in order.
+
+        Example:
+            >>> for embeddings in model.encode_stream(line.strip() for line in open("corpus.txt")):
+            ...     index.add(embeddings)
+        """
+        if chunk_size < 1:
+            raise InputError(f"chunk_size must be at least 1, got {chunk_size}.")
+        iterator = iter([inputs] if isinstance(inputs, str) else inputs)
+        done = 0
+        while texts := list(islice(iterator, chunk_size)):
+            engine.check_texts(texts, done)
+            yield self.encode(texts, **{"show_progress_bar": False, **kwargs})
+            done += len(texts)
+
+    async def encode_async(self, inputs: str | Sequence[str], **kwargs) -> Any:
+        """`encode` for asyncio programs: awaitable, and calls that wait at the same time are computed as one batch.
+
+        Args and result: as for `encode`.
+        """
+        singular = self.is_singular_input(inputs)
+        texts = [inputs] if singular else list(inputs)
+        engine.check_texts(texts)
+        rows = await self._batcher.submit(texts, kwargs)
+        return rows[0] if singular else rows
+
+    @property
+    def _batcher(self) -> Batcher:
+        batcher = self.__dict__.get("_encode_batcher")
+        if batcher is None:
+            batcher = self.__dict__.setdefault("_encode_batcher", Batcher(self.encode))
+        return batcher
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_encode_batcher"}
+
+    def simulate_embedding(
+        self, inputs: str | Iterable[str], truncate_dim: int | None = None, normalize_embeddings: bool = False
+    ) -> np.ndarray:
+        """Made-up vectors of the right shape, type and norm, without running the network.
+
+        For capacity tests of what stands behind the model (databases, queues): the same text always gives the same vector,
+        different texts give unrelated ones. They carry no meaning.
+
+        Returns:
+            float32 of shape (H,) or (N, H); of length 1 if the model normalises or `normalize_embeddings` is set, else
+            of the length that standard normal vectors have, about √H.
+        """
+        singular = self.is_singular_input(inputs)
+        texts = [inputs] if singular else list(inputs)
+        engine.check_texts(texts)
+        dimension = self._dim(truncate_dim) or self.get_embedding_dimension()
+        if dimension is None:
+            raise InputError("None of the modules reports a dimension, so there is nothing to simulate.")
+        unit = normalize_embeddings or (isinstance(self[-1], Normalize) and self._dim(truncate_dim) is None)
+        rows = simulated(texts, dimension, unit)
+        return rows[0] if singular else rows
+
+    # ---- settings
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """Name of the similarity; "cosine" unless set."""
+        if self._similarity_fn_name is None:
+            self._similarity_fn_name = "cosine"
+        return self._similarity_fn_name
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, value: str | SimilarityFunction | None) -> None:
+        name = value.value if isinstance(value, SimilarityFunction) else value
+        if name is not None and name not in self.SUPPORTED_SIMILARITY_FN_NAMES:
+            raise InputError(f"Unknown similarity {name!r}; known are {', '.join(self.SUPPORTED_SIMILARITY_FN_NAMES)}.")
+        self._similarity_fn_name = name
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+        """All pairs: (N, H), (M, H) -> float32 of shape (N, M), by the model's similarity."""
+        return SimilarityFunction.to_similarity_fn(self.similarity_fn_name)(embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+        """Row by row: (N, H), (N, H) -> float32 of shape (N,), by the model's similarity."""
+        return SimilarityFunction.to_similarity_pairwise_fn(self.similarity_fn_name)(embeddings1, embeddings2)
+
+    def get_embedding_dimension(self) -> int | None:
+        """Size of the vectors that `encode` returns; None if no module reports one."""
+        dimension = self._full_dimension()
+        return dimension if self.truncate_dim is None else min(self.truncate_dim, dimension or self.truncate_dim)
+
+    get_sentence_embedding_dimension = get_embedding_dimension
+
+    def _full_dimension(self) -> int | None:
+        for module in reversed(list(self)):
+            for name in ("get_embedding_dimension", "get_sentence_embedding_dimension"):
+                if hasattr(module, name):
+                    return getattr(module, name)()
+        return None
+
+    def _dim(self, truncate_dim: int | None) -> int | None:
+        """The dimension a call truncates to: its own, else the model's."""
+        self._check_truncate_dim(truncate_dim)
+        return self.truncate_dim if truncate_dim is None else truncate_dim
+
+    def _check_truncate_dim(self, dimension: int | None) -> None:
+        full = self._full_dimension()
+        if dimension is not None and (dimension < 1 or (full is not None and dimension > full)):
+            raise InputError(f"truncate_dim={dimension} is outside 1 to {full}, the dimension of this model.")
+
+    @contextmanager
+    def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
+        """Within the context, `encode` keeps only the first `truncate_dim` dimensions."""
+        self._check_truncate_dim(truncate_dim)
+        before, self.truncate_dim = self.truncate_dim, truncate_dim
+        try:
+            yield
+        finally:
+            self.truncate_dim = before
+
+    truncate_sentence_embeddings = truncate_embeddings
+
+    def set_pooling_include_prompt(self, include_prompt: bool) -> None:
+        """Whether the tokens of the prompt count in pooling."""
+        for module in self.modules():
+            if isinstance(module, Pooling):
+                module.include_prompt = include_prompt
+
+    def get_sentence_features(self, *features: Any) -> dict[str, Tensor]:
+        """Older call of the first module's `get_sentence_features`."""
+        return self[0].get_sentence_features(*features)
+
+    def encode_multi_process(self, sentences: list[str], pool: workers.Pool, *args, **kwargs) -> np.ndarray:
+        """Older name of `encode(sentences, pool=pool)`."""
+        return self.encode(sentences, *args, pool=pool, **kwargs)
+
+    @staticmethod
+    def load(input_path: str) -> SentenceTransformer:
+        """Older name of the constructor."""
+        return SentenceTransformer(input_path)
+
+    def get_saved_config(self) -> dict[str, Any]:
+        own: dict[str, Any] = {"similarity_fn_name": self.similarity_fn_name}
+        if self.truncate_dim is not None:
+            own["truncate_dim"] = self.truncate_dim
+        return super().get_saved_config() | own
+
+
+def check_call(output: Output, batch_size: int) -> None:
+    """Raise `InputError` for arguments of `encode` that cannot be meant."""
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size must be an integer of at least 1, got {batch_size!r}.")
+    if output.precision not in PRECISIONS:
+        raise InputError(f"Unknown precision {output.precision!r}; known are {', '.join(PRECISIONS)}.")
+    if output.value not in ("sentence_embedding", "token_embeddings", None):
+        raise InputError(
+            f"Unknown output_value {output.value!r}; known are 'sentence_embedding', 'token_embeddings' and None."
+        )

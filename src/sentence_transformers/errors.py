@@ -1,0 +1,49 @@
+"""What can go wrong, as a tree.
+
+    SentenceTransformersError
+    ├── InputError        (ValueError)        a text, argument or array the caller passed cannot be used
+    ├── ModelFormatError  (ValueError)        a model folder is malformed, incomplete or unsafe
+    │   └── UntrustedCodeError                it names code from outside this library
+    ├── ModelNotFoundError (OSError)          no place holds a model of that name
+    ├── WorkerError       (RuntimeError)      a worker process failed or died
+    └── MissingExtraError (ImportError)       an optional package is needed; the message has the pip command
+
+Each class also derives from the built-in that a caller of such a function would expect, so `except ValueError` keeps
+working. Messages say what was passed, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+
+class SentenceTransformersError(Exception):
+    """Root of all errors that this library raises on purpose."""
+
+
+class InputError(SentenceTransformersError, ValueError):
+    """An argument, text or array cannot be used."""
+
+
+class ModelFormatError(SentenceTransformersError, ValueError):
+    """A model folder is malformed, incomplete or points outside itself."""
+
+
+class UntrustedCodeError(ModelFormatError):
+    """A model folder names code from outside this library and `trust_remote_code` is not set."""
+
+
+class ModelNotFoundError(SentenceTransformersError, OSError):
+    """A model name was found in none of the places that were tried."""
+
+
+class WorkerError(SentenceTransformersError, RuntimeError):
+    """A worker process failed or died before it delivered its result."""
+
+
+class MissingExtraError(SentenceTransformersError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed. "
+            f"Install it with: pip install 'sentence-transformers[{extra}]'"
+        )

@@ -1,0 +1,1 @@
+"""Texts to vectors: plan, tokens, packed batches, one loop, many workers."""

@@ -1,0 +1,82 @@
+"""Calls that come in at the same time are computed as one batch.
+
+For servers: each request is a short `encode`, many run at once. While one batch is computed further requests wait; when it
+is done, all that wait and ask for the same settings become the next. No timer is involved, so a lone request never waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+
+class Request(NamedTuple):
+    """One waiting call."""
+
+    texts: list[str]
+    kwargs: dict[str, Any]
+    future: Future[Any]
+
+    @property
+    def key(self) -> str:
+        return repr(sorted(self.kwargs.items(), key=lambda item: item[0]))
+
+
+class Batcher:
+    """Merges concurrent calls of one function.
+
+    Args:
+        encode: list of texts, keyword arguments -> one row per text.
+    """
+
+    def __init__(self, encode: Callable[..., Any]) -> None:
+        self._encode = encode
+        self._waiting: list[Request] = []
+        self._lock = threading.Lock()
+        self._busy = False
+        self._thread = ThreadPoolExecutor(1, "encode-async")
+
+    async def submit(self, texts: list[str], kwargs: dict[str, Any]) -> Any:
+        """Rows of these texts, when their batch is done."""
+        future: Future[Any] = Future()
+        with self._lock:
+            self._waiting.append(Request(texts, kwargs, future))
+            if not self._busy:
+                self._busy = True
+                self._thread.submit(self._drain)
+        return await asyncio.wrap_future(future)
+
+    def _drain(self) -> None:
+        """Compute what waits until nothing waits any more."""
+        while True:
+            with self._lock:
+                waiting, self._waiting = self._waiting, []
+                if not waiting:
+                    self._busy = False
+                    return
+            groups: dict[str, list[Request]] = {}
+            for request in waiting:
+                if request.future.set_running_or_notify_cancel():
+                    groups.setdefault(request.key, []).append(request)
+            for group in groups.values():
+                self._compute(group)
+
+    def _compute(self, group: list[Request]) -> None:
+        """One batch for all requests of a group; if it fails each is tried alone, so that one cannot spoil another."""
+        try:
+            rows = self._encode([text for request in group for text in request.texts], **group[0].kwargs)
+        except Exception as error:
+            if len(group) == 1:
+                group[0].future.set_exception(error)
+                return
+            for request in group:
+                self._compute([request])
+            return
+        start = 0
+        for request in group:
+            stop = start + len(request.texts)
+            request.future.set_result(rows[start:stop])
+            start = stop

@@ -1,0 +1,153 @@
+"""The one loop: texts in, rows out.
+
+    inputs -> distinct, longest first (plan) -> tokens, a window ahead -> micro-batches -> modules -> rows
+
+Every encoder and every output kind runs through `run`; what differs is the `Job`: which task and prompt, and `finish`,
+which turns the features that the last module leaves into the rows of the micro-batch. Rows go to `put` together with
+their places in the plan, in whatever order they are done, so a result depends neither on its neighbours nor on timing.
+
+An input module with `tokens` (all of this library's) gives ragged tokens and is planned by their number; any other has
+its `preprocess` called on groups of inputs of similar size. On an accelerator that runs out of memory a micro-batch is
+halved and tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from sentence_transformers.errors import InputError
+from sentence_transformers.inference import lanes
+from sentence_transformers.inference.plan import DefaultInt, micro_batches, windows
+
+logger = logging.getLogger(__name__)
+
+CPU_BUDGET = 2048  # tokens per micro-batch: activations stay in the cache (benchmarks/LOG.md)
+CPU_SMALLEST = 256  # a job is split among the lanes down to this many tokens
+ACCELERATOR_BUDGET = 32768
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done with the inputs of one call.
+
+    Attributes:
+        prompt: put before each text; None or "" for none.
+        task: "query", "document" or another name that routes and modules know.
+        kwargs: further keyword arguments for the modules.
+        batch_size: most texts per micro-batch; a `DefaultInt` leaves it to the token budget.
+        finish: features after the last module, number of inputs -> the rows of the micro-batch.
+    """
+
+    finish: Callable[[dict[str, Any], int], Any]
+    prompt: str | None = None
+    task: str | None = None
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    batch_size: int = DefaultInt(32)
+
+    @property
+    def limit(self) -> int | None:
+        return None if isinstance(self.batch_size, DefaultInt) else self.batch_size
+
+
+Put = Callable[[np.ndarray, Any], None]
+
+
+def run(model: Any, inputs: Sequence[Any], job: Job, put: Put) -> None:
+    """Compute every input once.
+
+    Args:
+        model: the encoder; its modules are called in order.
+        inputs: distinct inputs, longest first, as `make_plan` gives them.
+        put: called with (places in `inputs`, rows) of each micro-batch; from several threads, never for the same place.
+    """
+    device = model.device
+    count = 1 if torch.is_autocast_enabled(device.type) else lanes.lane_count(device)
+    batches = planned(model, inputs, job, device, count)
+
+    def compute(batch: tuple[np.ndarray, Any]) -> None:
+        with torch.inference_mode():
+            compute_batch(model, *batch, job, put, device)
+
+    head = list(islice(batches, 2))
+    if count > 1 and len(head) > 1:
+        lanes.run_side_by_side(compute, chain(head, batches), count)
+    else:
+        for batch in chain(head, batches):
+            compute(batch)
+
+
+def planned(
+    model: Any, inputs: Sequence[Any], job: Job, device: torch.device, count: int
+) -> Iterator[tuple[np.ndarray, Any]]:
+    """Micro-batches as (places in `inputs`, tokens or the inputs themselves)."""
+    module = input_module(model, job.task)
+    if not hasattr(module, "tokens"):
+        size = job.batch_size
+        for start in range(0, len(inputs), size):
+            yield np.arange(start, min(start + size, len(inputs))), inputs[start : start + size]
+        return
+    for start, stop in windows(inputs):
+        tokens = module.tokens(inputs[start:stop], job.prompt, task=job.task)
+        budget = token_budget(module, device, int(tokens.offsets[-1]), count)
+        for rows in micro_batches(tokens.lengths, budget, job.limit):
+            yield start + rows, tokens.take(rows)
+
+
+def input_module(model: Any, task: str | None) -> Any:
+    """The module that takes a task's texts: the first of the model, or of the route."""
+    first = model[0]
+    return first.resolve(task) if hasattr(first, "resolve") else first
+
+
+def token_budget(module: Any, device: torch.device, total: int, count: int) -> int:
+    """Tokens per micro-batch: what suits the device, less where that would leave lanes without work."""
+    budget = getattr(module, "token_budget", None) or (CPU_BUDGET if device.type == "cpu" else ACCELERATOR_BUDGET)
+    return max(min(budget, math.ceil(total / count)), min(budget, CPU_SMALLEST))
+
+
+def compute_batch(model: Any, places: np.ndarray, source: Any, job: Job, put: Put, device: torch.device) -> None:
+    """One micro-batch through the modules; in halves if an accelerator's memory does not hold it."""
+    try:
+        put(places, job.finish(embed(model, source, job, device), len(places)))
+        return
+    except torch.OutOfMemoryError:
+        if len(places) == 1:
+            raise
+    logger.info("Out of memory with %d texts; going on with halves.", len(places))
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    half = len(places) // 2
+    for part in (slice(0, half), slice(half, None)):
+        smaller = source.take(np.arange(len(places))[part]) if hasattr(source, "take") else source[part]
+        compute_batch(model, places[part], smaller, job, put, device)
+
+
+def embed(model: Any, source: Any, job: Job, device: torch.device) -> dict[str, Any]:
+    """Tokens, or plain inputs, through all modules of the model."""
+    module = input_module(model, job.task)
+    if hasattr(source, "take"):
+        features = module.features(source, packed=bool(getattr(module, "packs", False)), device=device)
+    else:
+        extra = {"task": job.task} if job.task else {}
+        features = model.preprocess(source, prompt=job.prompt, **extra)
+        features = {key: value.to(device) if hasattr(value, "to") else value for key, value in features.items()}
+    return model(features, **({"task": job.task} if job.task else {}), **job.kwargs)
+
+
+def check_texts(inputs: Sequence[Any], first: int = 0) -> None:
+    """Raise `InputError` naming the first input that is not a text; positions are counted from `first`."""
+    for i, item in enumerate(inputs, first):
+        if not isinstance(item, str):
+            kind = type(item).__name__
+            raise InputError(
+                f"Input {i} is {item!r:.80} of type {kind}; expected a string. "
+                f"Give `encode` a string or a list of strings; convert or drop other values first."
+            )

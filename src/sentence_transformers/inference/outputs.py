@@ -1,0 +1,145 @@
+"""What `encode` was asked to return, from features to the caller.
+
+Inside, a micro-batch gives one kind of thing: a float32 or model-type array of shape (n, H), a tensor, or a list of rows.
+`Output.rows` makes it; `as_asked` brings the gathered rows into the caller's form, once, at the door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sentence_transformers.inference.packing import is_packed
+
+
+@dataclass(frozen=True)
+class Output:
+    """The output arguments of `encode`.
+
+    Attributes:
+        value: "sentence_embedding", "token_embeddings" or None for all features.
+        precision: float32, int8, uint8, binary or ubinary.
+        numpy, tensor: convert_to_numpy and convert_to_tensor; `tensor` wins.
+        normalize: scale to length 1.
+        truncate: keep the first dimensions.
+    """
+
+    value: str | None = "sentence_embedding"
+    precision: str = "float32"
+    numpy: bool = True
+    tensor: bool = False
+    normalize: bool = False
+    truncate: int | None = None
+
+    @property
+    def as_arrays(self) -> bool:
+        """Whether rows leave the device as numpy arrays."""
+        return self.precision != "float32" or (self.numpy and not self.tensor)
+
+    def for_worker(self) -> dict[str, Any]:
+        """Arguments of `encode` in a worker: the same rows, as arrays; precision is applied to the merged result."""
+        return {
+            "output_value": self.value,
+            "convert_to_numpy": True,
+            "normalize_embeddings": self.normalize,
+            "truncate_dim": self.truncate,
+        }
+
+    def rows(self, model: Any, features: dict[str, Any], count: int) -> Any:
+        """Rows of one micro-batch of `count` texts."""
+        if self.value == "token_embeddings":
+            return [self._finished(rows) for rows in token_rows(features)]
+        if self.value is None:
+            return feature_rows(features, count)
+        rows = self._finished(features["sentence_embedding"])
+        return to_numpy(rows) if self.as_arrays else rows
+
+    def _finished(self, rows: Tensor) -> Tensor:
+        if self.truncate is not None:
+            rows = rows[..., : self.truncate]
+        if self.normalize:
+            rows = torch.nn.functional.normalize(rows, p=2, dim=-1)
+        return rows
+
+
+def to_numpy(rows: Tensor) -> np.ndarray:
+    """As an array; bfloat16, which numpy does not have, as float32."""
+    rows = rows.detach()
+    return (rows.float() if rows.dtype == torch.bfloat16 else rows).cpu().numpy()
+
+
+def token_rows(features: dict[str, Any]) -> list[Tensor]:
+    """Token vectors of each text, (l, H), without padding."""
+    embeddings = features["token_embeddings"]
+    if is_packed(features):
+        return [rows.clone() for rows in torch.split(embeddings, features["packing"].lengths)]
+    mask = features["attention_mask"].bool()
+    return [rows[keep].clone() for rows, keep in zip(embeddings, mask, strict=True)]
+
+
+def feature_rows(features: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """All features of each text; token-level ones without padding, an `attention_mask` of ones beside them."""
+    rows: list[dict[str, Any]] = [{} for _ in range(count)]
+    packing = features.get("packing")
+    mask = features.get("attention_mask")
+    for key, value in features.items():
+        if key in ("packing", "attention_mask"):
+            continue
+        for i, part in enumerate(split_feature(value, count, packing, mask)):
+            rows[i][key] = part
+    lengths = packing.lengths if packing is not None else mask.sum(1).tolist() if mask is not None else []
+    for row, length in zip(rows, lengths, strict=False):
+        row["attention_mask"] = torch.ones(int(length), dtype=torch.int64)
+    return rows
+
+
+def split_feature(value: Any, count: int, packing: Any, mask: Tensor | None) -> Sequence[Any]:
+    """One entry per text of one feature."""
+    if not isinstance(value, Tensor):
+        return [value] * count
+    if packing is not None and value.shape[:1] == (packing.total,) and packing.total != count:
+        return [part.clone() for part in torch.split(value, packing.lengths)]
+    if mask is not None and value.shape[:2] == mask.shape:
+        return [row[keep].clone() for row, keep in zip(value, mask.bool(), strict=True)]
+    return [row.clone() for row in value] if value.shape[:1] == (count,) else [value] * count
+
+
+def merge(parts: list[Any]) -> Any:
+    """Chunks from worker processes, one after the other; None if there are none."""
+    if not parts:
+        return None
+    if isinstance(parts[0], list):
+        return [row for part in parts for row in part]
+    return np.concatenate(parts)
+
+
+def as_asked(rows: Any, output: Output, singular: bool, model: Any) -> Any:
+    """The gathered rows in the caller's form.
+
+    Args:
+        rows: array, tensor or list; None where there were no inputs.
+        singular: whether one text was given, not a list.
+    """
+    if output.value != "sentence_embedding":
+        rows = [] if rows is None else rows
+        return rows[0] if singular else rows
+    if rows is None:
+        rows = np.zeros((0, output.truncate or model.get_embedding_dimension() or 0), np.float32)
+    if output.precision != "float32" and len(rows):
+        from sentence_transformers.search.quantization import quantize_embeddings
+
+        rows = quantize_embeddings(rows, output.precision)
+    if output.tensor:
+        rows = torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows
+        if output.precision == "float32":
+            rows = rows.to(model.device)
+    elif output.numpy or output.precision != "float32":
+        rows = to_numpy(rows) if isinstance(rows, Tensor) else rows
+    else:
+        rows = list(torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows)
+    return rows[0] if singular else rows

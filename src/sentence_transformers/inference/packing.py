@@ -1,0 +1,115 @@
+"""Packed batches: sequences laid end to end, nothing computed for padding.
+
+A batch of B sequences with lengths l_1 … l_B is one run of T = Σ l_i tokens. `Packing` holds the lengths. Sequences are
+sorted by length, so those of equal length lie side by side and form a *group*: a slice of the run that can be viewed as
+(n, l) without copying. Whatever mixes tokens of one sequence (attention, convolution, recurrence) runs group by group on
+plain dense arrays; whatever does not (linear layers, normalisation) runs on all T rows at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Group(NamedTuple):
+    """Neighbouring sequences of equal length: rows `start:stop` of the run are `count` sequences of `length` tokens."""
+
+    start: int
+    stop: int
+    count: int
+    length: int
+
+
+class Packing:
+    """Lengths of the sequences of a packed batch, in the order in which they lie.
+
+    Args:
+        lengths: B positive integers. Equal lengths should be neighbours; the result is right in any order.
+        device: where index tensors are made.
+    """
+
+    def __init__(self, lengths: Sequence[int], device: torch.device | str = "cpu") -> None:
+        self.lengths = [int(length) for length in lengths]
+        self.device = torch.device(device)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __repr__(self) -> str:
+        return f"Packing({len(self)} sequences, {self.total} tokens)"
+
+    @cached_property
+    def total(self) -> int:
+        return sum(self.lengths)
+
+    @cached_property
+    def longest(self) -> int:
+        return max(self.lengths, default=0)
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        groups, start = [], 0
+        for length, run in groupby(self.lengths):
+            count = sum(1 for _ in run)
+            groups.append(Group(start, start + count * length, count, length))
+            start += count * length
+        return groups
+
+    @cached_property
+    def lengths_tensor(self) -> Tensor:
+        """(B,) int64."""
+        return torch.tensor(self.lengths, dtype=torch.int64, device=self.device)
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """(B + 1,) int64: sequence i is rows offsets[i]:offsets[i + 1]."""
+        return torch.nn.functional.pad(self.lengths_tensor.cumsum(0), (1, 0))
+
+    @cached_property
+    def sequence_ids(self) -> Tensor:
+        """(T,) int64: which sequence each token belongs to."""
+        return torch.repeat_interleave(self.lengths_tensor, output_size=self.total)
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """(T,) int64: 0-based place of each token in its sequence."""
+        return torch.arange(self.total, device=self.device) - self.offsets[self.sequence_ids]
+
+    def views(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Each group of each (T, …) tensor as a (count, length, …) view."""
+        for group in self.groups:
+            yield tuple(t[group.start : group.stop].unflatten(0, (group.count, group.length)) for t in tensors)
+
+
+TOKEN_KEYS = ("input_ids", "token_type_ids", "token_embeddings", "token_weights", "position_ids")
+
+
+def is_packed(features: dict[str, Any]) -> bool:
+    return features.get("packing") is not None
+
+
+def pad(features: dict[str, Any], padding_value: float = 0) -> dict[str, Any]:
+    """A packed batch in the padded layout: (T, …) entries become (B, L, …), `attention_mask` (B, L) is added."""
+    packing: Packing = features["packing"]
+    padded = {key: value for key, value in features.items() if key not in ("packing", "position_ids")}
+    for key in TOKEN_KEYS:
+        if isinstance(padded.get(key), Tensor):
+            padded[key] = pad_rows(padded[key], packing, padding_value)
+    if isinstance(layers := features.get("all_layer_embeddings"), (list, tuple)):
+        padded["all_layer_embeddings"] = [pad_rows(layer, packing, padding_value) for layer in layers]
+    steps = torch.arange(packing.longest, device=packing.device)
+    padded["attention_mask"] = (steps[None, :] < packing.lengths_tensor[:, None]).long()
+    return padded
+
+
+def pad_rows(tensor: Tensor, packing: Packing, padding_value: float = 0) -> Tensor:
+    """(T, …) -> (B, L, …), padded at the end."""
+    padded = tensor.new_full((len(packing), packing.longest, *tensor.shape[1:]), padding_value)
+    padded[packing.sequence_ids, packing.positions] = tensor
+    return padded

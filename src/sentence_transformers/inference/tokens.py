@@ -1,0 +1,125 @@
+"""Texts cut into tokens, nothing padded: one flat array of ids and where each text begins.
+
+`BatchTokenizer` owns a private copy of the Rust tokenizer. Padding and truncation are set on that copy once, so any
+number of threads may use it at the same time (the shared one of `transformers` changes its settings at every call and
+then fails with "Already borrowed"), and no per-token Python objects are made beyond the id lists.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """B texts as one run of T tokens.
+
+    Attributes:
+        ids: (T,) int64.
+        offsets: (B + 1,) int64; text i is ids[offsets[i]:offsets[i + 1]].
+        type_ids: (T,) int64 segment of each token, or None where the model has no segments.
+        prompt_length: number of leading tokens of every text that belong to the prompt.
+        cut: how many texts were longer than the model takes.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    type_ids: np.ndarray | None = None
+    prompt_length: int = 0
+    cut: int = 0
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    @classmethod
+    def from_lists(cls, ids: Sequence[Sequence[int]], type_ids: Sequence[Sequence[int]] | None = None, **kw) -> Tokens:
+        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return cls(_flat(ids, offsets[-1]), offsets, None if type_ids is None else _flat(type_ids, offsets[-1]), **kw)
+
+    def take(self, rows: np.ndarray) -> Tokens:
+        """The given texts, in the given order."""
+        starts, lengths = self.offsets[rows], self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        index = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        type_ids = None if self.type_ids is None else self.type_ids[index]
+        return Tokens(self.ids[index], offsets, type_ids, self.prompt_length)
+
+
+def _flat(lists: Sequence[Sequence[int]], total: int) -> np.ndarray:
+    return np.fromiter(chain.from_iterable(lists), np.int64, int(total))
+
+
+def repair(text: str) -> str:
+    """Replace lone surrogates, which no UTF-8 tokenizer takes, by U+FFFD; join surrogate pairs."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class BatchTokenizer:
+    """Cuts lists of texts into `Tokens`, from any number of threads.
+
+    Args:
+        tokenizer: a `tokenizers.Tokenizer`, which is copied, or a slow transformers tokenizer.
+        max_length: tokens kept per text, special tokens included; None keeps all.
+        special_tokens: whether the model's special tokens are added.
+        with_types: whether segment ids are wanted.
+    """
+
+    def __init__(
+        self, tokenizer: Any, max_length: int | None, special_tokens: bool = True, with_types: bool = False
+    ) -> None:
+        from tokenizers import Tokenizer
+
+        rust = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "backend_tokenizer", None)
+        self.max_length, self.special_tokens, self.with_types = max_length, special_tokens, with_types
+        self.rust: Any = None
+        self.slow = tokenizer
+        if isinstance(rust, Tokenizer):
+            self.rust = Tokenizer.from_str(rust.to_str())
+            self.rust.no_padding()
+            self.rust.no_truncation()
+            if max_length is not None:
+                self.rust.enable_truncation(max_length)
+
+    def __call__(self, texts: Sequence[Any], prompt_length: int = 0) -> Tokens:
+        """Cut texts, or (text, text) pairs, into tokens."""
+        if self.rust is None:
+            return self._slow(texts, prompt_length)
+        try:
+            encodings = self.rust.encode_batch_fast(texts, add_special_tokens=self.special_tokens)
+        except (TypeError, UnicodeEncodeError):
+            texts = [repair(t) if isinstance(t, str) else tuple(map(repair, t)) for t in texts]
+            encodings = self.rust.encode_batch_fast(texts, add_special_tokens=self.special_tokens)
+        ids = [e.ids for e in encodings]
+        cut = sum(1 for e, i in zip(encodings, ids, strict=True) if len(i) == self.max_length and e.overflowing)
+        types = [e.type_ids for e in encodings] if self.with_types else None
+        return Tokens.from_lists(ids, types, prompt_length=prompt_length, cut=cut)
+
+    def _slow(self, texts: Sequence[Any], prompt_length: int) -> Tokens:
+        """Tokenizers without a Rust backend, one call per batch."""
+        firsts, seconds = (texts, None) if not texts or isinstance(texts[0], str) else zip(*texts, strict=True)
+        encoded = self.slow(
+            list(firsts),
+            None if seconds is None else list(seconds),
+            add_special_tokens=self.special_tokens,
+            truncation=self.max_length is not None,
+            max_length=self.max_length,
+            padding=False,
+            return_attention_mask=False,
+        )
+        ids = encoded["input_ids"]
+        types = encoded.get("token_type_ids") if self.with_types else None
+        cut = sum(len(i) == self.max_length for i in ids)
+        return Tokens.from_lists(ids, types, prompt_length=prompt_length, cut=cut)

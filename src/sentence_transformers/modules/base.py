@@ -1,0 +1,186 @@
+"""The parts that a model is made of, and what they hand to each other.
+
+A model is a list of modules. The first, an `InputModule`, turns texts into `features`; each module takes the dictionary
+`features`, adds or replaces entries and returns it; the last leaves `sentence_embedding` of shape (B, H).
+
+`features` has one of two layouts, the same names in both:
+
+    padded   input_ids, attention_mask (B, L); token_embeddings (B, L, H)
+    packed   input_ids, position_ids (T,); token_embeddings (T, H); packing: a `Packing` with the sequence lengths
+
+A packed batch is one flat run of tokens with nothing computed for padding. A module that understands both says
+`takes_packed = True`; before any other module the engine pads the batch (`inference.packing.pad`).
+A subclass stores its constructor's arguments under their own names and lists them in `config_keys`; saving, loading and
+`repr` follow from that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from sentence_transformers.storage import files, weights
+from sentence_transformers.storage.files import Source
+
+
+class Module(nn.Module, ABC):
+    """One part of a model.
+
+    Class attributes:
+        config_file_name: file that holds the settings, in the module's own folder.
+        config_keys: names of the settings; each is an attribute and an argument of the constructor.
+        config_key_renames: older name in a config file -> name today.
+        save_in_root: whether the module is saved in the model's root folder (input modules) or in a folder of its own.
+        forward_kwargs: keyword arguments of `encode` that `forward` takes.
+        takes_packed: whether `forward` understands packed batches; see the module's docstring.
+    """
+
+    config_file_name: str = "config.json"
+    config_keys: ClassVar[list[str]] = []
+    config_key_renames: ClassVar[dict[str, str]] = {}
+    save_in_root: bool = False
+    forward_kwargs: ClassVar[set[str]] = set()
+    takes_packed: ClassVar[bool] = False
+
+    @abstractmethod
+    def forward(self, features: dict[str, Tensor | Any], **kwargs) -> dict[str, Tensor | Any]:
+        """Take `features`, add or replace entries, return it."""
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """The settings as they are written to `config_file_name`."""
+        return {key: getattr(self, key) for key in self.config_keys}
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{key}={value!r}" for key, value in self.get_config_dict().items())
+
+    @classmethod
+    def load(
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        init_defaults: dict[str, Any] | None = None,
+        **kwargs,
+    ) -> Self:
+        """Build the module from its settings, then read its weights if it has any.
+
+        Args:
+            model_name_or_path: a model folder or hub id.
+            subfolder: the module's folder inside it.
+            init_defaults: constructor arguments used where the file is silent.
+        """
+        hub = {
+            "token": token,
+            "cache_folder": cache_folder,
+            "revision": revision,
+            "local_files_only": local_files_only,
+        }
+        module = cls(**(init_defaults or {}) | cls.load_config(model_name_or_path, subfolder, **hub))
+        if module.state_dict():
+            weights.load_into(module, Source(model_name_or_path, subfolder, **hub))
+        return module
+
+    @classmethod
+    def load_config(
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        config_filename: str | None = None,
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+    ) -> dict[str, Any]:
+        """The settings in a module's file under today's names; {} if there is no file."""
+        source = Source(model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
+        config = source.json(config_filename or cls.config_file_name) or {}
+        return {cls.config_key_renames.get(key, key): value for key, value in config.items()}
+
+    load_file_path = staticmethod(files.load_file_path)
+    load_dir_path = staticmethod(files.load_dir_path)
+
+    @classmethod
+    def load_torch_weights(
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        model: Self | None = None,
+    ) -> Any:
+        """Read the module's tensors: into `model` if given (returned), else as a dictionary by name."""
+        source = Source(model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
+        if model is None:
+            return weights.read_tensors(source)
+        weights.load_into(model, source)
+        return model
+
+    def on_model_ready(self, model: Any) -> None:
+        """Called once with the whole model after all its modules are in place."""
+
+    def save(self, output_path: str, *args, safe_serialization: bool = True, **kwargs) -> None:
+        """Write settings and, if there are any, weights into the folder `output_path`."""
+        self.save_config(output_path)
+        if self.state_dict():
+            self.save_torch_weights(output_path, safe_serialization)
+
+    def save_config(self, output_path: str | os.PathLike[str], filename: str | None = None) -> None:
+        path = Path(output_path, filename or self.config_file_name)
+        path.write_text(json.dumps(self.get_config_dict(), indent=4), encoding="utf-8")
+
+    def save_torch_weights(self, output_path: str, safe_serialization: bool = True) -> None:
+        weights.write(self, output_path, safe_serialization)
+
+
+class InputModule(Module):
+    """A module that turns texts into features; the first of every model.
+
+    Attributes:
+        tokenizer: cuts text into tokens.
+        modalities: kinds of input it takes, e.g. ["text"].
+    """
+
+    save_in_root: bool = True
+    modalities: Sequence[str] = ("text",)
+    tokenizer: Any
+
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs) -> dict[str, Tensor | Any]:
+        """Texts -> padded features. A subclass from before version 5 may define `tokenize` instead."""
+        if type(self).tokenize is not InputModule.tokenize:
+            texts = [prompt + text for text in inputs] if prompt else list(inputs)
+            return self.tokenize(texts, **kwargs)
+        raise TypeError(f"{type(self).__name__} must define preprocess(inputs, prompt=None, **kwargs).")
+
+    def tokenize(self, texts: list[str], **kwargs) -> dict[str, Tensor | Any]:
+        """Older name of `preprocess`."""
+        return self.preprocess(texts, **kwargs)
+
+    def resolve(self, task: str | None = None) -> Any:
+        """The input module that a task's texts go to: this one, unless it is a router."""
+        return self
+
+    def save_tokenizer(self, output_path: str, **kwargs) -> None:
+        if hasattr(self.tokenizer, "save_pretrained"):
+            self.tokenizer.save_pretrained(output_path, **kwargs)
+        else:
+            self.tokenizer.save(str(Path(output_path, "tokenizer.json")))
+
+
+def module_device(module: nn.Module) -> torch.device:
+    """Device of a module's first tensor; cpu if it has none."""
+    first = next(module.parameters(), None)
+    if first is None:
+        first = next(module.buffers(), None)
+    return torch.device("cpu") if first is None else first.device

@@ -1,0 +1,167 @@
+"""Pooling: one vector per text from the vectors of its tokens.
+
+    padded   token_embeddings (B, L, H), attention_mask (B, L) -> sentence_embedding (B, H · modes)
+    packed   token_embeddings (T, H), packing                  -> the same
+
+With e_1 … e_n the vectors of a text's tokens:
+
+    cls                     e_1
+    lasttoken               e_n
+    max                     elementwise maximum of e_1 … e_n
+    mean                    (1/n) Σ e_i
+    mean_sqrt_len_tokens    (1/√n) Σ e_i
+    weightedmean            Σ i·e_i / Σ i            (positions from 1)
+
+There is one implementation, for packed rows: a padded batch is packed first, by its mask. Several modes are concatenated.
+Sums of 16-bit vectors are accumulated in float32. With `include_prompt=False` the prompt's tokens are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from sentence_transformers._deprecation import renamed
+from sentence_transformers.errors import InputError
+from sentence_transformers.inference.packing import is_packed
+from sentence_transformers.modules.base import Module
+
+PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+
+# older boolean setting -> mode, in the order in which several were concatenated
+FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
+
+class Pooling(Module):
+    """Reduce token vectors to one vector per text.
+
+    Args:
+        embedding_dimension: H.
+        pooling_mode: a mode, or several whose results are concatenated in the given order.
+        include_prompt: whether the prompt's tokens count.
+
+    Raises:
+        InputError: for an unknown mode.
+    """
+
+    POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+    config_keys: ClassVar[list[str]] = ["embedding_dimension", "pooling_mode", "include_prompt"]
+    config_key_renames: ClassVar[dict[str, str]] = {"word_embedding_dimension": "embedding_dimension"}
+    takes_packed = True
+
+    @renamed(word_embedding_dimension="embedding_dimension")
+    def __init__(
+        self,
+        embedding_dimension: int,
+        pooling_mode: PoolingMode | Sequence[PoolingMode] | None = None,
+        include_prompt: bool = True,
+        **flags: bool,
+    ) -> None:
+        super().__init__()
+        if unknown := flags.keys() - FLAGS.keys():
+            raise TypeError(f"Pooling got unexpected arguments {sorted(unknown)}.")
+        if pooling_mode is None:
+            pooling_mode = modes_of_flags(flags)
+        modes = [pooling_mode] if isinstance(pooling_mode, str) else list(pooling_mode)
+        if not modes or (unknown_modes := [mode for mode in modes if mode not in self.POOLING_MODES]):
+            raise InputError(
+                f"Unknown pooling_mode {unknown_modes or modes}; known are {', '.join(self.POOLING_MODES)}."
+            )
+        self.embedding_dimension = embedding_dimension
+        self.pooling_mode = modes[0] if len(modes) == 1 else modes
+        self.include_prompt = include_prompt
+        self.modes = modes
+        self.pooling_output_dimension = len(modes) * embedding_dimension
+
+    @classmethod
+    def load_config(cls, *args, **kwargs) -> dict[str, Any]:
+        """Settings with the older booleans turned into `pooling_mode`."""
+        config = super().load_config(*args, **kwargs)
+        flags = {key: config.pop(key) for key in FLAGS if key in config}
+        config.setdefault("pooling_mode", modes_of_flags(flags))
+        return {key: value for key, value in config.items() if key in cls.config_keys}
+
+    def get_embedding_dimension(self) -> int:
+        """Size of the result: H times the number of modes."""
+        return self.pooling_output_dimension
+
+    get_sentence_embedding_dimension = get_embedding_dimension
+
+    def forward(self, features: dict[str, Any], **kwargs) -> dict[str, Any]:
+        """Add `sentence_embedding`."""
+        rows, lengths = self.rows(features)
+        weights_sum = features.get("token_weights_sum")
+        parts = [pool(rows, lengths, mode, weights_sum) for mode in self.modes]
+        if "cls" in self.modes and "cls_token_embeddings" in features:
+            parts[self.modes.index("cls")] = features["cls_token_embeddings"]
+        features["sentence_embedding"] = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        return features
+
+    def rows(self, features: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """The vectors that count, (T, H), and how many each text has, (B,) int64."""
+        embeddings = features["token_embeddings"]
+        skip = 0 if self.include_prompt else int(features.get("prompt_length", 0))
+        if is_packed(features):
+            packing = features["packing"]
+            if not skip:
+                return embeddings, packing.lengths_tensor
+            return embeddings[packing.positions >= skip], (packing.lengths_tensor - skip).clamp(min=0)
+        mask = features.get("attention_mask")
+        mask = embeddings.new_ones(embeddings.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
+        if skip:
+            mask = mask & (mask.cumsum(1) > skip)
+        return embeddings[mask], mask.sum(1)
+
+
+def modes_of_flags(flags: dict[str, bool]) -> list[str]:
+    """Modes whose boolean is set; mean if none is."""
+    return [mode for flag, mode in FLAGS.items() if flags.get(flag)] or ["mean"]
+
+
+def pool(rows: Tensor, lengths: Tensor, mode: str, weights_sum: Tensor | None = None) -> Tensor:
+    """Reduce each text's rows by one mode.
+
+    Args:
+        rows: (T, H), text after text.
+        lengths: (B,) int64 rows of each text; a text without rows gives zeros.
+        weights_sum: (B,) replaces n in the means, for rows that a module has weighted.
+
+    Returns:
+        (B, H), of the rows' dtype.
+    """
+    ends = lengths.cumsum(0)
+    if mode in ("cls", "lasttoken"):
+        picked = rows[(ends - lengths if mode == "cls" else ends - 1).clamp(0, max(len(rows) - 1, 0))]
+        return torch.where(lengths[:, None] > 0, picked, torch.zeros_like(picked))
+    if mode == "max":
+        return (
+            torch.segment_reduce(rows, "max", lengths=lengths, initial=None, unsafe=True)
+            if len(rows)
+            else zero(rows, lengths)
+        )
+    values = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
+    count = lengths if weights_sum is None else weights_sum
+    if mode == "weightedmean":
+        positions = torch.arange(1, len(rows) + 1, device=rows.device)
+        positions = positions - torch.repeat_interleave(ends - lengths, lengths, output_size=len(rows))
+        values = values * positions[:, None].to(values.dtype)
+        count = lengths * (lengths + 1) / 2
+    total = torch.segment_reduce(values, "sum", lengths=lengths, unsafe=True) if len(rows) else zero(values, lengths)
+    count = count.to(values.dtype).clamp(min=1e-9)
+    if mode == "mean_sqrt_len_tokens":
+        count = count.sqrt()
+    return (total / count.reshape(-1, 1)).to(rows.dtype)
+
+
+def zero(rows: Tensor, lengths: Tensor) -> Tensor:
+    return rows.new_zeros(len(lengths), rows.shape[1])

@@ -1,0 +1,230 @@
+"""Router: different modules for different inputs, queries and documents above all.
+
+    Router.for_query_document([StaticEmbedding(...)], [Transformer(...), Pooling(...)])
+
+A route is a list of modules. Which route a batch takes is decided in this order: `route_mappings` for (task, modality),
+then (task, any), then (any, modality); the task itself if a route has its name; `default_route`; else an error that lists
+the routes. `encode_query` sends task="query", `encode_document` task="document". One module may be part of several
+routes; it is stored once.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+
+from torch import nn
+
+from sentence_transformers import _names
+from sentence_transformers.errors import InputError, ModelFormatError
+from sentence_transformers.inference.packing import is_packed, pad
+from sentence_transformers.inference.tokens import Tokens
+from sentence_transformers.modules.base import InputModule, Module
+from sentence_transformers.storage.files import Source, check_relative
+from sentence_transformers.storage.parts import load_module, save_module
+
+
+class Router(InputModule):
+    """Send each batch through the modules of one route.
+
+    Args:
+        sub_modules: route name -> its modules, in order.
+        default_route: route of batches whose task names none; default: the first route if `allow_empty_key`.
+        allow_empty_key: whether batches without a task may take the first route when no default is given.
+        route_mappings: (task, modality) -> route; None stands for any.
+
+    Raises:
+        InputError: if there is no route, or a named route does not exist.
+    """
+
+    forward_kwargs: ClassVar[set[str]] = {"task", "modality"}
+    config_keys: ClassVar[list[str]] = ["default_route", "allow_empty_key", "route_mappings"]
+    config_file_name = "router_config.json"
+    takes_packed = True
+
+    def __init__(
+        self,
+        sub_modules: dict[str, list[Module]],
+        default_route: str | None = None,
+        allow_empty_key: bool = True,
+        route_mappings: dict[tuple[str | None, str | tuple[str, ...] | None], str] | None = None,
+    ) -> None:
+        super().__init__()
+        if not sub_modules or not all(sub_modules.values()):
+            raise InputError(f"A Router needs at least one route, each with at least one module; got {sub_modules!r}.")
+        self.sub_modules = nn.ModuleDict({route: nn.ModuleList(parts) for route, parts in sub_modules.items()})
+        self.default_route = next(iter(sub_modules)) if default_route is None and allow_empty_key else default_route
+        self.allow_empty_key = allow_empty_key
+        self.route_mappings = dict(route_mappings or {})
+        for route in filter(None, (self.default_route, *self.route_mappings.values())):
+            if route not in sub_modules:
+                raise InputError(f"There is no route {route!r}; routes are {list(sub_modules)}.")
+
+    @classmethod
+    def for_query_document(
+        cls,
+        query_modules: list[Module],
+        document_modules: list[Module],
+        default_route: str | None = "document",
+        allow_empty_key: bool = True,
+    ) -> Self:
+        """A router with the routes "query" and "document"."""
+        return cls({"query": query_modules, "document": document_modules}, default_route, allow_empty_key)
+
+    # ---- which way
+
+    def route(self, task: str | None = None, modality: str | tuple[str, ...] | None = None) -> str:
+        """Name of the route for a task and modality; `InputError` if there is none."""
+        for key in ((task, modality), (task, None), (None, modality)):
+            if key in self.route_mappings:
+                return self.route_mappings[key]
+        if task in self.sub_modules:
+            return task
+        if task is None and self.default_route is not None:
+            return self.default_route
+        raise InputError(
+            f"No route for task={task!r}; routes are {list(self.sub_modules)}. Use encode_query or encode_document, "
+            f"pass task=..., or give the Router a default_route."
+        )
+
+    def parts(self, task: str | None = None, modality: Any = None) -> list[Any]:
+        """The modules of a route, in order."""
+        return list(self.sub_modules[self.route(task, modality)])
+
+    # ---- texts -> features -> vectors
+
+    def preprocess(
+        self, inputs: Sequence[Any], prompt: str | None = None, task: str | None = None, modality: Any = None, **kwargs
+    ) -> dict[str, Any]:
+        return self.parts(task, modality)[0].preprocess(inputs, prompt=prompt, **kwargs)
+
+    def resolve(self, task: str | None = None) -> Any:
+        return self.parts(task)[0]
+
+    def forward(
+        self, features: dict[str, Any], task: str | None = None, modality: Any = None, **kwargs
+    ) -> dict[str, Any]:
+        """Run the modules of the batch's route."""
+        for module in self.parts(task, modality):
+            features = run_module(module, features, {"task": task, **kwargs})
+        return features
+
+    # ---- what it is made of
+
+    def extra_repr(self) -> str:
+        return f"default_route={self.default_route!r}"
+
+    def on_model_ready(self, model: Any) -> None:
+        for module in {id(m): m for parts in self.sub_modules.values() for m in parts}.values():
+            if isinstance(module, Module):
+                module.on_model_ready(model)
+
+    def get_embedding_dimension(self) -> int | None:
+        """Output size of the last module, over the routes, that reports one."""
+        for parts in self.sub_modules.values():
+            for module in reversed(parts):
+                if hasattr(module, "get_embedding_dimension"):
+                    return module.get_embedding_dimension()
+        return None
+
+    get_sentence_embedding_dimension = get_embedding_dimension
+
+    @property
+    def _first(self) -> Any:
+        return self.parts(None if self.default_route else next(iter(self.sub_modules)))[0]
+
+    @property
+    def tokenizer(self) -> Any:
+        """Tokenizer of the default route."""
+        return self._first.tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, value: Any) -> None:
+        self._first.tokenizer = value
+
+    @property
+    def max_seq_length(self) -> int | None:
+        """Longest input over the routes."""
+        lengths = [getattr(parts[0], "max_seq_length", None) for parts in self.sub_modules.values()]
+        return max((n for n in lengths if isinstance(n, int)), default=None)
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int | None) -> None:
+        for parts in self.sub_modules.values():
+            if hasattr(parts[0], "max_seq_length") and not isinstance(
+                getattr(parts[0], "max_seq_length", None), float
+            ):
+                parts[0].max_seq_length = value
+
+    # ---- disk
+
+    def save(self, output_path: str, *args, safe_serialization: bool = True, **kwargs) -> None:
+        """Write each distinct module into a folder `{route}_{i}_{Class}` and the routes into router_config.json."""
+        ids: dict[int, str] = {}
+        structure: dict[str, list[str]] = {}
+        types: dict[str, str] = {}
+        for route, parts in self.sub_modules.items():
+            structure[route] = []
+            for i, module in enumerate(parts):
+                if id(module) not in ids:
+                    name = ids[id(module)] = f"{route}_{i}_{type(module).__name__}"
+                    types[name] = _names.saved_type(type(module))
+                    folder = Path(output_path, name)
+                    folder.mkdir(parents=True, exist_ok=True)
+                    save_module(module, folder, safe_serialization)
+                structure[route].append(ids[id(module)])
+        parameters = {
+            "default_route": self.default_route,
+            "allow_empty_key": self.allow_empty_key,
+            "route_mappings": {str(key): route for key, route in self.route_mappings.items()},
+        }
+        config = {"types": types, "structure": structure, "parameters": parameters}
+        Path(output_path, self.config_file_name).write_text(json.dumps(config, indent=4), encoding="utf-8")
+
+    @classmethod
+    def load(
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        module_classes: Mapping[str, type[nn.Module]] | None = None,
+        **kwargs,
+    ) -> Self:
+        """Load the routes and each distinct module once; older `Asym` folders too."""
+        source = Source(model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
+        config = source.json(cls.config_file_name) or source.json("config.json")
+        if not config or not {"types", "structure"} <= config.keys():
+            raise ModelFormatError(
+                f"{model_name_or_path}/{subfolder} has no {cls.config_file_name} with types and structure."
+            )
+        trust = bool(kwargs.get("trust_remote_code"))
+        modules = {}
+        for name, dotted in config["types"].items():
+            module_class = (module_classes or {}).get(name) or _names.find_class(dotted, source, trust)
+            part = source.at(check_relative(name, "module folder"))
+            modules[name] = load_module(module_class, part, kwargs)
+        parameters = dict(config.get("parameters") or {})
+        mappings = {
+            ast.literal_eval(key): route for key, route in (parameters.pop("route_mappings", None) or {}).items()
+        }
+        routes = {route: [modules[name] for name in names] for route, names in config["structure"].items()}
+        known = {key: parameters[key] for key in ("default_route", "allow_empty_key") if key in parameters}
+        return cls(routes, **known, route_mappings=mappings)
+
+
+def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Call one module with those keyword arguments that it takes, on a padded batch if it does not take packed ones."""
+    if is_packed(features) and not getattr(module, "takes_packed", False):
+        features = pad(features)
+    wanted = getattr(module, "forward_kwargs", ())
+    return module(features, **{key: value for key, value in kwargs.items() if key in wanted})
+
+
+Asym = Router

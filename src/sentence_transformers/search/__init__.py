@@ -1,0 +1,1 @@
+"""Search: exact and quantised, pairs, communities."""

@@ -1,0 +1,1 @@
+"""Model folders: finding, reading, checking, writing and publishing them."""

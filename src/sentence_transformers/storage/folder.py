@@ -1,0 +1,153 @@
+"""A model folder: `modules.json`, `config_sentence_transformers.json` and one folder per module.
+
+Reading walks `modules.json`, checks every entry (known class, path inside the folder) before any class is loaded, and loads
+the modules in order. Writing puts everything into a new folder beside the old one and then exchanges the two in one step,
+so that a process killed half-way leaves the old folder as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sentence_transformers import _names
+from sentence_transformers.errors import ModelFormatError
+from sentence_transformers.storage.files import Source, check_inside, check_relative
+from sentence_transformers.storage.parts import load_module, save_module
+
+MODULES_FILE = "modules.json"
+CONFIG_FILE = "config_sentence_transformers.json"
+
+
+class Entry(NamedTuple):
+    """One line of `modules.json`, with its class found."""
+
+    name: str
+    path: str
+    module_class: type
+    kwargs: list[str]
+
+
+def read_entries(source: Source, trust_remote_code: bool) -> list[Entry] | None:
+    """The modules that a folder names; None if it has no `modules.json`.
+
+    Raises:
+        ModelFormatError: if the file is malformed, names an unknown or untrusted class, or a path outside the folder.
+    """
+    entries = source.json(MODULES_FILE)
+    if entries is None:
+        return None
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise ModelFormatError(f"{source.name}/{MODULES_FILE} must hold a list of modules, each a JSON object.")
+    found = []
+    for i, entry in enumerate(entries):
+        if not {"type", "path"} <= entry.keys():
+            raise ModelFormatError(f"Module {i} in {source.name}/{MODULES_FILE} lacks 'type' or 'path': {entry!r}.")
+        path = check_relative(entry["path"], f"path of module {i}")
+        check_inside(source.name, Path(source.name, path))
+        module_class = _names.find_class(entry["type"], source, trust_remote_code)
+        found.append(Entry(str(entry.get("name", i)), path, module_class, list(entry.get("kwargs") or [])))
+    return found
+
+
+def load_modules(source: Source, entries: list[Entry], **kwargs: Any) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """The modules by name, and the keyword arguments of `encode` that the folder lets each take."""
+    modules = {entry.name: load_module(entry.module_class, source.at(entry.path), kwargs) for entry in entries}
+    return modules, {entry.name: entry.kwargs for entry in entries if entry.kwargs}
+
+
+def read_config(source: Source) -> dict[str, Any]:
+    """Settings of the model as a whole; {} for folders from before they existed."""
+    config = source.json(CONFIG_FILE)
+    if config is not None and not isinstance(config, dict):
+        raise ModelFormatError(f"{source.name}/{CONFIG_FILE} must hold a JSON object.")
+    return config or {}
+
+
+def write(folder: Path, modules: dict[str, Any], config: dict[str, Any], module_kwargs: dict[str, list[str]],
+          safe_serialization: bool) -> None:
+    """Write the modules and the two JSON files into an existing folder."""
+    entries = []
+    for i, (name, module) in enumerate(modules.items()):
+        in_root = i == 0 and getattr(module, "save_in_root", False)
+        path = "" if in_root else f"{i}_{type(module).__name__}"
+        Path(folder, path).mkdir(exist_ok=True)
+        save_module(module, Path(folder, path), safe_serialization)
+        entry: dict[str, Any] = {"idx": i, "name": name, "path": path, "type": _names.saved_type(type(module))}
+        if name in module_kwargs:
+            entry["kwargs"] = module_kwargs[name]
+        copy_code(type(module), Path(folder, path), entry)
+        entries.append(entry)
+    Path(folder, MODULES_FILE).write_text(json.dumps(entries, indent=2), encoding="utf-8")
+    Path(folder, CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def copy_code(module_class: type, folder: Path, entry: dict[str, Any]) -> None:
+    """For a class that came with a model (`transformers_modules.*`), put its file beside the module and name it."""
+    if not module_class.__module__.startswith("transformers_modules."):
+        return
+    from transformers.dynamic_module_utils import custom_object_save
+
+    custom_object_save(module_class, folder)
+    entry["type"] = f"{module_class.__module__.rsplit('.', 1)[-1]}.{module_class.__name__}"
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new empty folder that takes the place of `path` when the block ends without an error.
+
+    Other files that were in `path` are kept.
+    """
+    target = Path(path).absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        fresh.chmod(0o777 & ~current_umask())
+        yield fresh
+        if not target.exists():
+            fresh.rename(target)
+            return
+        if exchange(fresh, target):
+            keep_others(fresh, target)
+        else:
+            for item in fresh.iterdir():
+                replace(item, target / item.name)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step (Linux's renameat2); False where that cannot be done."""
+    at_current_folder, swap = -100, 2
+    try:
+        function = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    return function(at_current_folder, os.fsencode(first), at_current_folder, os.fsencode(second), swap) == 0
+
+
+def replace(source: Path, target: Path) -> None:
+    """Move a file or folder over another."""
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    os.replace(source, target)
+
+
+def keep_others(old: Path, new: Path) -> None:
+    """Move what the old folder held and the new one does not."""
+    for item in old.iterdir():
+        if not (new / item.name).exists():
+            os.replace(item, new / item.name)

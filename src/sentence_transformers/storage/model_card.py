@@ -1,0 +1,165 @@
+"""Model cards: the README.md of a saved model.
+
+`BaseModelCardData` holds what is known about a model (language, license, data, base model); `generate_model_card` fills the
+template beside this file with it and with what the model itself tells: modules, dimension, lengths, similarity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+from typing import Any, ClassVar
+
+from huggingface_hub import CardData, ModelCard
+
+TEMPLATE = Path(__file__).parent / "model_card_template.md"
+
+
+def get_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that make a model's results."""
+    import platform
+    from importlib import metadata
+
+    versions = {"python": platform.python_version()}
+    for package in ("sentence-transformers", "transformers", "torch", "accelerate", "datasets", "tokenizers"):
+        try:
+            versions[package.replace("-", "_")] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@dataclass
+class BaseModelCardData(CardData):
+    """What a model card says beyond what the model itself tells.
+
+    Args:
+        language: language code or codes, e.g. "en".
+        license: e.g. "apache-2.0".
+        model_name: the model's title.
+        model_id: its hub id.
+        train_datasets, eval_datasets: [{"name": …, "id": …}].
+        task_name: what the model is for, in words.
+        tags: hub tags.
+        local_files_only: never ask the hub about the base model.
+        generate_widget_examples: kept for compatibility.
+    """
+
+    language: str | list[str] | None = field(default_factory=list)
+    license: str | None = None
+    model_name: str | None = None
+    model_id: str | None = None
+    train_datasets: list[dict[str, str]] = field(default_factory=list)
+    eval_datasets: list[dict[str, str]] = field(default_factory=list)
+    task_name: str | None = "retrieval"
+    tags: list[str] = field(
+        default_factory=lambda: ["sentence-transformers", "sentence-similarity", "feature-extraction"]
+    )
+    local_files_only: bool = False
+    generate_widget_examples: bool = True
+    base_model: str | None = field(default=None, init=False)
+    base_model_revision: str | None = field(default=None, init=False)
+    pipeline_tag: str | None = field(default="sentence-similarity", init=False)
+    library_name: str = field(default="sentence-transformers", init=False)
+    version: dict[str, str] = field(default_factory=get_versions, init=False)
+    model: Any = field(default=None, init=False, repr=False)
+
+    HEADER: ClassVar[tuple[str, ...]] = ("language", "license", "tags", "base_model", "pipeline_tag", "library_name")
+
+    def register_model(self, model: Any) -> None:
+        """The model that the card describes."""
+        self.model = model
+
+    def set_model_id(self, model_id: str) -> None:
+        self.model_id = model_id
+
+    def set_base_model(self, model_id: str, revision: str | None = None) -> bool:
+        """Note the hub model this one was made from; local folders are not noted."""
+        if Path(model_id).exists():
+            return False
+        self.base_model, self.base_model_revision = model_id, revision
+        return True
+
+    def set_language(self, language: str | list[str]) -> None:
+        self.language = language
+
+    def set_license(self, license: str) -> None:
+        self.license = license
+
+    def add_tags(self, tags: str | list[str]) -> None:
+        """Add hub tags that are not there yet."""
+        for tag in [tags] if isinstance(tags, str) else tags:
+            if tag not in self.tags:
+                self.tags.append(tag)
+
+    def get_default_model_name(self) -> str:
+        base = f" based on {self.base_model}" if self.base_model else ""
+        return f"{type(self.model).__name__}{base}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The header of the card."""
+        data = {key: getattr(self, key) for key in self.HEADER}
+        data["datasets"] = [entry["id"] for entry in self.train_datasets if "id" in entry]
+        return {key: value for key, value in data.items() if value not in (None, [], "")}
+
+    def to_yaml(self, line_break: str | None = None, **kwargs: Any) -> str:
+        from huggingface_hub.repocard_data import yaml_dump
+
+        return yaml_dump(self.to_dict(), sort_keys=False, line_break=line_break).strip()
+
+    def get_model_specific_metadata(self) -> dict[str, Any]:
+        """Values that fill the template: what the model tells of itself."""
+        model = self.model
+        return {
+            "model_name": self.model_name or self.get_default_model_name(),
+            "kind": model.model_type,
+            "class_name": type(model).__name__,
+            "task": self.task_name or "embedding",
+            "model_id": self.model_id or "path/to/model",
+            "base_model": f"[{self.base_model}](https://huggingface.co/{self.base_model})" if self.base_model else "-",
+            "max_seq_length": model.max_seq_length or "unlimited",
+            "language": ", ".join([self.language] if isinstance(self.language, str) else self.language or []) or "-",
+            "license": self.license or "-",
+            "datasets": ", ".join(entry.get("name", entry.get("id", "?")) for entry in self.train_datasets) or "-",
+            "prompts": "\n".join(f"- `{name}`: {text!r}" for name, text in model.prompts.items() if text) or "none",
+            "architecture": repr(model),
+            "versions": "\n".join(f"- {name}: {version}" for name, version in self.version.items()),
+        }
+
+
+@dataclass
+class SentenceTransformerModelCardData(BaseModelCardData):
+    """Card of a SentenceTransformer."""
+
+    task_name: str | None = (
+        "semantic textual similarity, semantic search, paraphrase mining, classification, clustering, and more"
+    )
+    tags: list[str] = field(
+        default_factory=lambda: ["sentence-transformers", "sentence-similarity", "feature-extraction", "dense"]
+    )
+
+    def get_model_specific_metadata(self) -> dict[str, Any]:
+        model = self.model
+        return super().get_model_specific_metadata() | {
+            "output": f"{model.get_embedding_dimension()} dimensions",
+            "similarity": model.similarity_fn_name,
+        }
+
+
+def generate_model_card(model: Any, model_name: str | None = None, train_datasets: list[str] | None = None) -> str:
+    """The README.md of a model, header included.
+
+    Args:
+        model_name: title, instead of the one in the model's card data.
+        train_datasets: hub ids of data sets to name.
+    """
+    data: BaseModelCardData = model.model_card_data
+    data.register_model(model)
+    values = data.get_model_specific_metadata()
+    if model_name:
+        values["model_name"] = model_name
+    if train_datasets:
+        values["datasets"] = ", ".join(train_datasets)
+    body = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(values)
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
