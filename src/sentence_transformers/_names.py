@@ -254,4 +254,4 @@ class _Finder:
 def install() -> None:
     """Put the finder in place, once."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.append(_Finder())
+        sys.meta_path.insert(0, _Finder())  # before Python finds the files of an aliased package

@@ -4,9 +4,10 @@ Every query token looks for the document token that it likes best, and the likin
 
     maxsim(q, d) = Σᵢ maxⱼ qᵢᵀdⱼ            mean_maxsim(q, d) = maxsim(q, d) / |q|
 
-Shapes: Q queries of I tokens, D documents of J tokens, dimension H. Items may be ragged (a list of (tokens, H) arrays);
-they are padded with zero rows. A token counts if its mask is not zero, or, without a mask, if its vector is not all zero.
-A document without any token scores `EMPTY_DOCUMENT`, below every other one; a query without any token scores 0.
+Shapes: Q queries of I tokens, D documents of J tokens, dimension H. Items may be ragged (a list of (tokens, H)
+arrays); they are padded with zero rows. A token counts if its mask is not zero, or, without a mask, if its vector is
+not all zero. A document without any token scores `EMPTY_DOCUMENT`, below every other one; a query without any token
+scores 0.
 
 The token similarities Q × I × D × J are never held at once: blocks of queries and documents keep them below
 `chunk_elements` values. Only each maximum is kept for the backward pass.
@@ -212,7 +213,8 @@ def _token_embeddings(items: ArrayLike, mask: Tensor | None, name: str) -> Token
     mask = torch.as_tensor(mask)
     if mask.shape != vectors.shape[:2]:
         raise InputError(
-            f"`{name}_mask` must have the shape {tuple(vectors.shape[:2])} of the padded embeddings, got {tuple(mask.shape)}."
+            f"`{name}_mask` must have the shape {tuple(vectors.shape[:2])} of the padded embeddings, "
+            f"got {tuple(mask.shape)}."
         )
     return TokenEmbeddings(vectors, mask)
 
@@ -230,5 +232,7 @@ def _pad(items: ArrayLike, name: str) -> Tensor:
         return torch.zeros(0, 0, 0)
     if any(t.ndim != 2 or t.shape[1] != tensors[0].shape[1] for t in tensors):
         shapes = ", ".join(dict.fromkeys(str(tuple(t.shape)) for t in tensors[:10]))
-        raise InputError(f"`{name}` must hold arrays of shape (tokens, H) with one H, got {describe(items)}: {shapes}.")
+        raise InputError(
+            f"`{name}` must hold arrays of shape (tokens, H) with one H, got {describe(items)}: {shapes}."
+        )
     return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True)

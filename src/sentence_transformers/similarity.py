@@ -1,7 +1,7 @@
 """How alike two embeddings are: pure functions of arrays.
 
-Each measure has two forms. *All pairs*: a (Q, H) against b (D, H) gives (Q, D). *Pairwise*: row n of a against row n of b,
-both (N, H), gives (N,). Greater is more alike: distances come with a minus sign.
+Each measure has two forms. *All pairs*: a (Q, H) against b (D, H) gives (Q, D). *Pairwise*: row n of a against row n
+of b, both (N, H), gives (N,). Greater is more alike: distances come with a minus sign.
 
     cosine       aᵀb / (‖a‖‖b‖)      cos_sim         pairwise_cos_sim
     dot          aᵀb                 dot_score       pairwise_dot_score
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 DENSE_BLOCK = 2**24
-"""Sparse rows are made dense a block at a time where a measure needs them dense; a block has this many values at most."""
+"""Where a measure needs dense rows, sparse ones are made dense in blocks of at most so many values."""
 
 
 def cos_sim(a: ArrayLike, b: ArrayLike) -> Tensor:
@@ -122,8 +122,8 @@ def pairwise_angle_sim(x: ArrayLike, y: ArrayLike) -> Tensor:
     """Angle difference of two vectors read as complex numbers (AnglE, https://arxiv.org/abs/2309.12871).
 
     The first half of a vector holds the real parts, the second half the imaginary parts: z = a + bi, w = c + di. The
-    quotient of the unit vectors is z/w = ((ac + bd) + (bc − ad)i) / (|z||w|); the result is |Σ re + Σ im|, 0 for zero vectors.
-    Other shapes and errors as in `pairwise_cos_sim`.
+    quotient of the unit vectors is z/w = ((ac + bd) + (bc − ad)i) / (|z||w|); the result is |Σ re + Σ im|, 0 for zero
+    vectors. Other shapes and errors as in `pairwise_cos_sim`.
 
     Raises:
         InputError: also if the dimension is odd.

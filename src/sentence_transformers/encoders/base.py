@@ -12,11 +12,12 @@ from abc import ABC
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
+from sentence_transformers import _names
 from sentence_transformers.encoders.peft import PeftAdapterMixin
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import workers
@@ -25,11 +26,23 @@ from sentence_transformers.modules.router import run_module
 from sentence_transformers.modules.transformer import Transformer
 from sentence_transformers.storage import folder, hub, resolve
 from sentence_transformers.storage.files import Source
-from sentence_transformers.storage.model_card import BaseModelCardData, generate_model_card
+
+if TYPE_CHECKING:
+    from sentence_transformers.storage.model_card import BaseModelCardData
 
 logger = logging.getLogger(__name__)
 
 ALWAYS_ACCEPTED = {"task", "processing_kwargs"}
+
+
+class LazyClass:
+    """A class attribute that is a public class, imported when it is first asked for."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return _names.home(self.name)
 
 
 class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
@@ -56,7 +69,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         InputError: if both or neither of name and modules are given, or a prompt name is unknown.
     """
 
-    model_card_data_class: ClassVar[type[BaseModelCardData]] = BaseModelCardData
+    model_card_data_class: ClassVar[Any] = LazyClass("BaseModelCardData")
     default_huggingface_organization: ClassVar[str | None] = None
     model_type: ClassVar[str] = "BaseModel"
     default_prompts: ClassVar[dict[str, str]] = {}
@@ -110,10 +123,8 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
             raise InputError(
                 f"default_prompt_name={self.default_prompt_name!r} is not among the prompts {sorted(self.prompts)}."
             )
-        self.model_card_data = model_card_data or self.model_card_data_class()
-        self.model_card_data.register_model(self)
-        if model_name_or_path:
-            self.model_card_data.set_base_model(str(model_name_or_path), revision)
+        self._card: BaseModelCardData | None = model_card_data
+        self._made_from = (str(model_name_or_path), revision) if model_name_or_path else None
         self._place(device)
         self.eval()
         for module in self:
@@ -130,6 +141,10 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         config = folder.read_config(source)
         if config.get("requirements"):
             check_version_requirements(config["requirements"], source.name)
+        kind = config.get("model_type", "SentenceTransformer")
+        if kind != cls.model_type:
+            logger.warning("%s is a %s; a %s is made from its transformer.", source.name, kind, cls.model_type)
+            return cls._modules_of_plain(source, **kwargs), {}, {}
         entries = folder.read_entries(source, bool(kwargs.get("trust_remote_code")))
         if entries is None:
             logger.info("%s has no modules.json; building a model from its transformer.", source.name)
@@ -150,10 +165,29 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         if first is not None and first.is_floating_point():
             for module in list(self)[1:]:
                 module.to(first.dtype)
-        if getattr(self.transformers_model, "hf_device_map", None) is None:
+        if not self._is_dispatched():
             self.to(device or get_device_name())
 
+    def _is_dispatched(self) -> bool:
+        """Whether accelerate has spread the model over several devices (`device_map`)."""
+        return any(getattr(module, "hf_device_map", None) is not None for module in self.modules())
+
     # ---- what it is made of
+
+    @property
+    def model_card_data(self) -> BaseModelCardData:
+        """What the model card says; may be replaced or changed."""
+        if self._card is None:
+            self._card = self.model_card_data_class()
+        if self._card.model is not self:
+            self._card.register_model(self)
+            if self._made_from and self._card.base_model is None:
+                self._card.set_base_model(*self._made_from)
+        return self._card
+
+    @model_card_data.setter
+    def model_card_data(self, value: BaseModelCardData) -> None:
+        self._card = value
 
     @property
     def device(self) -> torch.device:
@@ -203,12 +237,17 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
     @property
     def transformers_model(self) -> Any:
         """The first transformers model inside, or None."""
-        return next((m.auto_model for m in self.modules() if isinstance(m, Transformer)), None)
+        transformer = self._transformer
+        return None if transformer is None else transformer.auto_model
+
+    @property
+    def _transformer(self) -> Transformer | None:
+        return next((module for module in self.modules() if isinstance(module, Transformer)), None)
 
     @property
     def config(self) -> Any:
         """Config of the transformers model, or None."""
-        return getattr(self.transformers_model, "config", None)
+        return getattr(self._transformer, "config", None)
 
     @config.setter
     def config(self, value: Any) -> None:
@@ -299,7 +338,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
             target_devices: e.g. ["cuda:0", "cuda:1"] or ["cpu"] * 4; default: all CUDA (else NPU) devices, else four CPU
                 workers. The model itself moves to the CPU and stays there.
         """
-        if getattr(self.transformers_model, "hf_device_map", None) is not None:
+        if self._is_dispatched():
             raise ValueError("A model that is spread over devices (device_map) cannot be copied to worker processes.")
         return workers.start(self, target_devices)
 
@@ -352,6 +391,8 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
             modules = dict(self.named_children())
             folder.write(fresh, modules, self.get_saved_config(), self.module_kwargs, safe_serialization)
             if create_model_card:
+                from sentence_transformers.storage.model_card import generate_model_card
+
                 card = generate_model_card(self, model_name, train_datasets)
                 Path(fresh, "README.md").write_text(card, encoding="utf-8")
 

@@ -10,19 +10,18 @@ form that was asked for. `encode_query` and `encode_document` add the prompt and
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sentence_transformers._deprecation import renamed
-from sentence_transformers.encoders.base import BaseModel
+from sentence_transformers.encoders.base import BaseModel, LazyClass
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import engine, workers
 from sentence_transformers.inference.batcher import Batcher
@@ -36,9 +35,9 @@ from sentence_transformers.modules.pooling import Pooling
 from sentence_transformers.modules.transformer import Transformer
 from sentence_transformers.similarity import SimilarityFunction
 from sentence_transformers.storage.files import Source
-from sentence_transformers.storage.model_card import SentenceTransformerModelCardData
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from sentence_transformers.storage.model_card import SentenceTransformerModelCardData
 
 Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
@@ -59,7 +58,7 @@ class SentenceTransformer(BaseModel):
         (384,)
     """
 
-    model_card_data_class = SentenceTransformerModelCardData
+    model_card_data_class = LazyClass("SentenceTransformerModelCardData")
     default_huggingface_organization = "sentence-transformers"
     model_type = "SentenceTransformer"
     default_prompts: ClassVar[dict[str, str]] = {"query": "", "document": ""}
@@ -250,8 +249,7 @@ class SentenceTransformer(BaseModel):
         self, task: str, names: Sequence[str], inputs: Any, prompt_name: str | None, prompt: str | None = None, *args, **kwargs
     ) -> Any:
         if prompt is None and prompt_name is None:
-            prompt_name = next((name for name in names if self.prompts.get(name)), None)
-            prompt_name = prompt_name or next((name for name in names if name in self.prompts), None)
+            prompt_name = next((name for name in names if name in self.prompts), None)
         kwargs.setdefault("task", task)
         return self.encode(inputs, prompt_name, prompt, *args, **kwargs)
 

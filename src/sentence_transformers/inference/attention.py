@@ -174,22 +174,21 @@ def position_offset(model: nn.Module) -> int:
 
 
 @torch.no_grad()
-def prove(forward_packed: Any, forward_alone: Any, vocabulary: int, device: torch.device) -> bool:
-    """Whether packed equals alone for one model, on two sequences of random tokens.
+def prove(together: Any, alone: Any, vocabulary: int, device: torch.device) -> bool:
+    """Whether a model gives two sequences of random tokens the same vectors together and alone.
 
     Args:
-        forward_packed: (T,) int64 token ids and a `Packing` -> (T, H).
-        forward_alone: (1, l) int64 token ids -> (1, l, H).
+        together: list of two (l,) int64 token ids of different length -> (7 + 4, H), one after the other.
+        alone: (l,) int64 token ids -> (l, H).
     """
     generator = torch.Generator().manual_seed(0)
     sequences = [torch.randint(vocabulary // 2, vocabulary, (n,), generator=generator).to(device) for n in (7, 4)]
     try:
-        packed = forward_packed(torch.cat(sequences), Packing([7, 4], device))
-        dtype, packed = packed.dtype, packed.float()
-        alone = torch.cat([forward_alone(ids[None])[0] for ids in sequences]).float()
+        got, expected = together(sequences), torch.cat([alone(ids) for ids in sequences])
     except Exception as error:
-        logger.info("Packed batches are not used: the architecture raised %s: %s", type(error).__name__, error)
+        logger.info("The architecture cannot take the batch: %s: %s", type(error).__name__, error)
         return False
-    tolerance = 1e-4 if dtype == torch.float32 else 2e-2
-    scale = alone.abs().max().clamp(min=1e-6)
-    return packed.shape == alone.shape and bool((packed - alone).abs().max() <= tolerance * scale)
+    tolerance = 1e-4 if got.dtype == torch.float32 else 2e-2
+    got, expected = got.float(), expected.float()
+    scale = expected.abs().max().clamp(min=1e-6)
+    return got.shape == expected.shape and bool((got - expected).abs().max() <= tolerance * scale)

@@ -94,10 +94,11 @@ def planned(
         for start in range(0, len(inputs), size):
             yield np.arange(start, min(start + size, len(inputs))), inputs[start : start + size]
         return
+    equal = not getattr(module, "packs", True) and not module.pads_safely
     for start, stop in windows(inputs):
         tokens = module.tokens(inputs[start:stop], job.prompt, task=job.task)
         budget = token_budget(module, device, int(tokens.offsets[-1]), count)
-        for rows in micro_batches(tokens.lengths, budget, job.limit):
+        for rows in micro_batches(tokens.lengths, budget, job.limit, equal):
             yield start + rows, tokens.take(rows)
 
 

@@ -76,13 +76,16 @@ def windows(inputs: Sequence[Any]) -> Iterator[tuple[int, int]]:
         yield start, len(inputs)
 
 
-def micro_batches(lengths: np.ndarray, budget: int, batch_size: int | None) -> Iterator[np.ndarray]:
+def micro_batches(
+    lengths: np.ndarray, budget: int, batch_size: int | None, equal: bool = False
+) -> Iterator[np.ndarray]:
     """Rows of each micro-batch, by falling token count.
 
     Args:
         lengths: (N,) tokens of each text.
         budget: tokens per micro-batch; a longer text is a micro-batch of its own.
         batch_size: most texts per micro-batch; None for no limit.
+        equal: only texts of equal length together, for models in which padding leaks into the result.
     """
     order = np.argsort(-lengths, kind="stable")
     ends = np.cumsum(lengths[order])
@@ -92,5 +95,8 @@ def micro_batches(lengths: np.ndarray, budget: int, batch_size: int | None) -> I
         stop = max(start + 1, int(np.searchsorted(ends, done + budget, side="right")))
         if batch_size is not None:
             stop = min(stop, start + batch_size)
+        if equal:
+            shorter = np.flatnonzero(lengths[order[start:stop]] != lengths[order[start]])
+            stop = start + int(shorter[0]) if len(shorter) else stop
         yield order[start:stop]
         start = stop

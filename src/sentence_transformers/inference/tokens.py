@@ -74,7 +74,7 @@ class BatchTokenizer:
         tokenizer: a `tokenizers.Tokenizer`, which is copied, or a slow transformers tokenizer.
         max_length: tokens kept per text, special tokens included; None keeps all.
         special_tokens: whether the model's special tokens are added.
-        with_types: whether segment ids are wanted.
+        with_types: whether pairs get segment ids; those of single texts are all 0 and left out.
     """
 
     def __init__(
@@ -104,7 +104,8 @@ class BatchTokenizer:
             encodings = self.rust.encode_batch_fast(texts, add_special_tokens=self.special_tokens)
         ids = [e.ids for e in encodings]
         cut = sum(1 for e, i in zip(encodings, ids, strict=True) if len(i) == self.max_length and e.overflowing)
-        types = [e.type_ids for e in encodings] if self.with_types else None
+        pairs = bool(texts) and not isinstance(texts[0], str)
+        types = [e.type_ids for e in encodings] if self.with_types and pairs else None
         return Tokens.from_lists(ids, types, prompt_length=prompt_length, cut=cut)
 
     def _slow(self, texts: Sequence[Any], prompt_length: int) -> Tokens:
@@ -120,6 +121,6 @@ class BatchTokenizer:
             return_attention_mask=False,
         )
         ids = encoded["input_ids"]
-        types = encoded.get("token_type_ids") if self.with_types else None
+        types = encoded.get("token_type_ids") if self.with_types and seconds is not None else None
         cut = sum(len(i) == self.max_length for i in ids)
         return Tokens.from_lists(ids, types, prompt_length=prompt_length, cut=cut)

@@ -10,7 +10,7 @@ With e_1 … e_n the vectors of a text's tokens:
     max                     elementwise maximum of e_1 … e_n
     mean                    (1/n) Σ e_i
     mean_sqrt_len_tokens    (1/√n) Σ e_i
-    weightedmean            Σ i·e_i / Σ i            (positions from 1)
+    weightedmean            Σ i·e_i / Σ i            (positions from 1, the prompt's counted)
 
 There is one implementation, for packed rows: a padded batch is packed first, by its mask. Several modes are concatenated.
 Sums of 16-bit vectors are accumulated in float32. With `include_prompt=False` the prompt's tokens are left out.
@@ -99,28 +99,28 @@ class Pooling(Module):
 
     def forward(self, features: dict[str, Any], **kwargs) -> dict[str, Any]:
         """Add `sentence_embedding`."""
-        rows, lengths = self.rows(features)
+        rows, lengths, skipped = self.rows(features)
         weights_sum = features.get("token_weights_sum")
-        parts = [pool(rows, lengths, mode, weights_sum) for mode in self.modes]
+        parts = [pool(rows, lengths, mode, weights_sum, skipped) for mode in self.modes]
         if "cls" in self.modes and "cls_token_embeddings" in features:
             parts[self.modes.index("cls")] = features["cls_token_embeddings"]
         features["sentence_embedding"] = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
         return features
 
-    def rows(self, features: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """The vectors that count, (T, H), and how many each text has, (B,) int64."""
+    def rows(self, features: dict[str, Any]) -> tuple[Tensor, Tensor, int]:
+        """The vectors that count, (T, H); how many each text has, (B,) int64; how many were left out before them."""
         embeddings = features["token_embeddings"]
         skip = 0 if self.include_prompt else int(features.get("prompt_length", 0))
         if is_packed(features):
             packing = features["packing"]
             if not skip:
-                return embeddings, packing.lengths_tensor
-            return embeddings[packing.positions >= skip], (packing.lengths_tensor - skip).clamp(min=0)
+                return embeddings, packing.lengths_tensor, 0
+            return embeddings[packing.positions >= skip], (packing.lengths_tensor - skip).clamp(min=0), skip
         mask = features.get("attention_mask")
         mask = embeddings.new_ones(embeddings.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
         if skip:
             mask = mask & (mask.cumsum(1) > skip)
-        return embeddings[mask], mask.sum(1)
+        return embeddings[mask], mask.sum(1), skip
 
 
 def modes_of_flags(flags: dict[str, bool]) -> list[str]:
@@ -128,13 +128,14 @@ def modes_of_flags(flags: dict[str, bool]) -> list[str]:
     return [mode for flag, mode in FLAGS.items() if flags.get(flag)] or ["mean"]
 
 
-def pool(rows: Tensor, lengths: Tensor, mode: str, weights_sum: Tensor | None = None) -> Tensor:
+def pool(rows: Tensor, lengths: Tensor, mode: str, weights_sum: Tensor | None = None, skipped: int = 0) -> Tensor:
     """Reduce each text's rows by one mode.
 
     Args:
         rows: (T, H), text after text.
         lengths: (B,) int64 rows of each text; a text without rows gives zeros.
         weights_sum: (B,) replaces n in the means, for rows that a module has weighted.
+        skipped: tokens of each text before its first row; positions count from there.
 
     Returns:
         (B, H), of the rows' dtype.
@@ -152,10 +153,10 @@ def pool(rows: Tensor, lengths: Tensor, mode: str, weights_sum: Tensor | None = 
     values = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
     count = lengths if weights_sum is None else weights_sum
     if mode == "weightedmean":
-        positions = torch.arange(1, len(rows) + 1, device=rows.device)
+        positions = torch.arange(1 + skipped, len(rows) + 1 + skipped, device=rows.device)
         positions = positions - torch.repeat_interleave(ends - lengths, lengths, output_size=len(rows))
         values = values * positions[:, None].to(values.dtype)
-        count = lengths * (lengths + 1) / 2
+        count = lengths * (lengths + 1 + 2 * skipped) / 2
     total = torch.segment_reduce(values, "sum", lengths=lengths, unsafe=True) if len(rows) else zero(values, lengths)
     count = count.to(values.dtype).clamp(min=1e-9)
     if mode == "mean_sqrt_len_tokens":

@@ -10,8 +10,9 @@ two short sequences, and if packed equals alone it runs packed from then on (`in
 
 from __future__ import annotations
 
-import json
+import inspect
 import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -20,12 +21,14 @@ import torch
 from torch import Tensor
 
 from sentence_transformers._deprecation import renamed
+from sentence_transformers.backends.bert import BertEncoder
+from sentence_transformers.backends.origin import NO_LIMIT, Origin, TokenizerFile
 from sentence_transformers.backends.prepacked import prepack
-from sentence_transformers.errors import InputError, ModelFormatError
+from sentence_transformers.errors import InputError
 from sentence_transformers.inference import attention
-from sentence_transformers.inference.packing import Packing, is_packed, pad_rows
+from sentence_transformers.inference.packing import Packing, pad, pad_rows
 from sentence_transformers.inference.tokens import BatchTokenizer, Tokens
-from sentence_transformers.modules.base import InputModule
+from sentence_transformers.modules.base import InputModule, module_device
 from sentence_transformers.storage.files import Source
 
 logger = logging.getLogger(__name__)
@@ -48,6 +51,8 @@ CONFIG_NAMES = (
     "sentence_xlm-roberta_config.json",
     "sentence_xlnet_config.json",
 )
+TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds")
+_upgrade_lock = threading.RLock()
 OLD_KWARGS = {"model_args": "model_kwargs", "tokenizer_args": "processor_kwargs", "config_args": "config_kwargs"}
 
 
@@ -120,32 +125,83 @@ class Transformer(InputModule):
         self.backend = backend
 
         shared = {"cache_dir": cache_dir} if cache_dir else {}
-        self.model = load_model(
-            auto_class, model_name_or_path, shared | (model_kwargs or {}), shared | (config_kwargs or {})
+        self._origin = Origin(
+            model_name_or_path,
+            auto_class,
+            tokenizer_name_or_path or model_name_or_path,
+            *(shared | (kwargs or {}) for kwargs in (model_kwargs, config_kwargs, processor_kwargs)),
         )
-        self.processor = load_tokenizer(
-            tokenizer_name_or_path or model_name_or_path, shared | (processor_kwargs or {})
-        )
+        light = self._origin.light_model() if unpad_inputs is not False else None
+        self._tokenizer: Any = self._origin.light_tokenizer() if light is not None and not do_lower_case else None
+        self._before_packing: str | None = None
+        if light is not None:
+            self._modules["model"] = light
+        else:
+            self._adopt(self._origin.model())
         if do_lower_case:
-            lower_case(self.processor)
-        self.max_seq_length = max_seq_length or default_max_length(self.processor, self.model.config)
-        self._before_packing = attention.install(self.model) if unpad_inputs is not False else None
-        prepack(self.model)
+            lower_case(self.tokenizer)
+        named = (processor_kwargs or {}).get("model_max_length")
+        self.max_seq_length = named or max_seq_length or self._default_max_length()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_batch_tokenizer"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_batch_tokenizer", "_config")}
 
     # ---- what it is made of
 
     @property
     def auto_model(self) -> Any:
-        """The transformers model."""
-        return self.model
+        """The transformers model. A model that ran without transformers so far becomes one, with the same parameters."""
+        with _upgrade_lock:
+            own = self._modules["model"]
+            if isinstance(own, BertEncoder):
+                self._adopt(self._origin.model(), own)
+        return self._modules["model"]
+
+    model = auto_model
+
+    @property
+    def light(self) -> BertEncoder | None:
+        """The model as it runs without transformers; None once the transformers model is in use."""
+        own = self._modules["model"]
+        return own if isinstance(own, BertEncoder) else None
+
+    def _adopt(self, model: Any, own: BertEncoder | None = None) -> None:
+        """Use a transformers model from now on; the parameters of `own` take the place of its fresh ones."""
+        if own is not None:
+            first = next(own.parameters())
+            model.to(device=first.device, dtype=first.dtype)
+            model.train(own.training)
+            for name, parameter in own.named_parameters():
+                place, _, leaf = name.rpartition(".")
+                setattr(model.get_submodule(place), leaf, parameter)
+        if self.unpad_inputs is not False:
+            self._before_packing = attention.install(model)
+        prepack(model)
+        self._modules["model"] = model
+        self._takes = set(inspect.signature(model.forward).parameters)
 
     @property
     def config(self) -> Any:
-        """The transformers model's config."""
-        return self.model.config
+        """The transformers config."""
+        if self.light is None:
+            return self.auto_model.config
+        if "_config" not in self.__dict__:
+            self.__dict__["_config"] = self._origin.config()
+        return self.__dict__["_config"]
+
+    @property
+    def processor(self) -> Any:
+        """The transformers tokenizer, or the processor that holds it."""
+        if self._tokenizer is None or isinstance(self._tokenizer, TokenizerFile):
+            limit = None if self._tokenizer is None else self._tokenizer.model_max_length
+            self._tokenizer = self._origin.tokenizer()
+            if limit is not None:
+                self.tokenizer.model_max_length = limit
+        return self._tokenizer
+
+    @processor.setter
+    def processor(self, value: Any) -> None:
+        self._tokenizer = value
 
     @property
     def tokenizer(self) -> Any:
@@ -154,20 +210,39 @@ class Transformer(InputModule):
 
     @tokenizer.setter
     def tokenizer(self, value: Any) -> None:
-        self.processor = value
+        self._tokenizer = value
+
+    @property
+    def _cutter(self) -> Any:
+        """What texts are cut with: the tokenizer, or its file alone."""
+        return self._tokenizer if isinstance(self._tokenizer, TokenizerFile) else self.tokenizer
 
     @property
     def max_seq_length(self) -> int | None:
         """Most tokens per text, special tokens included; longer texts are cut."""
-        length = self.tokenizer.model_max_length
+        length = self._cutter.model_max_length
         return length if length < 10**20 else None
 
     @max_seq_length.setter
     def max_seq_length(self, value: int | None) -> None:
-        self.tokenizer.model_max_length = int(1e30) if value is None else int(value)
+        if value is not None and value < 1:
+            raise InputError(f"max_seq_length must be at least 1 or None, got {value}.")
+        self._cutter.model_max_length = NO_LIMIT if value is None else int(value)
+
+    def _default_max_length(self) -> int | None:
+        """The smaller of the tokenizer's limit and the number of positions; None if neither is set."""
+        light = self.light
+        if light is not None:
+            positions = light.get_parameter("embeddings.position_embeddings.weight").shape[0]
+        else:
+            positions = getattr(self.config, "max_position_embeddings", None)
+        limits = [n for n in (self._cutter.model_max_length, positions) if isinstance(n, int) and 0 < n < 10**20]
+        return min(limits, default=None)
 
     def get_embedding_dimension(self) -> int:
         """H, the size of a token's vector."""
+        if self.light is not None:
+            return self.light.shape.hidden
         config = self.config.get_text_config() if hasattr(self.config, "get_text_config") else self.config
         return config.hidden_size
 
@@ -179,7 +254,7 @@ class Transformer(InputModule):
         return config | {key: value for key, value in optional.items() if value not in (None, {})}
 
     def __repr__(self) -> str:
-        settings = self.get_config_dict() | {"architecture": type(self.model).__name__}
+        settings = self.get_config_dict() | {"architecture": type(self._modules["model"]).__name__}
         return f"Transformer({settings}, max_seq_length={self.max_seq_length})"
 
     # ---- texts -> features
@@ -224,13 +299,15 @@ class Transformer(InputModule):
                 features["token_type_ids"] = types.to(device, non_blocking=True)
             return features
         packing = Packing(tokens.lengths)
-        padding_id = getattr(self.tokenizer, "pad_token_id", None) or 0
-        left = getattr(self.tokenizer, "padding_side", "right") == "left"
+        padding_id = getattr(self._cutter, "pad_token_id", None) or 0
+        left = getattr(self._cutter, "padding_side", "right") == "left"
         steps = torch.arange(packing.longest)
         features["input_ids"] = pad_rows(ids, packing, padding_id)
         features["attention_mask"] = (steps[None, :] < packing.lengths_tensor[:, None]).long()
         if types is not None:
             features["token_type_ids"] = pad_rows(types, packing)
+        elif "token_type_ids" in self._cutter.model_input_names:
+            features["token_type_ids"] = torch.zeros_like(features["input_ids"])
         for key in ("input_ids", "attention_mask", "token_type_ids"):
             if key in features:
                 features[key] = (shift_left(features[key], packing) if left else features[key]).to(device)
@@ -239,20 +316,21 @@ class Transformer(InputModule):
     def batch_tokenizer(self, task: str | None = None) -> BatchTokenizer:
         """The private copy of the tokenizer; one per tokenizer, length and task."""
         limit = {"query": self.query_length, "document": self.document_length}.get(task or "") or self.max_seq_length
-        key = (id(self.tokenizer), len(self.tokenizer), limit)
+        cutter = self._cutter
+        key = (id(cutter), len(cutter), limit)
         kept = self.__dict__.get("_batch_tokenizer")
         if kept is None or kept[0] != key:
             text_kwargs = self.processing_kwargs.get("text", {})
             special = text_kwargs.get("add_special_tokens", True)
-            with_types = "token_type_ids" in self.tokenizer.model_input_names
-            kept = (key, BatchTokenizer(self.tokenizer, limit, special, with_types))
+            with_types = "token_type_ids" in cutter.model_input_names
+            kept = (key, BatchTokenizer(cutter, limit, special, with_types))
             self.__dict__["_batch_tokenizer"] = kept
         return kept[1]
 
     def prompt_length(self, tokenizer: BatchTokenizer, prompt: str) -> int:
         """Tokens that the prompt takes at the start of a text, without the closing special token."""
         ids = tokenizer([prompt]).ids
-        closing = len(ids) and int(ids[-1]) in (self.tokenizer.sep_token_id, self.tokenizer.eos_token_id)
+        closing = len(ids) and int(ids[-1]) in (self._cutter.sep_token_id, self._cutter.eos_token_id)
         return len(ids) - int(bool(closing))
 
     def _report(self, tokens: Tokens) -> Tokens:
@@ -272,73 +350,93 @@ class Transformer(InputModule):
 
     def forward(self, features: dict[str, Any], **kwargs) -> dict[str, Any]:
         """Add `token_embeddings` (or the task's output), and `all_layer_embeddings` if the config asks for them."""
-        if is_packed(features):
-            inputs = {
-                key: features[key][None] for key in ("input_ids", "position_ids", "token_type_ids") if key in features
-            }
-            packing = features["packing"]
-            with attention.use_packing(packing):
-                output = self.model(**inputs, packing=packing, **self._no_cache)
-        else:
-            names = ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds")
-            inputs = {key: features[key] for key in names if key in features}
-            output = self.model(**inputs, **self._no_cache)
+        packing = features.get("packing")
+        if packing is not None and self.light is not None and not torch.is_grad_enabled() and self.light.fits_here():
+            ids, positions = features["input_ids"], features["position_ids"]
+            value = self.light(ids, positions, packing, features.get("token_type_ids"))
+            return features | {self.module_output_name: value}
+        model = self.auto_model
+        names = ("input_ids", "position_ids", "token_type_ids") if packing else TEXT_INPUTS
+        inputs = {key: features[key] for key in names if key in features and (key in self._takes or key == "input_ids")}
+        if packing is not None:
+            inputs = {key: value[None] for key, value in inputs.items()} | {"packing": packing}
+        if getattr(model.config, "use_cache", None):
+            inputs["use_cache"] = False
+        with attention.use_packing(packing):
+            output = model(**inputs)
         value = output[self.modality_config["text"]["method_output_name"]]
-        features[self.module_output_name] = value[0] if is_packed(features) else value
-        if self.config.output_hidden_states and "hidden_states" in output:
+        features[self.module_output_name] = value if packing is None else value[0]
+        if model.config.output_hidden_states and "hidden_states" in output:
             layers = output["hidden_states"]
-            features["all_layer_embeddings"] = [layer[0] for layer in layers] if is_packed(features) else layers
+            features["all_layer_embeddings"] = layers if packing is None else [layer[0] for layer in layers]
         return features
-
-    @property
-    def _no_cache(self) -> dict[str, bool]:
-        return {"use_cache": False} if getattr(self.config, "use_cache", None) else {}
 
     @property
     def packs(self) -> bool:
         """Whether this model runs packed; proved on first use."""
+        if self.light is not None and self.light.fits_here():
+            return True
+        model = self.auto_model
         if self._before_packing is None:
             return False
         if "_packs" not in self.__dict__:
-            self._packs = self._prove()
+            self._packs = self._prove(self._probe_packed)
             if not self._packs:
-                self.model.set_attn_implementation(self._before_packing)
-                logger.info("%s runs on padded batches.", type(self.model).__name__)
+                model.set_attn_implementation(self._before_packing)
+                logger.info("%s runs on padded batches.", type(model).__name__)
         return self._packs
 
     @property
     def position_offset(self) -> int:
+        if self.light is not None:
+            return self.light.shape.position_offset
         if "_position_offset" not in self.__dict__:
-            self._position_offset = attention.position_offset(self.model)
+            self._position_offset = attention.position_offset(self.auto_model)
         return self._position_offset
 
-    def _prove(self) -> bool:
+    @property
+    def pads_safely(self) -> bool:
+        """Whether padding leaves the other tokens alone; proved on first use. If not, only equal lengths go together."""
+        if "_pads_safely" not in self.__dict__:
+            self._pads_safely = self._prove(self._probe_padded)
+        return self._pads_safely
+
+    def _prove(self, together: Any) -> bool:
         if self.transformer_task not in ("feature-extraction", "fill-mask"):
             return False
         was_training = self.training
         self.eval()
         try:
-            return attention.prove(self._probe_packed, self._probe_alone, self.config.vocab_size, self.model.device)
+            vocabulary = self.config.get_text_config().vocab_size
+            return attention.prove(together, self._probe_alone, vocabulary, module_device(self))
         finally:
             self.train(was_training)
 
-    def _probe_packed(self, ids: Tensor, packing: Packing) -> Tensor:
+    def _probe_packed(self, sequences: list[Tensor]) -> Tensor:
+        packing = Packing([len(ids) for ids in sequences], sequences[0].device)
         positions = packing.positions + self.position_offset
-        return self.forward({"input_ids": ids, "position_ids": positions, "packing": packing})[self.module_output_name]
+        features = {"input_ids": torch.cat(sequences), "position_ids": positions, "packing": packing}
+        return self.forward(features)[self.module_output_name]
+
+    def _probe_padded(self, sequences: list[Tensor]) -> Tensor:
+        packing = Packing([len(ids) for ids in sequences], sequences[0].device)
+        padded = pad({"input_ids": torch.cat(sequences), "packing": packing})
+        return self.forward(padded)[self.module_output_name][padded["attention_mask"].bool()]
 
     def _probe_alone(self, ids: Tensor) -> Tensor:
-        return self.forward({"input_ids": ids, "attention_mask": torch.ones_like(ids)})[self.module_output_name]
+        features = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids[None])}
+        return self.forward(features)[self.module_output_name][0]
 
     # ---- disk
 
     def save(self, output_path: str, *args, safe_serialization: bool = True, **kwargs) -> None:
         """Write model, tokenizer and settings into `output_path`."""
-        state = None if safe_serialization else self.model.state_dict()
-        if state is None:
-            self.model.save_pretrained(output_path)
+        model = self.auto_model
+        if safe_serialization:
+            model.save_pretrained(output_path)
         else:
-            self.model.config.save_pretrained(output_path)
-            torch.save(state, Path(output_path, "pytorch_model.bin"))
+            model.config.save_pretrained(output_path)
+            torch.save(model.state_dict(), Path(output_path, "pytorch_model.bin"))
         self.processor.save_pretrained(output_path)
         self.save_config(output_path)
 
@@ -402,34 +500,6 @@ class Transformer(InputModule):
 KNOWN_SETTINGS = {*Transformer.config_keys, "max_seq_length", "do_lower_case", "tokenizer_name_or_path"}
 
 
-def load_model(auto_class: str, name: str, model_kwargs: dict[str, Any], config_kwargs: dict[str, Any]) -> Any:
-    """A transformers model in evaluation mode; `ModelFormatError` if its weights are missing, damaged or NaN."""
-    import transformers
-    from safetensors import SafetensorError
-
-    for key in ("file_name", "export", "provider"):
-        model_kwargs.pop(key, None)
-    if "torch_dtype" in model_kwargs:
-        model_kwargs["dtype"] = model_kwargs.pop("torch_dtype")
-    if config_kwargs.keys() - model_kwargs.keys() - {"subfolder"}:
-        config = transformers.AutoConfig.from_pretrained(name, **config_kwargs)
-        model_kwargs["config"] = config
-    try:
-        model = getattr(transformers, auto_class).from_pretrained(name, **model_kwargs)
-    except (SafetensorError, json.JSONDecodeError, EOFError) as error:
-        raise ModelFormatError(f"The files of {name} are damaged: {error}. Fetch them again.") from error
-    for tensor_name, tensor in model.named_parameters():
-        if tensor.is_floating_point() and tensor.device.type != "meta" and not torch.isfinite(tensor.sum()):
-            raise ModelFormatError(f"The weight {tensor_name} of {name} holds NaN or infinite values.")
-    return model.eval()
-
-
-def load_tokenizer(name: str, kwargs: dict[str, Any]) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(name, **kwargs)
-
-
 def lower_case(tokenizer: Any) -> None:
     """Make the tokenizer lower-case its input, in a way that is saved with it."""
     rust = getattr(tokenizer, "backend_tokenizer", None)
@@ -440,13 +510,6 @@ def lower_case(tokenizer: Any) -> None:
 
     lower = normalizers.Lowercase()
     rust.normalizer = lower if rust.normalizer is None else normalizers.Sequence([lower, rust.normalizer])
-
-
-def default_max_length(tokenizer: Any, config: Any) -> int | None:
-    """The smaller of the tokenizer's limit and the number of positions; None if neither is set."""
-    positions = getattr(config, "max_position_embeddings", None)
-    limits = [n for n in (tokenizer.model_max_length, positions) if isinstance(n, int) and 0 < n < 10**20]
-    return min(limits, default=None)
 
 
 def shift_left(tensor: Tensor, packing: Packing) -> Tensor:

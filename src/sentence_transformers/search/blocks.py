@@ -1,8 +1,8 @@
 """The engine of exact search: the best documents of each query, block by block.
 
-Queries (Q, H) and documents (D, H) are walked in blocks; of each block of scores only the best `top_k` survive, merged with
-the best so far. Memory is Q × top_k plus one block of scores, whatever D is. Equal scores are ordered by document number,
-so the answer does not depend on the sizes of the blocks.
+Queries (Q, H) and documents (D, H) are walked in blocks; of each block of scores only the best `top_k` survive, merged
+with the best so far. Memory is Q × top_k plus one block of scores, whatever D is. Equal scores are ordered by document
+number, so the answer does not depend on the sizes of the blocks.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def best_documents(
 
     Args:
         queries, documents: non-empty sources (see `as_source`).
-        first_query: if given, query n is document `first_query + n` itself, which is then left out (its score is -inf).
+        first_query: if given, query n is document `first_query + n` itself, which is then left out (score -inf).
     """
     prepare, score = split_score_function(score_function)
     device = common_device(queries, documents)
@@ -113,7 +113,7 @@ def split_score_function(score_function: ScoreFunction) -> tuple[Callable[[Any],
 
 
 def as_source(embeddings: ArrayLike) -> Tensor | np.ndarray | list:
-    """What blocks can be taken from: arrays as they are, lists of vectors as one tensor, ragged token embeddings as a list.
+    """What blocks can be taken from: an array as it is, a list of vectors as one tensor, a list of token embeddings.
 
     A single vector becomes one row.
     """
@@ -146,8 +146,9 @@ def check_dimensions(queries: Any, documents: Any) -> None:
     shapes = [side[0].shape if isinstance(side, list) else side.shape for side in (queries, documents)]
     if shapes[0][-1] != shapes[1][-1]:
         raise InputError(
-            f"Queries and documents must have one dimension, got query embeddings of shape {tuple(shapes[0])} and corpus "
-            f"embeddings of shape {tuple(shapes[1])}. Were both made by the same model, with the same `truncate_dim`?"
+            "Queries and documents must have the same dimension, got "
+            f"query embeddings of shape {tuple(shapes[0])} and corpus embeddings of shape {tuple(shapes[1])}. "
+            "Were both made by the same model, with the same `truncate_dim`?"
         )
 
 

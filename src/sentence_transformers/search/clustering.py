@@ -1,11 +1,11 @@
 """Community detection: groups of texts that lie close to a common centre.
 
-Every row with at least `min_community_size` rows within the threshold (itself included) is a candidate centre. Candidates are
-taken by falling size; one whose centre already belongs to a community is passed over; what earlier communities took is
-removed; what is then still large enough is a community.
+Every row with at least `min_community_size` rows within the threshold (itself included) is a candidate centre.
+Candidates are taken by falling size; one whose centre already belongs to a community is passed over; what earlier
+communities took is removed; what is then still large enough is a community.
 
-Rows are compared block by block and only the ids of neighbours are kept, up to a budget; neighbours that did not fit are
-computed again when it is their turn. Memory never grows with N².
+Rows are compared block by block and only the ids of neighbours are kept, up to a budget; neighbours that did not fit
+are computed again when it is their turn. Memory never grows with N².
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Exact search: every query is compared with every document, every text with every other one.
 
-Three questions, each answered in blocks of bounded memory: which documents are nearest to each query (`semantic_search`),
-which pairs in one set are most alike (`paraphrase_mining`), which texts lie together (`community_detection`).
+Three questions, each answered in blocks of bounded memory: which documents are nearest to each query
+(`semantic_search`), which pairs in one set are most alike (`paraphrase_mining`), which texts lie together
+(`community_detection`).
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ def semantic_search(
     """The `top_k` documents of each query, best first.
 
     Args:
-        query_embeddings: (Q, H), or (H,) for one query: tensor (dense or sparse), numpy array (also memory-mapped) or list.
-            With a `score_function` for token embeddings: (Q, I, H), or a list of (I, H).
+        query_embeddings: (Q, H), or (H,) for one query: tensor (dense or sparse), numpy array (also memory-mapped) or
+            list. With a `score_function` for token embeddings: (Q, I, H), or a list of (I, H).
         corpus_embeddings: the documents, likewise.
         query_chunk_size: at most so many queries are scored at once.
         corpus_chunk_size: at most so many documents are scored at once.

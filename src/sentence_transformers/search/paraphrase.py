@@ -1,12 +1,13 @@
 """Paraphrase mining: the most similar pairs in a set of texts.
 
-Every text looks for its `top_k` nearest other texts; a pair counts once, whichever side found it. Of all pairs the best
-`max_pairs` are kept, block by block, so memory is one block of scores plus `max_pairs` pairs, not N × N.
+Every text looks for its `top_k` nearest other texts; a pair counts once, whichever side found it. Of all pairs the
+best `max_pairs` are kept, block by block, so memory is one block of scores plus `max_pairs` pairs, not N × N.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -24,12 +25,15 @@ from sentence_transformers.search.blocks import (
 from sentence_transformers.similarity import cos_sim
 from sentence_transformers.util.tensor import ArrayLike
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+
+class TextEncoder(Protocol):
+    """What has an `encode` method like that of `SentenceTransformer`."""
+
+    encode: Callable[..., Any]
 
 
 def paraphrase_mining(
-    model: SentenceTransformer,
+    model: TextEncoder,
     sentences: list[str],
     show_progress_bar: bool = False,
     batch_size: int = 32,
@@ -45,7 +49,7 @@ def paraphrase_mining(
     """Embed `sentences` and find the most similar pairs among them; see `paraphrase_mining_embeddings`.
 
     Args:
-        model: anything with an `encode` method like that of `SentenceTransformer`.
+        model: a `SentenceTransformer`, or anything with an `encode` method like its.
         show_progress_bar, batch_size, truncate_dim, prompt_name, prompt: passed to `encode`.
 
     Returns:
@@ -128,7 +132,7 @@ class Pairs(NamedTuple):
 
 
 def best_pairs(pairs: Pairs, found: Pairs, count: int, max_pairs: int) -> Pairs:
-    """The best `max_pairs` of both, each pair once, sorted. `pairs` is sorted and its scores win over those in `found`."""
+    """The best `max_pairs` of both, each pair once, sorted. `pairs` is sorted; its scores win."""
     if len(pairs.scores) == max_pairs:
         found = found.take(found.scores >= pairs.scores[-1])
     both = Pairs(*(np.concatenate(columns) for columns in zip(pairs, found, strict=True)))

@@ -5,7 +5,8 @@
     ubinary  eight signs (x > 0) a byte, first dimension in the highest bit
     binary   the same − 128, as int8
 
-The ranges (min, max) of the byte forms should come from many embeddings of the kind that will be stored.
+The ranges (min, max) of the byte forms are rounded to float32. They should come from many embeddings of the kind that
+will be stored.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def quantize_embeddings(
 
 
 def quantize(array: np.ndarray, precision: Precision, ranges: np.ndarray) -> np.ndarray:
-    """One float array (..., H) by the formula of `precision`; `ranges` of shape (2, H) matter for the byte forms only."""
+    """One float array (..., H) by the formula of `precision`; `ranges` (2, H) matter for the byte forms only."""
     if precision == "float32":
         return array.astype(np.float32)
     if precision in ("binary", "ubinary"):
@@ -90,7 +91,7 @@ def find_ranges(
     dimension = arrays[0].shape[-1]
     if ranges is None:
         ranges = compute_ranges(arrays, precision, calibration_embeddings)
-    limits = to_numpy(ranges)
+    limits = to_numpy(ranges).astype(np.float32)
     if limits.shape != (2, dimension) or not np.isfinite(limits).all():
         raise InputError(
             f"The ranges of embeddings of dimension {dimension} must be finite numbers of shape (2, {dimension}), "
@@ -118,7 +119,7 @@ def compute_ranges(
         )
     if calibration_embeddings is None and count < ENOUGH_ROWS:
         logger.warning(
-            "The %s ranges are computed from %d embeddings only. Pass `ranges` or `calibration_embeddings` from more of them.",
+            "The %s ranges are computed from %d embeddings only. Pass `ranges` or more `calibration_embeddings`.",
             precision,
             count,
         )
@@ -126,7 +127,7 @@ def compute_ranges(
 
 
 def to_numpy(embeddings: Any) -> np.ndarray:
-    """A float array; half precision that numpy does not know becomes float32. `InputError` for (u)int8 or no numbers."""
+    """A float array; bfloat16, which numpy does not know, becomes float32. `InputError` for (u)int8 or no numbers."""
     try:
         if isinstance(embeddings, (list, tuple)) and len(embeddings) and isinstance(embeddings[0], Tensor):
             embeddings = torch.stack(list(embeddings))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -21,6 +22,8 @@ from sentence_transformers import _names
 from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.storage.files import Source, check_inside, check_relative
 from sentence_transformers.storage.parts import load_module, save_module
+
+logger = logging.getLogger(__name__)
 
 MODULES_FILE = "modules.json"
 CONFIG_FILE = "config_sentence_transformers.json"
@@ -68,7 +71,23 @@ def read_config(source: Source) -> dict[str, Any]:
     config = source.json(CONFIG_FILE)
     if config is not None and not isinstance(config, dict):
         raise ModelFormatError(f"{source.name}/{CONFIG_FILE} must hold a JSON object.")
-    return config or {}
+    config = config or {}
+    saved = (config.get("__version__") or {}).get("sentence_transformers", "0")
+    if newer(saved):
+        logger.warning("%s was saved by version %s of this library, newer than this one.", source.name, saved)
+    return config
+
+
+def newer(version: str) -> bool:
+    """Whether a saved model's version of this library is newer than the running one; False if it cannot be read."""
+    from packaging.version import InvalidVersion, Version
+
+    from sentence_transformers import __version__
+
+    try:
+        return Version(version) > Version(__version__)
+    except (InvalidVersion, TypeError):
+        return False
 
 
 def write(folder: Path, modules: dict[str, Any], config: dict[str, Any], module_kwargs: dict[str, list[str]],

@@ -3,7 +3,8 @@
 Shapes: B texts, T tokens of a flattened batch, L padded length, H dimension. Nothing here knows about models.
 
 What callers hand in (lists, numpy arrays, tensors of any dtype and layout) becomes one kind of thing by two steps:
-`to_tensor` keeps the dtype, `to_float` then gives float32, or float64 where that is what came in. Sparse tensors stay sparse.
+`to_tensor` keeps the dtype, `to_float` then gives float32, or float64 where that is what came in. Sparse tensors stay
+sparse.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ArrayLike: TypeAlias = Sequence[Any] | np.ndarray | Tensor
 
 
 def to_tensor(a: ArrayLike) -> Tensor:
-    """A tensor of the same dtype and layout. Lists of arrays or tensors are stacked; numpy memory is shared if writable.
+    """A tensor of the same dtype and layout. Lists of arrays or tensors are stacked; writable numpy memory is shared.
 
     Raises:
         InputError: if the rows differ in length or hold something other than numbers.
@@ -44,7 +45,7 @@ def to_tensor(a: ArrayLike) -> Tensor:
 
 
 def to_float(a: ArrayLike) -> Tensor:
-    """`to_tensor`, then float64 stays float64 and every other dtype (integers, bool, half precision) becomes float32."""
+    """`to_tensor`, then float64 stays float64 and any other dtype (integers, bool, half precision) becomes float32."""
     tensor = to_tensor(a)
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
@@ -121,7 +122,7 @@ def batch_to_device(batch: dict[str, Any], target_device: torch.device | str) ->
 
 
 def normalize_embeddings(embeddings: Tensor) -> Tensor:
-    """x / max(‖x‖₂, 1e-12) along the last axis: rows of length 1; zero rows stay zero. Shape, dtype and layout are kept.
+    """x / max(‖x‖₂, 1e-12) along the last axis: rows of length 1; zero rows stay zero. Dtype and layout are kept.
 
     Args:
         embeddings: float of shape (..., H), or sparse of shape (N, H) or (H,).
@@ -197,7 +198,8 @@ def _pad_tokens(embeddings: list[Tensor], masks: list[Tensor]) -> tuple[list[Ten
     """Pad every (B, L_k, H) and its mask (B, L_k) with zeros to the greatest L_k."""
     if not embeddings or len(embeddings) != len(masks):
         raise InputError(
-            f"Expected as many masks as embeddings and at least one, got {len(embeddings)} embeddings and {len(masks)} masks."
+            f"Expected as many masks as embeddings and at least one, got {len(embeddings)} embeddings "
+            f"and {len(masks)} masks."
         )
     longest = max(e.shape[1] for e in embeddings)
     pad = torch.nn.functional.pad
@@ -206,13 +208,13 @@ def _pad_tokens(embeddings: list[Tensor], masks: list[Tensor]) -> tuple[list[Ten
 
 
 def stack_padded_token_embeddings(embeddings: list[Tensor], masks: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """K columns of shape (B, L_k, H) with masks (B, L_k) -> (B, K, L, H) and (B, K, L), where L is the greatest L_k."""
+    """K columns of shape (B, L_k, H) with masks (B, L_k) -> (B, K, L, H) and (B, K, L), L being the greatest L_k."""
     padded, padded_masks = _pad_tokens(embeddings, masks)
     return torch.stack(padded, dim=1), torch.stack(padded_masks, dim=1)
 
 
 def cat_padded_token_embeddings(embeddings: list[Tensor], masks: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """K batches of shape (B_k, L_k, H) with masks (B_k, L_k) -> (ΣB_k, L, H) and (ΣB_k, L), where L is the greatest L_k."""
+    """K batches of shape (B_k, L_k, H) with masks (B_k, L_k) -> (ΣB_k, L, H) and (ΣB_k, L), L the greatest L_k."""
     padded, padded_masks = _pad_tokens(embeddings, masks)
     return torch.cat(padded), torch.cat(padded_masks)
 

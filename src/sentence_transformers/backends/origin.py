@@ -1,0 +1,201 @@
+"""Where a transformer's parts come from, and the two ways of loading them.
+
+The full way is transformers' own `from_pretrained`. The light way reads config.json, tokenizer.json and model.safetensors
+directly, for models of the BERT family (`backends.bert`) and for tokenizers whose file says everything, and gives the same
+numbers without importing transformers. What the light way does not know exactly, it leaves to the full way.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sentence_transformers.backends.bert import BertEncoder, BertShape, encoder_tensors
+from sentence_transformers.errors import ModelFormatError
+from sentence_transformers.storage import weights
+from sentence_transformers.storage.files import Source
+
+NO_LIMIT = int(1e30)
+HUB_KEYS = {"subfolder", "token", "cache_dir", "revision", "local_files_only", "trust_remote_code"}
+DTYPES = {None, "auto", "float32", "bfloat16", "float16", torch.float32, torch.bfloat16, torch.float16}
+NOT_FOR_TRANSFORMERS = ("file_name", "export", "provider", "ov_config")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Names and arguments of one transformer.
+
+    Attributes:
+        name: folder or hub id.
+        auto_class: "AutoModel" and its like.
+        tokenizer_name: folder or hub id of the tokenizer.
+        model_kwargs, config_kwargs, processor_kwargs: for `from_pretrained`.
+    """
+
+    name: str
+    auto_class: str
+    tokenizer_name: str
+    model_kwargs: dict[str, Any] = field(default_factory=dict)
+    config_kwargs: dict[str, Any] = field(default_factory=dict)
+    processor_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    # ---- the full way
+
+    def config(self) -> Any:
+        """The transformers config."""
+        import transformers
+
+        return transformers.AutoConfig.from_pretrained(self.name, **self.config_kwargs)
+
+    def model(self) -> Any:
+        """The transformers model, in evaluation mode; `ModelFormatError` if weights are missing, damaged or NaN."""
+        import transformers
+        from safetensors import SafetensorError
+
+        kwargs = {key: value for key, value in self.model_kwargs.items() if key not in NOT_FOR_TRANSFORMERS}
+        if "torch_dtype" in kwargs:
+            kwargs["dtype"] = kwargs.pop("torch_dtype")
+        if self.config_kwargs.keys() - HUB_KEYS:
+            kwargs["config"] = self.config()
+        try:
+            model = getattr(transformers, self.auto_class).from_pretrained(self.name, **kwargs)
+        except (SafetensorError, json.JSONDecodeError, EOFError) as error:
+            raise ModelFormatError(f"The files of {self.name} are damaged: {error}. Fetch them again.") from error
+        check_finite(dict(model.named_parameters()), self.name)
+        return model.eval()
+
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer or processor."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.tokenizer_name, **self.processor_kwargs)
+
+    # ---- the light way
+
+    def light_model(self) -> BertEncoder | None:
+        """The model without transformers, or None if it needs the full way."""
+        dtype = self.model_kwargs.get("dtype", self.model_kwargs.get("torch_dtype"))
+        others = self.model_kwargs.keys() - HUB_KEYS - {"dtype", "torch_dtype"}
+        if self.auto_class != "AutoModel" or others or self.config_kwargs.keys() - HUB_KEYS or dtype not in DTYPES:
+            return None
+        source = self.folder(self.name, self.model_kwargs)
+        if source is None or not torch.backends.mkldnn.is_available() or source.path("adapter_config.json"):
+            return None
+        config, path = source.json("config.json"), source.path(weights.SAFE_NAME)
+        shape = BertShape.of_config(config) if isinstance(config, dict) else None
+        if shape is None or path is None:
+            return None
+        tensors = encoder_tensors(weights.read_safetensors(path), config)
+        if tensors is None or not fits(shape, config, tensors):
+            return None
+        check_finite(tensors, self.name)
+        return BertEncoder(shape, cast(tensors, dtype, config))
+
+    def light_tokenizer(self) -> TokenizerFile | None:
+        """The tokenizer without transformers, or None if it needs the full way."""
+        source = self.folder(self.tokenizer_name, self.processor_kwargs)
+        if source is None or self.processor_kwargs.keys() - HUB_KEYS:
+            return None
+        return TokenizerFile.read(source)
+
+    def folder(self, name: str, kwargs: dict[str, Any]) -> Source | None:
+        """The local folder of a part; None for a hub id."""
+        return Source(name, kwargs.get("subfolder") or "") if Path(name).is_dir() else None
+
+
+def check_finite(tensors: dict[str, torch.Tensor], name: str) -> None:
+    """Raise `ModelFormatError` naming the first weight that holds NaN or infinite values."""
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.device.type != "meta" and not torch.isfinite(tensor.detach().sum()):
+            raise ModelFormatError(f"The weight {key} of {name} holds NaN or infinite values.")
+
+
+def cast(tensors: dict[str, torch.Tensor], dtype: Any, config: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Weights in the type asked for; "auto" or None means the type that the config names, else that of the file."""
+    wanted = config.get("dtype") or config.get("torch_dtype") if dtype in (None, "auto") else dtype
+    target = getattr(torch, wanted) if isinstance(wanted, str) else wanted
+    return {key: tensor if target is None else tensor.to(target) for key, tensor in tensors.items()}
+
+
+def fits(shape: BertShape, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> bool:
+    """Whether the weights have the sizes that the config says; if not, the full way explains what is wrong."""
+    sizes = {
+        "embeddings.word_embeddings.weight": (config.get("vocab_size"), shape.hidden),
+        "embeddings.position_embeddings.weight": (config.get("max_position_embeddings"), shape.hidden),
+        "encoder.layer.0.intermediate.dense.weight": (config.get("intermediate_size"), shape.hidden),
+    }
+    return shape.hidden % shape.heads == 0 and all(tuple(tensors[name].shape) == size for name, size in sizes.items())
+
+
+@dataclass
+class TokenizerFile:
+    """A tokenizer.json and what tokenizer_config.json says of it, under the attribute names of transformers.
+
+    Attributes:
+        backend_tokenizer: the `tokenizers.Tokenizer`.
+        model_max_length: most tokens per text.
+    """
+
+    backend_tokenizer: Any
+    model_max_length: int
+    padding_side: str
+    pad_token_id: int | None
+    sep_token_id: int | None
+    eos_token_id: int | None
+    model_input_names: list[str]
+
+    def __len__(self) -> int:
+        return self.backend_tokenizer.get_vocab_size()
+
+    @classmethod
+    def read(cls, source: Source) -> TokenizerFile | None:
+        """The tokenizer of a folder; None where transformers would build it from more than its file."""
+        from tokenizers import Tokenizer
+
+        config, path = source.json("tokenizer_config.json"), source.path("tokenizer.json")
+        if not isinstance(config, dict) or path is None or not says_everything(config, path):
+            return None
+        tokenizer = Tokenizer.from_file(path)
+
+        def token_id(key: str) -> int | None:
+            token = config.get(key)
+            text = token.get("content") if isinstance(token, dict) else token
+            return None if text is None else tokenizer.token_to_id(text)
+
+        names = config.get("model_input_names") or ["input_ids", "token_type_ids", "attention_mask"]
+        limit = config.get("model_max_length") or NO_LIMIT
+        side = config.get("padding_side", "right")
+        return cls(tokenizer, int(limit), side, token_id("pad_token"), token_id("sep_token"), token_id("eos_token"), names)
+
+
+def says_everything(config: dict[str, Any], path: str) -> bool:
+    """Whether transformers would take the file as it is: a generic tokenizer, or BERT's with the same settings."""
+    if config.get("added_tokens_decoder") and config.get("extra_special_tokens"):
+        return False
+    kind = str(config.get("tokenizer_class", "")).removesuffix("Fast")
+    if kind in ("TokenizersBackend", "PreTrainedTokenizer"):
+        return kind == "TokenizersBackend" or str(config["tokenizer_class"]).endswith("Fast")
+    if kind != "BertTokenizer":
+        return False
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    normalizer = content.get("normalizer") or {}
+    expected = {
+        "type": "BertNormalizer",
+        "clean_text": True,
+        "handle_chinese_chars": config.get("tokenize_chinese_chars", True),
+        "strip_accents": config.get("strip_accents"),
+        "lowercase": config.get("do_lower_case", True),
+    }
+    words = content.get("model") or {}
+    return (
+        normalizer == expected
+        and (content.get("pre_tokenizer") or {}).get("type") == "BertPreTokenizer"
+        and words.get("type") == "WordPiece"
+        and words.get("unk_token") == config.get("unk_token", "[UNK]")
+        and words.get("max_input_chars_per_word", 100) == 100
+        and content.get("post_processor") is not None
+    )

@@ -1,0 +1,77 @@
+"""Tensors of all processes of a `torch.distributed` group. Without such a group every function sees one process."""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sentence_transformers.util.environment import is_dist_initialized
+
+logger = logging.getLogger(__name__)
+
+
+def get_rank() -> int:
+    """Number of this process, 0 without a process group."""
+    return dist.get_rank() if is_dist_initialized() else 0
+
+
+def get_world_size() -> int:
+    """Number of processes, 1 without a process group."""
+    return dist.get_world_size() if is_dist_initialized() else 1
+
+
+def all_gather(tensor: Tensor, with_grad: bool = False) -> Tensor:
+    """Tensors of all processes, one after the other along the first axis, in the order of ranks.
+
+    Args:
+        tensor: (B, ...), the same shape in every process.
+        with_grad: let gradients flow back into the tensors of other processes too. Without, only the own part has one.
+
+    Returns:
+        (W · B, ...) for W processes; `tensor` itself without a process group.
+    """
+    if not is_dist_initialized():
+        _log_alone_once()
+        return tensor
+    if with_grad:
+        from torch.distributed.nn.functional import all_gather as all_gather_differentiable
+
+        return torch.cat(list(all_gather_differentiable(tensor)))
+    parts = [torch.empty_like(tensor) for _ in range(get_world_size())]
+    dist.all_gather(parts, tensor.detach().contiguous())
+    parts[get_rank()] = tensor
+    return torch.cat(parts)
+
+
+def all_gather_with_grad(tensor: Tensor) -> Tensor:
+    """`all_gather` with gradients to all processes."""
+    return all_gather(tensor, with_grad=True)
+
+
+def all_gather_padded(tensor: Tensor, mask: Tensor, with_grad: bool = False) -> tuple[Tensor, Tensor]:
+    """`all_gather` of token embeddings whose padded length differs between processes.
+
+    Args:
+        tensor: (B, L_w, H), B and H the same in every process.
+        mask: (B, L_w).
+        with_grad: as in `all_gather`, for `tensor`; a mask has no gradient.
+
+    Returns:
+        (W · B, L, H) and (W · B, L), where L is the greatest L_w; padded with zeros.
+    """
+    if is_dist_initialized():
+        longest = torch.tensor(tensor.shape[1], device=tensor.device)
+        dist.all_reduce(longest, op=dist.ReduceOp.MAX)
+        missing = int(longest) - tensor.shape[1]
+        tensor = torch.nn.functional.pad(tensor, (0, 0, 0, missing))
+        mask = torch.nn.functional.pad(mask, (0, missing))
+    return all_gather(tensor, with_grad=with_grad), all_gather(mask)
+
+
+@functools.cache
+def _log_alone_once() -> None:
+    logger.warning("Nothing to gather from: torch.distributed is not initialised, so this process works alone.")
