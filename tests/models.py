@@ -1,19 +1,22 @@
 """Tiny models of every architecture: hidden size 32, two layers, four heads, random weights, a tokenizer trained here.
 
-`build(name, folder)` writes a plain transformers checkpoint, as `SentenceTransformer(folder)` loads it. Initialisation is
-much wider than in real models and every weight, biases and norms included, is disturbed, so that an attention that is not
-masked, not windowed, not causal or given wrong positions changes the vectors visibly.
+`build(name, folder)` writes a plain transformers checkpoint, as `SentenceTransformer(folder)` loads it. Initialisation
+is much wider than in real models and every weight, biases and norms included, is disturbed, so that an attention that
+is not masked, not windowed, not causal or given wrong positions changes the vectors visibly.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from sentence_transformers.modules.base import Module
 
 HIDDEN = 32
 VOCABULARY = 200
@@ -139,7 +142,12 @@ ARCHITECTURES = {
     ),
     "mobilebert": Architecture(
         "MobileBert",
-        {"embedding_size": HIDDEN, "intra_bottleneck_size": HIDDEN, "true_hidden_size": HIDDEN, "initializer_range": 0.02},
+        {
+            "embedding_size": HIDDEN,
+            "intra_bottleneck_size": HIDDEN,
+            "true_hidden_size": HIDDEN,
+            "initializer_range": 0.02,
+        },
         packs=False,
         padding_shows=True,
         inputs=TYPED,
@@ -265,6 +273,28 @@ def disturb(model: torch.nn.Module) -> None:
     """Add noise to every weight, so that biases, norms and the vector of the padding token matter too."""
     for weight in model.parameters():
         weight += 0.1 * torch.randn_like(weight)
+
+
+class Fault(Module):
+    """A last module that fails on request: `encode(texts, fault="raise" or "sleep")`.
+
+    Args:
+        shortest: number of tokens from which a batch is affected.
+    """
+
+    forward_kwargs: ClassVar[set[str]] = {"fault"}
+    takes_packed = True
+
+    def __init__(self, shortest: int = 0) -> None:
+        super().__init__()
+        self.shortest = shortest
+
+    def forward(self, features: dict[str, Any], fault: str | None = None, **kwargs) -> dict[str, Any]:
+        if fault is not None and features["packing"].longest >= self.shortest:
+            if fault == "sleep":
+                time.sleep(60)
+            raise ValueError("a fault on request")
+        return features
 
 
 def texts_of_many_lengths(count: int) -> Iterator[str]:

@@ -18,6 +18,7 @@ import transformers
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.inference.packing import is_packed
+from sentence_transformers.inference.tokens import Tokens
 from sentence_transformers.modules.pooling import Pooling
 from sentence_transformers.modules.transformer import Transformer
 from tests import models
@@ -133,24 +134,25 @@ def test_packing_can_be_switched_off(case_of, name):
 def test_direction(case_of, name):
     """The last word changes the first token's vector unless the model is causal: the reference has something to say."""
     case = case_of(name)
-    first, second = case.model.encode(["He fell asleep again", "He fell asleep today"], output_value="token_embeddings")
+    first, second = case.model.encode(
+        ["He fell asleep again", "He fell asleep today"], output_value="token_embeddings"
+    )
     change = float((first[0] - second[0]).abs().max())
     assert (change < 1e-6) if case.architecture.causal else (change > 1e-4)
 
 
 def test_window_ends_what_a_token_sees(case_of):
     """Two causal layers with a window of 8: a changed token reaches the 14 after it and no further."""
-    first, second = case_of("mistral").model.encode(
-        ["cat" + " never" * 12, "dog" + " never" * 12], output_value="token_embeddings"
-    )
-    tokens = case_of("mistral").tokenizer
-    ids = [tokens(text)["input_ids"] for text in ("cat" + " never" * 12, "dog" + " never" * 12)]
-    assert len(ids[0]) == len(ids[1])
-    changed = max(i for i, (a, b) in enumerate(zip(*ids, strict=True)) if a != b)
-    change = (first - second).abs().amax(1)
-    assert len(change) > changed + 16
-    assert change[changed + 14] > 1e-6
-    assert change[changed + 15 :].max() < 1e-6
+    model = case_of("mistral").model
+    first = list(range(100, 124))
+    second = [*first[:2], 50, *first[3:]]
+    with torch.no_grad():
+        features = model[0](model[0].features(Tokens.from_lists([first, second]), packed=True))
+    before, after = features["token_embeddings"].split(len(first))
+    change = (before - after).abs().amax(1)
+    assert change[:2].max() < 1e-6
+    assert change[2:17].min() > 1e-6
+    assert change[17:].max() < 1e-6
 
 
 @pytest.mark.parametrize("name", ["modernbert", "mistral", "gemma3", "gemma3-bidirectional"])
@@ -161,7 +163,7 @@ def test_windows_are_shorter_than_the_texts(case_of, tmp_path, name):
     change = abs(other - case_of(name).vectors).max(1)
     lengths = np.array([len(rows) for rows in case_of(name).rows])
     assert change[lengths == MAX_LENGTH].max() > 1e-3
-    assert change[lengths < 8].max() < 1e-5
+    assert change[lengths < 5].max() < 1e-5
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "bert"])
@@ -268,20 +270,18 @@ def test_gradients(case):
         assert_same_gradients(gradients(case.model[0].auto_model, loss), expected)
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "modernbert", "llama", "mpnet"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "modernbert", "llama", "deberta-v2"])
 def test_gradient_checkpointing(case_of, name):
     """Layers computed twice give the gradients of layers computed once."""
     case = case_of(name)
     model = case.twin()
-    for module in model.modules():
+    for module in model[0].auto_model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     expected = gradients(model, loss_of(model, model[0].packs))
     model.gradient_checkpointing_enable()
     model.train()
     calls: list[str] = []
-    layers = [m for m in model.modules() if getattr(m, "gradient_checkpointing", None) is not None and m.training]
-    assert layers
     linear = next(m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and "layer" in n)
     linear.register_forward_hook(lambda *_: calls.append("call"))
     assert_same_gradients(gradients(model, loss_of(model, model[0].packs)), expected)

@@ -6,9 +6,9 @@ People's code and saved models name classes by dotted paths of several generatio
     sentence_transformers.models.Pooling.Pooling                            older saved models
     sentence_transformers.sentence_transformer.modules.pooling.Pooling      today's canonical path
 
-Three tables say it all. `HOME`: public name -> module here. `ALIASES`: module path elsewhere -> module here, the same module
-object under two names. `PACKAGES`: package path elsewhere -> the public names it exports. `install` puts one finder on
-`sys.meta_path`, which makes aliases and packages when they are first imported and nothing before that.
+Three tables say it all. `HOME`: public name -> module here. `ALIASES`: module path elsewhere -> module here, the same
+module object under two names. `PACKAGES`: package path elsewhere -> the public names it exports. `install` puts one
+finder on `sys.meta_path`, which makes aliases and packages when they are first imported and nothing before that.
 """
 
 from __future__ import annotations
@@ -154,7 +154,9 @@ def find_class(dotted: str, source: Any, trust_remote_code: bool = False) -> typ
         try:
             found = getattr(importlib.import_module(path), name)
         except (ImportError, AttributeError) as error:
-            raise ModelFormatError(f"{source.name} names the module type {dotted!r}, which does not exist: {error}") from error
+            raise ModelFormatError(
+                f"{source.name} names the module type {dotted!r}, which does not exist: {error}"
+            ) from error
         if isinstance(found, ModuleType):  # "...models.Pooling" is a module of old and a class of today
             found = getattr(found, name)
         return found

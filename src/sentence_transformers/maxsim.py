@@ -232,7 +232,5 @@ def _pad(items: ArrayLike, name: str) -> Tensor:
         return torch.zeros(0, 0, 0)
     if any(t.ndim != 2 or t.shape[1] != tensors[0].shape[1] for t in tensors):
         shapes = ", ".join(dict.fromkeys(str(tuple(t.shape)) for t in tensors[:10]))
-        raise InputError(
-            f"`{name}` must hold arrays of shape (tokens, H) with one H, got {describe(items)}: {shapes}."
-        )
+        raise InputError(f"`{name}` must hold arrays of shape (tokens, H) with one H, got {describe(items)}: {shapes}.")
     return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True)

@@ -579,6 +579,15 @@ def plain_encoder_as_pickle(folder: Path) -> None:
 
 
 @layout
+def plain_with_settings_beside(folder: Path) -> None:
+    """Without modules.json the other settings files are not read."""
+    plain(folder)
+    write(folder / "sentence_bert_config.json", {"max_seq_length": 8, "do_lower_case": False})
+    settings = {"prompts": {"query": "q: "}, "default_prompt_name": "query", "similarity_fn_name": "dot"}
+    write(folder / "config_sentence_transformers.json", settings)
+
+
+@layout
 def plain_masked_language_model(folder: Path) -> None:
     plain(folder, "out_splade")
 

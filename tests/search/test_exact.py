@@ -174,6 +174,20 @@ def test_mining_of_equal_rows_is_ordered_by_id():
         assert [pair[1:] for pair in paraphrase_mining_embeddings(rows, size, size, max_pairs=3)] == everything[:3]
 
 
+@pytest.mark.parametrize("size", [1, 4, 100])
+@pytest.mark.parametrize("max_pairs", [2, 7, 20, 1000])
+@pytest.mark.parametrize("top_k", [1, 3])
+def test_mining_with_many_ties(top_k, max_pairs, size):
+    rows = np.random.RandomState(4).randint(-1, 2, (40, 4))
+    scores = (rows[:, None] * rows[None]).sum(-1).tolist()
+    pairs = set()
+    for i, row in enumerate(scores):
+        nearest = sorted((-score, j) for j, score in enumerate(row) if j != i)[:top_k]
+        pairs |= {(negative, min(i, j), max(i, j)) for negative, j in nearest}
+    found = paraphrase_mining_embeddings(rows, size, size, max_pairs, top_k, sim.dot_score)
+    assert found == [[-negative, i, j] for negative, i, j in sorted(pairs)[:max_pairs]]
+
+
 @pytest.mark.parametrize("rows, setting", [(0, {}), (1, {}), (5, {"top_k": 0}), (5, {"max_pairs": 0})])
 def test_mining_of_nothing(rows, setting):
     assert paraphrase_mining_embeddings(DOCUMENTS[:rows], **setting) == []

@@ -1,4 +1,5 @@
-"""The BERT family on CPU, without loading transformers: BERT, RoBERTa, XLM-R, CamemBERT, and all that share their layers.
+"""The BERT family on CPU, without loading transformers: BERT, RoBERTa, XLM-R, CamemBERT, and all that share their
+layers.
 
 Most embedding models in use have these layers, so they get a forward pass of their own, over packed rows:
 
@@ -7,10 +8,10 @@ Most embedding models in use have these layers, so they get a forward pass of th
     x = LayerNorm(x + attend(q, k, v) · Wo + bo)                             the sum is part of the product
     x = LayerNorm(x + gelu(x · Wi + bi) · Wd + bd)                           so is the activation
 
-Weights are laid out for oneDNN once. A fresh process reaches its first vector without importing transformers (which takes
-longer than torch itself), and one short query costs little more than reading the weights. `BertEncoder` holds the same
-parameters under the same names as the transformers model. Training, other devices, and anyone who asks for the transformers
-model get that model, with these very parameters (`modules.transformer`).
+Weights are laid out for oneDNN once. A fresh process reaches its first vector without importing transformers (which
+takes longer than torch itself), and one short query costs little more than reading the weights. `BertEncoder` holds the
+same parameters under the same names as the transformers model. Training, other devices, and anyone who asks for the
+transformers model get that model, with these very parameters (`modules.transformer`).
 
 Vaswani et al. 2017 (attention), Devlin et al. 2019 (BERT), Hendrycks & Gimpel 2016 (GELU, exact form).
 """
@@ -82,10 +83,11 @@ class BertEncoder(nn.Module):
                     place.add_module(part, nn.Module())
                 place = place._modules[part]  # type: ignore[assignment]
             place.register_parameter(leaf, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
+        self._slots: list[tuple[dict[str, Any], str]] | None = None
         self._laid_out: tuple[Any, Layout] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_laid_out": None}
+        return self.__dict__ | {"_laid_out": None, "_slots": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BertEncoder:
         import copy
@@ -99,8 +101,10 @@ class BertEncoder(nn.Module):
         return f"BertEncoder({self.shape})"
 
     def fits_here(self) -> bool:
-        """Whether this forward pass can be used now: weights on CPU, of a type it computes in, nothing else interfering."""
-        first = next(self.parameters())
+        """Whether this forward pass can be used now: weights on CPU, of a type it computes in, nothing else
+        interfering.
+        """
+        first = self._current()[0]
         return (
             first.device.type == "cpu"
             and compute_dtype(first.dtype) is not None
@@ -110,11 +114,17 @@ class BertEncoder(nn.Module):
 
     def forward(self, ids: Tensor, positions: Tensor, packing: Packing, types: Tensor | None = None) -> Tensor:
         """(T,) int64 token ids, positions and segments (None: all 0) -> (T, H)."""
-        return self.layout().run(ids, positions, packing, types).to(next(self.parameters()).dtype)
+        return self.layout().run(ids, positions, packing, types).to(self._current()[0].dtype)
+
+    def _current(self) -> list[nn.Parameter]:
+        """All parameters as they are now; quicker than `parameters()`, which walks the modules at every call."""
+        if self._slots is None:
+            self._slots = [(part._parameters, name) for part in self.modules() for name in part._parameters]
+        return [parameters[name] for parameters, name in self._slots]
 
     def layout(self) -> Layout:
         """The weights in the order and layout of the forward pass, made anew if any has changed."""
-        state = [(p.data_ptr(), p._version, p.dtype) for p in self.parameters()]
+        state = [(p.data_ptr(), p._version, p.dtype) for p in self._current()]
         kept = self._laid_out
         if kept is None or kept[0] != state:
             kept = self._laid_out = (state, Layout(self.shape, dict(self.named_parameters())))
@@ -152,7 +162,10 @@ class Layout:
         self.words = first
         self.segments = weights["embeddings.token_type_embeddings.weight"].detach().to(self.dtype)
         self.places = weights["embeddings.position_embeddings.weight"].detach().to(self.dtype)
-        self.norm = tuple(weights[f"embeddings.LayerNorm.{kind}"].detach().to(self.dtype) for kind in ("weight", "bias"))
+        scale, shift = (
+            weights[f"embeddings.LayerNorm.{kind}"].detach().to(self.dtype) for kind in ("weight", "bias")
+        )
+        self.norm = scale, shift
         self.layers = [Layer(weights, f"encoder.layer.{i}", self.dtype) for i in range(shape.layers)]
 
     def run(self, ids: Tensor, positions: Tensor, packing: Packing, types: Tensor | None) -> Tensor:

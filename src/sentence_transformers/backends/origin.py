@@ -1,8 +1,9 @@
 """Where a transformer's parts come from, and the two ways of loading them.
 
-The full way is transformers' own `from_pretrained`. The light way reads config.json, tokenizer.json and model.safetensors
-directly, for models of the BERT family (`backends.bert`) and for tokenizers whose file says everything, and gives the same
-numbers without importing transformers. What the light way does not know exactly, it leaves to the full way.
+The full way is transformers' own `from_pretrained`. The light way reads config.json, tokenizer.json and
+model.safetensors directly, for models of the BERT family (`backends.bert`) and for tokenizers whose file says
+everything, and gives the same numbers without importing transformers. What the light way does not know exactly, it
+leaves to the full way.
 """
 
 from __future__ import annotations
@@ -86,8 +87,10 @@ class Origin:
         if source is None or not torch.backends.mkldnn.is_available() or source.path("adapter_config.json"):
             return None
         config, path = source.json("config.json"), source.path(weights.SAFE_NAME)
-        shape = BertShape.of_config(config) if isinstance(config, dict) else None
-        if shape is None or path is None:
+        if not isinstance(config, dict) or path is None:
+            return None
+        shape = BertShape.of_config(config)
+        if shape is None:
             return None
         tensors = encoder_tensors(weights.read_safetensors(path), config)
         if tensors is None or not fits(shape, config, tensors):
@@ -169,7 +172,9 @@ class TokenizerFile:
         names = config.get("model_input_names") or ["input_ids", "token_type_ids", "attention_mask"]
         limit = config.get("model_max_length") or NO_LIMIT
         side = config.get("padding_side", "right")
-        return cls(tokenizer, int(limit), side, token_id("pad_token"), token_id("sep_token"), token_id("eos_token"), names)
+        return cls(
+            tokenizer, int(limit), side, token_id("pad_token"), token_id("sep_token"), token_id("eos_token"), names
+        )
 
 
 def says_everything(config: dict[str, Any], path: str) -> bool:

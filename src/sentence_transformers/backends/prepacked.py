@@ -2,12 +2,13 @@
 
 A plain `F.linear` on CPU re-arranges its weight at every call. oneDNN can do it once: the product then starts at once,
 which counts most for short inputs (one query reads all weights to multiply a few rows). `prepack` gives the `nn.Linear`
-layers of a model that ability by changing their class; parameters, names, `state_dict` and `isinstance` stay as they are.
+layers of a model that ability by changing their class; parameters, names, `state_dict` and `isinstance` stay as they
+are.
 
-The packed copy is made at the first call without gradients and made again whenever the weight changes (`Tensor._version`
-counts in-place changes). With gradients, on other devices, inside `torch.compile` or for unusual types the layer is an
-ordinary linear layer. Weights in bfloat16 or float16 on a CPU without such arithmetic are packed as float32, which gives
-results at least as precise and many times faster than emulating it.
+The packed copy is made at the first call without gradients and made again whenever the weight changes
+(`Tensor._version` counts in-place changes). With gradients, on other devices, inside `torch.compile` or for unusual
+types the layer is an ordinary linear layer. Weights in bfloat16 or float16 on a CPU without such arithmetic are packed
+as float32, which gives results at least as precise and many times faster than emulating it.
 """
 
 from __future__ import annotations
@@ -88,7 +89,9 @@ def fast_bfloat16() -> bool:
 
 
 def prepack(model: nn.Module) -> None:
-    """Let the plain linear layers of `model` keep packed weights, if this build of torch can and the model is not huge."""
+    """Let the plain linear layers of `model` keep packed weights, if this build of torch can and the model is not
+    huge.
+    """
     if not torch.backends.mkldnn.is_available():
         return
     layers = [module for module in model.modules() if type(module) is nn.Linear]

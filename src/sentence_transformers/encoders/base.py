@@ -1,8 +1,8 @@
 """What all encoders share: a list of modules that is loaded, moved, called, saved and published as one model.
 
-A model is an `nn.Sequential`: `model[0]` is the input module, iteration gives the modules, `forward(features)` runs them.
-A subclass says what it is called in saved models, which card describes it, and adds its own last step; loading, prompts,
-devices, worker processes and saving are here.
+A model is an `nn.Sequential`: `model[0]` is the input module, iteration gives the modules, `forward(features)` runs
+them. A subclass says what it is called in saved models, which card describes it, and adds its own last step; loading,
+prompts, devices, worker processes and saving are here.
 """
 
 from __future__ import annotations
@@ -148,13 +148,14 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         entries = folder.read_entries(source, bool(kwargs.get("trust_remote_code")))
         if entries is None:
             logger.info("%s has no modules.json; building a model from its transformer.", source.name)
-            return cls._modules_of_plain(source, **kwargs), {}, config
+            return cls._modules_of_plain(source, **kwargs), {}, {}
         modules, module_kwargs = folder.load_modules(source, entries, **kwargs)
         return modules, module_kwargs, config
 
     @classmethod
     def _modules_of_plain(cls, source: Source, **kwargs: Any) -> dict[str, Any]:
         """Modules for a transformers checkpoint without `modules.json`."""
+        kwargs["plain_task"] = "feature-extraction"
         return {"0": Transformer.load(source.name, source.subfolder, **source.hub_kwargs, **kwargs)}
 
     def _place(self, device: str | None) -> None:
@@ -173,6 +174,11 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         return any(getattr(module, "hf_device_map", None) is not None for module in self.modules())
 
     # ---- what it is made of
+
+    @property
+    def _first(self) -> Any:
+        """The input module; `Any`, because torch types every attribute of an `nn.Module` as a tensor or module."""
+        return self[0]
 
     @property
     def model_card_data(self) -> BaseModelCardData:
@@ -228,7 +234,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
 
     @max_seq_length.setter
     def max_seq_length(self, value: int | None) -> None:
-        self[0].max_seq_length = value
+        self._first.max_seq_length = value
 
     def get_max_seq_length(self) -> int | None:
         """Older name of `max_seq_length`."""
@@ -283,8 +289,8 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs) -> dict[str, Any]:
         """Inputs as a padded batch of features, as `forward` takes it."""
         if hasattr(self[0], "preprocess"):
-            return self[0].preprocess(inputs, prompt=prompt, **kwargs)
-        return self[0].tokenize([prompt + text for text in inputs] if prompt else list(inputs))
+            return self._first.preprocess(inputs, prompt=prompt, **kwargs)
+        return self._first.tokenize([prompt + text for text in inputs] if prompt else list(inputs))
 
     def tokenize(self, texts: Any, **kwargs) -> dict[str, Any]:
         """Older name of `preprocess`."""
@@ -306,7 +312,9 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         """
         if prompt is not None:
             if prompt_name is not None:
-                logger.warning("Both prompt and prompt_name are given; prompt is used, prompt_name=%r is not.", prompt_name)
+                logger.warning(
+                    "Both prompt and prompt_name are given; prompt is used, prompt_name=%r is not.", prompt_name
+                )
             return prompt
         name = prompt_name if prompt_name is not None else self.default_prompt_name
         if name is None:
@@ -335,8 +343,8 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         """Start one worker process per device for `encode(..., pool=pool)`.
 
         Args:
-            target_devices: e.g. ["cuda:0", "cuda:1"] or ["cpu"] * 4; default: all CUDA (else NPU) devices, else four CPU
-                workers. The model itself moves to the CPU and stays there.
+            target_devices: e.g. ["cuda:0", "cuda:1"] or ["cpu"] * 4; default: all CUDA (else NPU) devices, else four
+                CPU workers. The model itself moves to the CPU and stays there.
         """
         if self._is_dispatched():
             raise ValueError("A model that is spread over devices (device_map) cannot be copied to worker processes.")
@@ -427,7 +435,9 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
 
     def save_to_hub(self, repo_id: str, organization: str | None = None, **kwargs) -> str:
         """Older name of `push_to_hub`."""
-        return self.push_to_hub(f"{organization}/{repo_id}" if organization and "/" not in repo_id else repo_id, **kwargs)
+        return self.push_to_hub(
+            f"{organization}/{repo_id}" if organization and "/" not in repo_id else repo_id, **kwargs
+        )
 
     @classmethod
     def merge(cls, models: Sequence[str | Path | Self], method: str = "linear", **kwargs: Any) -> Self:
@@ -435,6 +445,3 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         from sentence_transformers.storage.merge import merge_models
 
         return merge_models(cls, models, method, **kwargs)
-
-
-

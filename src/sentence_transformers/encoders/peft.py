@@ -35,7 +35,9 @@ class PeftAdapterMixin:
     def check_peft_compatible_model(self) -> None:
         """Raise if adapters cannot be used."""
         if not self.has_peft_compatible_model():
-            raise ValueError("Adapters need a model whose first module is a Transformer with a transformers model inside.")
+            raise ValueError(
+                "Adapters need a model whose first module is a Transformer with a transformers model inside."
+            )
         try:
             import peft  # noqa: F401
         except ImportError as error:

@@ -4,8 +4,8 @@
     embeddings = model.encode(texts)                        # float32, (N, H), in the order of the texts
     scores = model.similarity(embeddings, embeddings)       # float32, (N, N)
 
-`encode` is a door: it checks what it was given, makes a plan and a job, lets the engine run, and brings the rows into the
-form that was asked for. `encode_query` and `encode_document` add the prompt and task of their side.
+`encode` is a door: it checks what it was given, makes a plan and a job, lets the engine run, and brings the rows into
+the form that was asked for. `encode_query` and `encode_document` add the prompt and task of their side.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class SentenceTransformer(BaseModel):
     model_type = "SentenceTransformer"
     default_prompts: ClassVar[dict[str, str]] = {"query": "", "document": ""}
     SUPPORTED_SIMILARITY_FN_NAMES: ClassVar[tuple[str, ...]] = ("cosine", "dot", "euclidean", "manhattan")
+    _similarity_fn_name: str | None
 
     @renamed(tokenizer_kwargs="processor_kwargs", use_auth_token="token")
     def __init__(
@@ -113,11 +114,11 @@ class SentenceTransformer(BaseModel):
     @classmethod
     def _modules_of_plain(cls, source: Source, **kwargs: Any) -> dict[str, Any]:
         """A transformer with mean pooling, or last-token pooling for causal language models."""
-        transformer = Transformer.load(source.name, source.subfolder, **source.hub_kwargs, **kwargs)
+        modules = super()._modules_of_plain(source, **kwargs)
+        transformer: Transformer = modules["0"]
         architecture = (getattr(transformer.config, "architectures", None) or [""])[0]
         causal = architecture.endswith("ForCausalLM") and getattr(transformer.config, "is_causal", True) is not False
-        pooling = Pooling(transformer.get_embedding_dimension(), "lasttoken" if causal else "mean")
-        return {"0": transformer, "1": pooling}
+        return modules | {"1": Pooling(transformer.get_embedding_dimension(), "lasttoken" if causal else "mean")}
 
     # ---- encoding
 
@@ -166,8 +167,8 @@ class SentenceTransformer(BaseModel):
             kwargs: for the modules, e.g. `task` for a Router.
 
         Returns:
-            One text: a vector (H,). Several: float32 of shape (N, H) (or the model's type; bfloat16 as float32 in numpy).
-            No texts: shape (0, H).
+            One text: a vector (H,). Several: float32 of shape (N, H) (or the model's type; bfloat16 as float32 in
+            numpy). No texts: shape (0, H).
 
         Raises:
             InputError: naming position and value, for an input that is not a text; for an unknown prompt, precision or
@@ -180,7 +181,7 @@ class SentenceTransformer(BaseModel):
         )
         check_call(output, batch_size)
         singular = self.is_singular_input(inputs)
-        texts = [inputs] if singular else inputs if isinstance(inputs, list) else list(inputs)
+        texts: list[Any] = [inputs] if singular else inputs if isinstance(inputs, list) else list(inputs)
         if self.modalities == ["text"]:
             engine.check_texts(texts)
         task = kwargs.pop("task", None)
@@ -242,11 +243,20 @@ class SentenceTransformer(BaseModel):
 
     @renamed(sentences="inputs")
     def encode_document(self, inputs: str | Iterable[str], prompt_name: str | None = None, *args, **kwargs) -> Any:
-        """`encode` for documents: uses the first of the prompts "document", "passage", "corpus", and task="document"."""
+        """`encode` for documents: uses the first of the prompts "document", "passage", "corpus", and
+        task="document".
+        """
         return self._encode_side("document", DOCUMENT_PROMPTS, inputs, prompt_name, *args, **kwargs)
 
     def _encode_side(
-        self, task: str, names: Sequence[str], inputs: Any, prompt_name: str | None, prompt: str | None = None, *args, **kwargs
+        self,
+        task: str,
+        names: Sequence[str],
+        inputs: Any,
+        prompt_name: str | None,
+        prompt: str | None = None,
+        *args,
+        **kwargs,
     ) -> Any:
         if prompt is None and prompt_name is None:
             prompt_name = next((name for name in names if name in self.prompts), None)
@@ -283,7 +293,7 @@ class SentenceTransformer(BaseModel):
         Args and result: as for `encode`.
         """
         singular = self.is_singular_input(inputs)
-        texts = [inputs] if singular else list(inputs)
+        texts: list[Any] = [inputs] if singular else list(inputs)
         engine.check_texts(texts)
         rows = await self._batcher.submit(texts, kwargs)
         return rows[0] if singular else rows
@@ -303,15 +313,15 @@ class SentenceTransformer(BaseModel):
     ) -> np.ndarray:
         """Made-up vectors of the right shape, type and norm, without running the network.
 
-        For capacity tests of what stands behind the model (databases, queues): the same text always gives the same vector,
-        different texts give unrelated ones. They carry no meaning.
+        For capacity tests of what stands behind the model (databases, queues): the same text always gives the same
+        vector, different texts give unrelated ones. They carry no meaning.
 
         Returns:
             float32 of shape (H,) or (N, H); of length 1 if the model normalises or `normalize_embeddings` is set, else
             of the length that standard normal vectors have, about √H.
         """
         singular = self.is_singular_input(inputs)
-        texts = [inputs] if singular else list(inputs)
+        texts: list[Any] = [inputs] if singular else list(inputs)
         engine.check_texts(texts)
         dimension = self._dim(truncate_dim) or self.get_embedding_dimension()
         if dimension is None:
@@ -388,11 +398,11 @@ class SentenceTransformer(BaseModel):
 
     def get_sentence_features(self, *features: Any) -> dict[str, Tensor]:
         """Older call of the first module's `get_sentence_features`."""
-        return self[0].get_sentence_features(*features)
+        return self._first.get_sentence_features(*features)
 
     def encode_multi_process(self, sentences: list[str], pool: workers.Pool, *args, **kwargs) -> np.ndarray:
         """Older name of `encode(sentences, pool=pool)`."""
-        return self.encode(sentences, *args, pool=pool, **kwargs)
+        return self.encode(sentences, *args, **kwargs | {"pool": pool})
 
     @staticmethod
     def load(input_path: str) -> SentenceTransformer:

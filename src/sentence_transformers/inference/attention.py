@@ -1,13 +1,14 @@
 """Attention inside packed batches, for every transformers architecture that lets its attention function be chosen.
 
-transformers looks an attention function up by name at every layer. `NAME` is ours. Inside `use_packing(packing)` a model
-called with `input_ids` of shape (1, T) attends within each sequence of the run and never across:
+transformers looks an attention function up by name at every layer. `NAME` is ours. Inside `use_packing(packing)` a
+model called with `input_ids` of shape (1, T) attends within each sequence of the run and never across:
 
-    CPU and others   each group of equal lengths is one unmasked `scaled_dot_product_attention` on a (n, heads, l, d) view
+    CPU and others   each group of equal lengths is one unmasked `scaled_dot_product_attention` on a (n, heads, l, d)
+                     view
     CUDA, 16 bit     PyTorch's variable-length kernel over the whole run
 
-Outside of it the same function is ordinary sdpa on a padded batch, so that one loaded model serves both. A layer's window
-(`sliding_window` = w) lets token i see token j when |i − j| < w, causal layers 0 ≤ i − j < w.
+Outside of it the same function is ordinary sdpa on a padded batch, so that one loaded model serves both. A layer's
+window (`sliding_window` = w) lets token i see token j when |i − j| < w, causal layers 0 ≤ i − j < w.
 
 Declaring that the attention function can be chosen does not make an architecture right: some mix neighbouring tokens
 elsewhere (MobileBERT in its embeddings). So `prove` compares packed with alone once per loaded model, on two short
@@ -21,7 +22,7 @@ import logging
 from collections.abc import Iterator
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -81,8 +82,8 @@ def attend(
     if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and not dropout:
         return attend_varlen(query, key, value, packing, scaling, causal, sliding_window)[None], None
     out = [
-        attend_group(*group, dropout=dropout, scale=scaling, causal=causal, window=sliding_window)
-        for group in packing.views(*(tensor[0].transpose(0, 1) for tensor in (query, key, value)))
+        attend_group(q, k, v, dropout=dropout, scale=scaling, causal=causal, window=sliding_window)
+        for q, k, v in packing.views(*(tensor[0].transpose(0, 1) for tensor in (query, key, value)))
     ]
     return (torch.cat(out) if len(out) > 1 else out[0])[None], None
 
@@ -122,8 +123,11 @@ def attend_varlen(
 
     offsets = packing.offsets.to(torch.int32)
     left = -1 if window is None else window - 1
-    return varlen_attn(
-        *(tensor[0].transpose(0, 1) for tensor in (query, key, value)),
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    out = varlen_attn(
+        q,
+        k,
+        v,
         offsets,
         offsets,
         packing.longest,
@@ -132,6 +136,7 @@ def attend_varlen(
         window_size=(left, 0 if causal else left),
         enable_gqa=query.shape[1] != key.shape[1],
     )
+    return cast(Tensor, out)  # a pair only where it is asked for more
 
 
 def mask(*args: Any, **kwargs: Any) -> Tensor | None:
@@ -143,7 +148,7 @@ def mask(*args: Any, **kwargs: Any) -> Tensor | None:
     return sdpa_mask(*args, **kwargs)
 
 
-def install(model: nn.Module) -> str | None:
+def install(model: Any) -> str | None:
     """Let a transformers model use our attention function.
 
     Returns:

@@ -1,7 +1,8 @@
 """Calls that come in at the same time are computed as one batch.
 
-For servers: each request is a short `encode`, many run at once. While one batch is computed further requests wait; when it
-is done, all that wait and ask for the same settings become the next. No timer is involved, so a lone request never waits.
+For servers: each request is a short `encode`, many run at once. While one batch is computed further requests wait; when
+it is done, all that wait and ask for the same settings become the next. No timer is involved, so a lone request never
+waits.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Lanes: micro-batches side by side on the cores of a CPU.
 
 Splitting one matrix product over all cores leaves cores waiting at every small operation in between. Measured on
-all-MiniLM-L6-v2, giving each core a micro-batch of its own is 10 to 20 % faster (`benchmarks/LOG.md`). So long jobs run on
-one process-wide set of threads, each computing alone on its share of the cores; several callers share the same set, so
-that threads never outnumber cores. Short jobs (one micro-batch) run in the caller's thread with all cores.
+all-MiniLM-L6-v2, giving each core a micro-batch of its own is 10 to 20 % faster (`benchmarks/LOG.md`). So long jobs run
+on one process-wide set of threads, each computing alone on its share of the cores; several callers share the same set,
+so that threads never outnumber cores. Short jobs (one micro-batch) run in the caller's thread with all cores.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 MOST_LANES = 8
 
 _lock = threading.Lock()
-_pool: tuple[int, ThreadPoolExecutor] | None = None
+_pool: tuple[tuple[int, int], ThreadPoolExecutor] | None = None
 
 
 def lane_count(device: torch.device) -> int:
@@ -42,8 +42,8 @@ def pool(lanes: int) -> ThreadPoolExecutor:
 def _start_lane(share: int, threads: int) -> None:
     """Limit this thread to its share of the cores.
 
-    `set_num_threads` acts on the calling thread, and on threads that are started later; the second call in a thread of its
-    own restores the number for those.
+    `set_num_threads` acts on the calling thread, and on threads that are started later; the second call in a thread of
+    its own restores the number for those.
     """
     torch.set_num_threads(share)
     other = threading.Thread(target=torch.set_num_threads, args=(threads,))

@@ -1,20 +1,23 @@
 """What `encode` was asked to return, from features to the caller.
 
-Inside, a micro-batch gives one kind of thing: a float32 or model-type array of shape (n, H), a tensor, or a list of rows.
-`Output.rows` makes it; `as_asked` brings the gathered rows into the caller's form, once, at the door.
+Inside, a micro-batch gives one kind of thing: a float32 or model-type array of shape (n, H), a tensor, or a list of
+rows. `Output.rows` makes it; `as_asked` brings the gathered rows into the caller's form, once, at the door.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sentence_transformers.inference.packing import is_packed
+
+if TYPE_CHECKING:
+    from sentence_transformers.search.quantization import Precision
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Output:
     """
 
     value: str | None = "sentence_embedding"
-    precision: str = "float32"
+    precision: Precision = "float32"
     numpy: bool = True
     tensor: bool = False
     normalize: bool = False

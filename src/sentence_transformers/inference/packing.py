@@ -2,13 +2,13 @@
 
 A batch of B sequences with lengths l_1 … l_B is one run of T = Σ l_i tokens. `Packing` holds the lengths. Sequences are
 sorted by length, so those of equal length lie side by side and form a *group*: a slice of the run that can be viewed as
-(n, l) without copying. Whatever mixes tokens of one sequence (attention, convolution, recurrence) runs group by group on
-plain dense arrays; whatever does not (linear layers, normalisation) runs on all T rows at once.
+(n, l) without copying. Whatever mixes tokens of one sequence (attention, convolution, recurrence) runs group by group
+on plain dense arrays; whatever does not (linear layers, normalisation) runs on all T rows at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ class Group(NamedTuple):
 
     start: int
     stop: int
-    count: int
+    count: int  # type: ignore[assignment]  # takes the place of tuple.count, which nobody needs of a group
     length: int
 
 
@@ -34,7 +34,7 @@ class Packing:
         device: where index tensors are made.
     """
 
-    def __init__(self, lengths: Sequence[int], device: torch.device | str = "cpu") -> None:
+    def __init__(self, lengths: Iterable[int], device: torch.device | str = "cpu") -> None:
         self.lengths = [int(length) for length in lengths]
         self.device = torch.device(device)
 

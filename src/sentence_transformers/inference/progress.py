@@ -9,7 +9,9 @@ from typing import Any
 
 
 @contextmanager
-def progress_bar(total: int, show: bool | None, description: str = "Encoding", unit: str = " texts") -> Iterator[Callable[[int], Any]]:
+def progress_bar(
+    total: int, show: bool | None, description: str = "Encoding", unit: str = " texts"
+) -> Iterator[Callable[[int], Any]]:
     """A bar over `total` inputs; gives the function that advances it.
 
     Args:

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from sentence_transformers.inference.words import WordTable
+
 logger = logging.getLogger(__name__)
 
 
@@ -74,7 +76,7 @@ class BatchTokenizer:
         tokenizer: a `tokenizers.Tokenizer`, which is copied, or a slow transformers tokenizer.
         max_length: tokens kept per text, special tokens included; None keeps all.
         special_tokens: whether the model's special tokens are added.
-        with_types: whether pairs get segment ids; those of single texts are all 0 and left out.
+        with_types: whether segment ids are wanted; those of single texts are left out where they are all 0.
     """
 
     def __init__(
@@ -92,20 +94,30 @@ class BatchTokenizer:
             self.rust.no_truncation()
             if max_length is not None:
                 self.rust.enable_truncation(max_length)
+        whole = self.rust is not None and max_length is None and not special_tokens
+        self.words = WordTable.of(self.rust) if whole else None
+        self.single_types = with_types and (self.rust is None or any(self.rust.encode("a").type_ids))
 
     def __call__(self, texts: Sequence[Any], prompt_length: int = 0) -> Tokens:
         """Cut texts, or (text, text) pairs, into tokens."""
         if self.rust is None:
             return self._slow(texts, prompt_length)
         try:
-            encodings = self.rust.encode_batch_fast(texts, add_special_tokens=self.special_tokens)
+            return self._fast(texts, prompt_length)
         except (TypeError, UnicodeEncodeError):
-            texts = [repair(t) if isinstance(t, str) else tuple(map(repair, t)) for t in texts]
-            encodings = self.rust.encode_batch_fast(texts, add_special_tokens=self.special_tokens)
+            repaired = [repair(t) if isinstance(t, str) else tuple(map(repair, t)) for t in texts]
+            return self._fast(repaired, prompt_length)
+
+    def _fast(self, texts: Sequence[Any], prompt_length: int) -> Tokens:
+        """Tokenizers with a Rust backend."""
+        if self.words is not None and texts and isinstance(texts[0], str):
+            flat, lengths = self.words(texts)
+            return Tokens(flat, np.concatenate([[0], np.cumsum(lengths)]), None, prompt_length)
+        encodings = self.rust.encode_batch_fast(texts, add_special_tokens=self.special_tokens)
         ids = [e.ids for e in encodings]
         cut = sum(1 for e, i in zip(encodings, ids, strict=True) if len(i) == self.max_length and e.overflowing)
         pairs = bool(texts) and not isinstance(texts[0], str)
-        types = [e.type_ids for e in encodings] if self.with_types and pairs else None
+        types = [e.type_ids for e in encodings] if self.single_types or (self.with_types and pairs) else None
         return Tokens.from_lists(ids, types, prompt_length=prompt_length, cut=cut)
 
     def _slow(self, texts: Sequence[Any], prompt_length: int) -> Tokens:
@@ -121,6 +133,6 @@ class BatchTokenizer:
             return_attention_mask=False,
         )
         ids = encoded["input_ids"]
-        types = encoded.get("token_type_ids") if self.with_types and seconds is not None else None
+        types = encoded.get("token_type_ids") if self.with_types else None
         cut = sum(len(i) == self.max_length for i in ids)
         return Tokens.from_lists(ids, types, prompt_length=prompt_length, cut=cut)

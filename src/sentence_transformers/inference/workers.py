@@ -1,9 +1,9 @@
 """Worker processes: one copy of the model per device, texts in chunks, and never a silent wait.
 
-A pool is the dictionary {"input": queue, "output": queue, "processes": [...]} that the public API has always had. Workers
-take (id, function name, inputs, kwargs) from `input` and answer (id, result or error). While the parent waits it looks
-after its workers: an exception in one is raised in the parent with the worker's traceback; a worker that died (killed,
-out of memory) raises `WorkerError` naming process and exit code within seconds.
+A pool is the dictionary {"input": queue, "output": queue, "processes": [...]} that the public API has always had.
+Workers take (id, function name, inputs, kwargs) from `input` and answer (id, result or error). While the parent waits
+it looks after its workers: an exception in one is raised in the parent with the worker's traceback; a worker that died
+(killed, out of memory) raises `WorkerError` naming process and exit code within seconds.
 """
 
 from __future__ import annotations
@@ -147,6 +147,8 @@ def receive(pool: Pool, job: int) -> tuple[int, Any, str | None]:
         except queue.Empty:
             dead = [process for process in pool["processes"] if not process.is_alive()]
             if dead:
-                names = ", ".join(f"{process.name} (pid {process.pid}, exit code {process.exitcode})" for process in dead)
+                names = ", ".join(
+                    f"{process.name} (pid {process.pid}, exit code {process.exitcode})" for process in dead
+                )
                 hint = " An exit code of -9 usually means that memory ran out." if os.name == "posix" else ""
                 raise WorkerError(f"Worker process died: {names}.{hint} Stop the pool and start a new one.") from None

@@ -79,7 +79,7 @@ class Module(nn.Module, ABC):
             subfolder: the module's folder inside it.
             init_defaults: constructor arguments used where the file is silent.
         """
-        hub = {
+        hub: dict[str, Any] = {
             "token": token,
             "cache_folder": cache_folder,
             "revision": revision,
@@ -180,7 +180,7 @@ class InputModule(Module):
 
 def module_device(module: nn.Module) -> torch.device:
     """Device of a module's first tensor; cpu if it has none."""
-    first = next(module.parameters(), None)
+    first: Tensor | None = next(module.parameters(), None)
     if first is None:
         first = next(module.buffers(), None)
     return torch.device("cpu") if first is None else first.device

@@ -12,8 +12,9 @@ With e_1 … e_n the vectors of a text's tokens:
     mean_sqrt_len_tokens    (1/√n) Σ e_i
     weightedmean            Σ i·e_i / Σ i            (positions from 1, the prompt's counted)
 
-There is one implementation, for packed rows: a padded batch is packed first, by its mask. Several modes are concatenated.
-Sums of 16-bit vectors are accumulated in float32. With `include_prompt=False` the prompt's tokens are left out.
+There is one implementation, for packed rows: a padded batch is packed first, by its mask. Several modes are
+concatenated. Sums of 16-bit vectors are accumulated in float32. With `include_prompt=False` the prompt's tokens are
+left out.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from sentence_transformers.modules.base import Module
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
 # older boolean setting -> mode, in the order in which several were concatenated
-FLAGS = {
+FLAGS: dict[str, PoolingMode] = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
@@ -70,9 +71,8 @@ class Pooling(Module):
         super().__init__()
         if unknown := flags.keys() - FLAGS.keys():
             raise TypeError(f"Pooling got unexpected arguments {sorted(unknown)}.")
-        if pooling_mode is None:
-            pooling_mode = modes_of_flags(flags)
-        modes = [pooling_mode] if isinstance(pooling_mode, str) else list(pooling_mode)
+        given = modes_of_flags(flags) if pooling_mode is None else pooling_mode
+        modes = [given] if isinstance(given, str) else list(given)
         if not modes or (unknown_modes := [mode for mode in modes if mode not in self.POOLING_MODES]):
             raise InputError(
                 f"Unknown pooling_mode {unknown_modes or modes}; known are {', '.join(self.POOLING_MODES)}."
@@ -123,7 +123,7 @@ class Pooling(Module):
         return embeddings[mask], mask.sum(1), skip
 
 
-def modes_of_flags(flags: dict[str, bool]) -> list[str]:
+def modes_of_flags(flags: dict[str, bool]) -> list[PoolingMode]:
     """Modes whose boolean is set; mean if none is."""
     return [mode for flag, mode in FLAGS.items() if flags.get(flag)] or ["mean"]
 

@@ -3,9 +3,9 @@
     Router.for_query_document([StaticEmbedding(...)], [Transformer(...), Pooling(...)])
 
 A route is a list of modules. Which route a batch takes is decided in this order: `route_mappings` for (task, modality),
-then (task, any), then (any, modality); the task itself if a route has its name; `default_route`; else an error that lists
-the routes. `encode_query` sends task="query", `encode_document` task="document". One module may be part of several
-routes; it is stored once.
+then (task, any), then (any, modality); the task itself if a route has its name; `default_route`; else an error that
+lists the routes. `encode_query` sends task="query", `encode_document` task="document". One module may be part of
+several routes; it is stored once.
 """
 
 from __future__ import annotations
@@ -155,9 +155,7 @@ class Router(InputModule):
     @max_seq_length.setter
     def max_seq_length(self, value: int | None) -> None:
         for parts in self.sub_modules.values():
-            if hasattr(parts[0], "max_seq_length") and not isinstance(
-                getattr(parts[0], "max_seq_length", None), float
-            ):
+            if hasattr(parts[0], "max_seq_length") and not isinstance(getattr(parts[0], "max_seq_length", None), float):
                 parts[0].max_seq_length = value
 
     # ---- disk

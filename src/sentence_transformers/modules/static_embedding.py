@@ -38,7 +38,7 @@ class StaticEmbedding(InputModule):
         InputError: if neither or both of weights and dimension are given, or the tokenizer has no Rust backend.
     """
 
-    modalities: ClassVar[list[str]] = ["text"]
+    modalities: Sequence[str] = ["text"]  # noqa: RUF012  the base class lets an instance have its own
     takes_packed = True
     token_budget = 1 << 18
     max_seq_length: float = float("inf")
@@ -60,13 +60,13 @@ class StaticEmbedding(InputModule):
             raise InputError(
                 f"StaticEmbedding needs a tokenizers.Tokenizer or a fast tokenizer, got {type(tokenizer)}."
             )
-        if embedding_weights is None and embedding_dim is None:
-            raise InputError("Give embedding_weights of shape (V, H), or embedding_dim for a new random table.")
-        if embedding_weights is None:
-            table = nn.EmbeddingBag(rust.get_vocab_size(), embedding_dim)
-        else:
+        if embedding_weights is not None:
             tensor = torch.as_tensor(embedding_weights)
             table = nn.EmbeddingBag.from_pretrained(tensor, freeze=False)
+        elif embedding_dim is not None:
+            table = nn.EmbeddingBag(rust.get_vocab_size(), embedding_dim)
+        else:
+            raise InputError("Give embedding_weights of shape (V, H), or embedding_dim for a new random table.")
         self.embedding = table
         self.tokenizer: Any = rust
         self.tokenizer.no_padding()

@@ -3,9 +3,9 @@
     padded   input_ids (B, L), attention_mask (B, L)                 -> token_embeddings (B, L, H)
     packed   input_ids (T,), position_ids (T,), packing: Packing     -> token_embeddings (T, H)
 
-Which layout is used is decided once per loaded model: an architecture that lets its attention function be chosen is shown
-two short sequences, and if packed equals alone it runs packed from then on (`inference.attention`). Texts longer than
-`max_seq_length` are cut; the first time that happens a warning says how many.
+Which layout is used is decided once per loaded model: an architecture that lets its attention function be chosen is
+shown two short sequences, and if packed equals alone it runs packed from then on (`inference.attention`). Texts longer
+than `max_seq_length` are cut; the first time that happens a warning says how many.
 """
 
 from __future__ import annotations
@@ -150,7 +150,9 @@ class Transformer(InputModule):
 
     @property
     def auto_model(self) -> Any:
-        """The transformers model. A model that ran without transformers so far becomes one, with the same parameters."""
+        """The transformers model. A model that ran without transformers so far becomes one, with the same
+        parameters.
+        """
         with _upgrade_lock:
             own = self._modules["model"]
             if isinstance(own, BertEncoder):
@@ -232,6 +234,7 @@ class Transformer(InputModule):
     def _default_max_length(self) -> int | None:
         """The smaller of the tokenizer's limit and the number of positions; None if neither is set."""
         light = self.light
+        positions: Any
         if light is not None:
             positions = light.get_parameter("embeddings.position_embeddings.weight").shape[0]
         else:
@@ -396,7 +399,9 @@ class Transformer(InputModule):
 
     @property
     def pads_safely(self) -> bool:
-        """Whether padding leaves the other tokens alone; proved on first use. If not, only equal lengths go together."""
+        """Whether padding leaves the other tokens alone; proved on first use. If not, only equal lengths go
+        together.
+        """
         if "_pads_safely" not in self.__dict__:
             self._pads_safely = self._prove(self._probe_padded)
         return self._pads_safely
@@ -453,13 +458,22 @@ class Transformer(InputModule):
         model_kwargs: dict[str, Any] | None = None,
         processor_kwargs: dict[str, Any] | None = None,
         config_kwargs: dict[str, Any] | None = None,
-        backend: str = "torch",
+        backend: Literal["torch", "onnx", "openvino"] = "torch",
         init_defaults: dict[str, Any] | None = None,
+        plain_task: TransformerTask | None = None,
         **kwargs,
     ) -> Self:
-        """Load from a model folder or the hub; arguments win over the saved settings."""
+        """Load from a model folder or the hub; arguments win over the saved settings.
+
+        Args:
+            plain_task: take the folder as a plain transformers checkpoint for this task, whatever its settings file
+                says.
+        """
         source = Source(model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
-        saved = cls.load_config(model_name_or_path, subfolder, **source.hub_kwargs)
+        if plain_task is None:
+            saved = cls.load_config(model_name_or_path, subfolder, **source.hub_kwargs)
+        else:
+            saved = {"transformer_task": plain_task}
         hub = {
             "subfolder": subfolder,
             "token": token,

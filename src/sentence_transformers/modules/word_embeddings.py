@@ -118,9 +118,7 @@ class WordEmbeddings(InputModule):
         config = (init_defaults or {}) | cls.load_config(source.name, source.subfolder, **source.hub_kwargs)
         folder = files.load_dir_path(source.name, source.subfolder, **source.hub_kwargs)
         if folder is None or "tokenizer_class" not in config:
-            raise ModelFormatError(
-                f"{source.name}/{subfolder} holds no {cls.config_file_name} that names a tokenizer."
-            )
+            raise ModelFormatError(f"{source.name}/{subfolder} holds no {cls.config_file_name} that names a tokenizer.")
         tokenizer_class = find_class(config.pop("tokenizer_class"), source, trust_remote_code)
         if not issubclass(tokenizer_class, WordTokenizer):
             raise ModelFormatError(

@@ -34,9 +34,7 @@ class WordWeights(Module):
     config_keys: ClassVar[list[str]] = ["vocab", "word_weights", "unknown_word_weight"]
     takes_packed = True
 
-    def __init__(
-        self, vocab: Sequence[str], word_weights: Mapping[str, float], unknown_word_weight: float = 1
-    ) -> None:
+    def __init__(self, vocab: Sequence[str], word_weights: Mapping[str, float], unknown_word_weight: float = 1) -> None:
         super().__init__()
         self.vocab = vocab
         self.word_weights = word_weights

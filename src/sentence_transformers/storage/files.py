@@ -1,9 +1,9 @@
 """Files of a model, whether it lies in a folder, in the hub's cache or on the hub.
 
 `load_file_path` and `load_dir_path` are the only doors through which the library reaches a file of a model. Each takes
-the model's name or folder and a path *inside* it; a path that would leave the folder (absolute, `..`, or a symbolic link
-to the outside) is refused with `ModelFormatError` before anything is opened. Hub caches are the one exception to the
-link rule: there the hub client itself links snapshots to blobs.
+the model's name or folder and a path *inside* it; a path that would leave the folder (absolute, `..`, or a symbolic
+link to the outside) is refused with `ModelFormatError` before anything is opened. Hub caches are the one exception to
+the link rule: there the hub client itself links snapshots to blobs.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelFormatError(f"{path} is not valid JSON: {error}. The file may be truncated; fetch it again.") from error
+        raise ModelFormatError(
+            f"{path} is not valid JSON: {error}. The file may be truncated; fetch it again."
+        ) from error
 
 
 def join(*parts: str) -> str:
@@ -168,5 +170,6 @@ def load_dir_path(
 def offline() -> bool:
     """Whether the user switched the hub off (HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE)."""
     return any(
-        os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"} for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+        os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     )

@@ -1,8 +1,8 @@
 """A model folder: `modules.json`, `config_sentence_transformers.json` and one folder per module.
 
-Reading walks `modules.json`, checks every entry (known class, path inside the folder) before any class is loaded, and loads
-the modules in order. Writing puts everything into a new folder beside the old one and then exchanges the two in one step,
-so that a process killed half-way leaves the old folder as it was.
+Reading walks `modules.json`, checks every entry (known class, path inside the folder) before any class is loaded, and
+loads the modules in order. Writing puts everything into a new folder beside the old one and then exchanges the two in
+one step, so that a process killed half-way leaves the old folder as it was.
 """
 
 from __future__ import annotations
@@ -90,8 +90,13 @@ def newer(version: str) -> bool:
         return False
 
 
-def write(folder: Path, modules: dict[str, Any], config: dict[str, Any], module_kwargs: dict[str, list[str]],
-          safe_serialization: bool) -> None:
+def write(
+    folder: Path,
+    modules: dict[str, Any],
+    config: dict[str, Any],
+    module_kwargs: dict[str, list[str]],
+    safe_serialization: bool,
+) -> None:
     """Write the modules and the two JSON files into an existing folder."""
     entries = []
     for i, (name, module) in enumerate(modules.items()):

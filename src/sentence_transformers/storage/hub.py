@@ -30,7 +30,11 @@ class Upload(NamedTuple):
 
 
 def push(
-    model: Any, upload: Upload, local_model_path: str | None, safe_serialization: bool, train_datasets: list[str] | None
+    model: Any,
+    upload: Upload,
+    local_model_path: str | None,
+    safe_serialization: bool,
+    train_datasets: list[str] | None,
 ) -> str:
     """Upload a model, or a folder that holds one.
 
@@ -46,7 +50,7 @@ def push(
     if upload.revision is not None:
         api.create_branch(repo_id, branch=upload.revision, exist_ok=True)
     model.model_card_data.set_model_id(repo_id)
-    arguments = {
+    arguments: dict[str, Any] = {
         "repo_id": repo_id,
         "commit_message": upload.commit_message or f"Add new {type(model).__name__} model",
         "revision": upload.revision,

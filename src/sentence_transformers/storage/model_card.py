@@ -1,7 +1,7 @@
 """Model cards: the README.md of a saved model.
 
-`BaseModelCardData` holds what is known about a model (language, license, data, base model); `generate_model_card` fills the
-template beside this file with it and with what the model itself tells: modules, dimension, lengths, similarity.
+`BaseModelCardData` holds what is known about a model (language, license, data, base model); `generate_model_card` fills
+the template beside this file with it and with what the model itself tells: modules, dimension, lengths, similarity.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ Places, in this order; the first that has the model wins:
     4. the hub, unless `local_files_only` is set or the hub is switched off by HF_HUB_OFFLINE
 
 A model in the cache is used as it is, without asking the hub; `revision="..."` asks for another one. Model packages
-announce themselves by an entry point of the group `sentence_transformers.models`: its name is the model's name, its object
-a folder or a function that returns one. Packages known by name have their weights checked against a sha256 sum.
+announce themselves by an entry point of the group `sentence_transformers.models`: its name is the model's name, its
+object a folder or a function that returns one. Packages known by name have their weights checked against a sha256 sum.
 """
 
 from __future__ import annotations
@@ -150,7 +150,9 @@ def check_sum(path: Path, expected: str) -> None:
     with path.open("rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     if actual != expected:
-        raise ModelFormatError(f"{path} has sha256 {actual}, expected {expected}: it is damaged. Install its package again.")
+        raise ModelFormatError(
+            f"{path} has sha256 {actual}, expected {expected}: it is damaged. Install its package again."
+        )
 
 
 def from_hub(source: Source, repository: str) -> str | None:

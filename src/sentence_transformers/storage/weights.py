@@ -79,7 +79,8 @@ def load_into(module: nn.Module, source: Source) -> None:
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             raise ModelFormatError(
-                f"{name} in {where} has shape {tuple(tensor.shape)}; the module's config asks for {tuple(own[name].shape)}."
+                f"{name} in {where} has shape {tuple(tensor.shape)}; "
+                f"the module's config asks for {tuple(own[name].shape)}."
             )
     module.load_state_dict(tensors)
 
