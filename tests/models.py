@@ -10,9 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -209,7 +211,13 @@ LEFT_PADDED = ("llama", "qwen", "gemma", "xlnet")
 
 
 def raw_tokenizer(kind: str = "bert") -> Tokenizer:
-    """A `tokenizers.Tokenizer` trained on `SENTENCES`."""
+    """A `tokenizers.Tokenizer` trained on `SENTENCES`: one of the caller's own, the same at every call."""
+    return Tokenizer.from_str(trained(kind))
+
+
+@lru_cache
+def trained(kind: str) -> str:
+    """The tokenizer as JSON. Training breaks ties at random, so that it is done once per process."""
     model, special, template, named = TOKENIZERS[kind]
     if model == "wordpiece":
         tokenizer = Tokenizer(models.WordPiece(unk_token=named["unk"]))
@@ -233,7 +241,7 @@ def raw_tokenizer(kind: str = "bert") -> Tokenizer:
         pair=f"{template} $B:1",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in special if token in template],
     )
-    return tokenizer
+    return tokenizer.to_str()
 
 
 def wrapped_tokenizer(kind: str = "bert", inputs: tuple[str, ...] = TYPED, **kwargs: Any) -> Any:
@@ -295,6 +303,13 @@ class Fault(Module):
                 time.sleep(60)
             raise ValueError("a fault on request")
         return features
+
+
+class Blank(torch.nn.Module):
+    """As little as a worker process needs: its `encode` gives zeros, `rows` for each text."""
+
+    def encode(self, texts: list[str], rows: int = 1) -> np.ndarray:
+        return np.zeros((len(texts) * rows, HIDDEN), np.float32)
 
 
 def texts_of_many_lengths(count: int) -> Iterator[str]:

@@ -74,9 +74,7 @@ def ties_by_hand(models: list[list[float]], base: list[float], weights: list[flo
     for i in range(len(base)):
         votes = math.fsum(w * task[i] for w, task in zip(weights, tasks, strict=True))
         elected = (votes > 0) - (votes < 0)  # votes that cancel elect no sign
-        agreeing = [
-            (w, task[i]) for w, task in zip(weights, tasks, strict=True) if w * task[i] * elected > 0
-        ]
+        agreeing = [(w, task[i]) for w, task in zip(weights, tasks, strict=True) if w * task[i] * elected > 0]
         mean = math.fsum(w * x for w, x in agreeing) / math.fsum(w for w, _ in agreeing) if agreeing else 0.0
         result.append(base[i] + scale * mean)
     return result

@@ -20,7 +20,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"(?P<skip><!-- not run: .+ -->\n+)?^```python\n(?P<code>.*?)^```\n(\n*```text\n(?P<shown>.*?)^```\n)?", re.M | re.S)
+BLOCK = re.compile(
+    r"(?P<skip><!-- not run: .+ -->\n+)?^```python\n(?P<code>.*?)^```\n(\n*```text\n(?P<shown>.*?)^```\n)?", re.M | re.S
+)
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 TOLERANCE = 2e-3
 MOST_NOT_RUN = 6

@@ -61,9 +61,7 @@ INPUT_FORMS = {
     "bfloat16 tensor": lambda a: torch.tensor(a).bfloat16(),
     "list of tensors": lambda a: [torch.tensor(row) for row in a],
     "list of arrays": lambda a: [np.array(row, dtype=np.float32) for row in a],
-    "read-only array": lambda a: np.frombuffer(np.array(a, dtype=np.float32).tobytes(), np.float32).reshape(
-        len(a), -1
-    ),
+    "read-only array": lambda a: np.frombuffer(np.array(a, dtype=np.float32).tobytes(), np.float32).reshape(len(a), -1),
     "reversed view": lambda a: np.array(a[::-1], dtype=np.float32)[::-1],
     "COO": lambda a: torch.tensor(a).to_sparse(),
     "CSR": lambda a: torch.tensor(a).to_sparse_csr(),

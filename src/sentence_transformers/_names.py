@@ -14,12 +14,14 @@ finder on `sys.meta_path`, which makes aliases and packages when they are first 
 from __future__ import annotations
 
 import importlib
+import importlib.abc
 import importlib.machinery
 import sys
 from types import ModuleType
 from typing import Any
 
 ROOT = "sentence_transformers"
+REMOTE = "transformers_modules."  # where transformers puts classes that come with a model
 
 # public name -> module it is defined in, here
 HOME: dict[str, str] = {
@@ -135,6 +137,8 @@ def saved_type(module_class: type) -> str:
         for path, target in ALIASES.items():
             if target == here:
                 return f"{ROOT}.{path}.{module_class.__name__}"
+    if module_class.__module__.startswith(REMOTE):
+        return f"{module_class.__module__.rpartition('.')[2]}.{module_class.__name__}"
     return f"{module_class.__module__}.{module_class.__name__}"
 
 
@@ -143,46 +147,32 @@ def find_class(dotted: str, source: Any, trust_remote_code: bool = False) -> typ
 
     Raises:
         ModelFormatError: if the name is not one of this library's and `source` may not run code, or there is no such
-            class (`UntrustedCodeError` in the first case).
+            class of modules (`UntrustedCodeError` in the first case).
     """
-    from sentence_transformers.errors import ModelFormatError, UntrustedCodeError
+    from sentence_transformers.errors import ModelFormatError
+    from sentence_transformers.util.misc import import_module_class
 
     if not isinstance(dotted, str) or "." not in dotted:
         raise ModelFormatError(f"{source.name} names a module type {dotted!r}; expected a dotted class path.")
-    if dotted.startswith(f"{ROOT}."):
-        path, _, name = dotted.rpartition(".")
-        try:
-            found = getattr(importlib.import_module(path), name)
-        except (ImportError, AttributeError) as error:
-            raise ModelFormatError(
-                f"{source.name} names the module type {dotted!r}, which does not exist: {error}"
-            ) from error
-        if isinstance(found, ModuleType):  # "...models.Pooling" is a module of old and a class of today
-            found = getattr(found, name)
-        return found
-    if not trust_remote_code:
-        raise UntrustedCodeError(
-            f"{source.name} uses the class {dotted!r} from outside this library. If you trust its code, load the model "
-            f"with trust_remote_code=True."
-        )
-    return _remote_class(dotted, source)
-
-
-def _remote_class(dotted: str, source: Any) -> type:
-    from transformers.dynamic_module_utils import get_class_from_dynamic_module
-
     try:
-        return get_class_from_dynamic_module(
+        found = import_module_class(
             dotted,
             source.name,
-            token=source.token,
-            cache_dir=source.cache_folder,
+            trust_remote_code=trust_remote_code,
             revision=source.revision,
+            token=source.token,
+            cache_folder=source.cache_folder,
             local_files_only=source.local_files_only,
         )
-    except (OSError, ValueError):
-        path, _, name = dotted.rpartition(".")
-        return getattr(importlib.import_module(path), name)
+    except (ImportError, AttributeError) as error:
+        if not dotted.startswith(f"{ROOT}."):
+            raise
+        raise ModelFormatError(
+            f"{source.name} names the module type {dotted!r}, which does not exist: {error}"
+        ) from error
+    if not (isinstance(found, type) and hasattr(found, "load") and hasattr(found, "save")):
+        raise ModelFormatError(f"{source.name} names the module type {dotted!r}, which is not a class of modules.")
+    return found
 
 
 class FrontDoor(ModuleType):
@@ -214,7 +204,7 @@ class FrontDoor(ModuleType):
         return sorted({*self.__dict__, *self.__dict__.get("_public", ())})
 
 
-class _PackageLoader:
+class _PackageLoader(importlib.abc.Loader):
     """Makes a package that only exports names."""
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
@@ -228,7 +218,7 @@ class _PackageLoader:
         """Nothing to run: names are found when they are asked for."""
 
 
-class _AliasLoader:
+class _AliasLoader(importlib.abc.Loader):
     """Puts the module that an alias stands for into its place, unchanged."""
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:

@@ -4,8 +4,10 @@
     ├── InputError        (ValueError)        a text, argument or array the caller passed cannot be used
     ├── ModelFormatError  (ValueError)        a model folder is malformed, incomplete or unsafe
     │   └── UntrustedCodeError                it names code from outside this library
-    ├── ModelNotFoundError (OSError)          no place holds a model of that name
+    ├── ModelNotFoundError (FileNotFoundError)   no place holds a model of that name
+    ├── NotAFolderError   (NotADirectoryError)   a file was given where a model folder is expected
     ├── WorkerError       (RuntimeError)      a worker process failed or died
+    ├── VersionRequirementError (ImportError) a model asks for package versions that are not installed
     └── MissingExtraError (ImportError)       an optional package is needed; the message has the pip command
 
 Each class also derives from the built-in that a caller of such a function would expect, so `except ValueError` keeps
@@ -31,12 +33,20 @@ class UntrustedCodeError(ModelFormatError):
     """A model folder names code from outside this library and `trust_remote_code` is not set."""
 
 
-class ModelNotFoundError(SentenceTransformersError, OSError):
+class ModelNotFoundError(SentenceTransformersError, FileNotFoundError):
     """A model name was found in none of the places that were tried."""
+
+
+class NotAFolderError(SentenceTransformersError, NotADirectoryError):
+    """A file was given where the folder of a model is expected."""
 
 
 class WorkerError(SentenceTransformersError, RuntimeError):
     """A worker process failed or died before it delivered its result."""
+
+
+class VersionRequirementError(SentenceTransformersError, ImportError):
+    """A model asks for package versions that are not installed."""
 
 
 class MissingExtraError(SentenceTransformersError, ImportError):

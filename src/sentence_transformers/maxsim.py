@@ -221,8 +221,9 @@ def _token_embeddings(items: ArrayLike, mask: Tensor | None, name: str) -> Token
 
 def _as_vectors(item: ArrayLike) -> Tensor:
     """A float tensor, left in half precision: blocks are widened when they are computed."""
-    half = isinstance(item, Tensor) and item.dtype in (torch.float16, torch.bfloat16)
-    return item if half else to_float(item)  # type: ignore[return-value]
+    if isinstance(item, Tensor) and item.dtype in (torch.float16, torch.bfloat16):
+        return item
+    return to_float(item)
 
 
 def _pad(items: ArrayLike, name: str) -> Tensor:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -69,19 +69,20 @@ class BertEncoder(nn.Module):
 
     Args:
         shape: the architecture.
+        config: content of config.json.
         tensors: weights under the names of the transformers model, e.g. "encoder.layer.0.output.dense.weight".
     """
 
-    def __init__(self, shape: BertShape, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, shape: BertShape, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape, self.config = shape, config
         for name, tensor in tensors.items():
             place: nn.Module = self
             *path, leaf = name.split(".")
             for part in path:
                 if part not in place._modules:
                     place.add_module(part, nn.Module())
-                place = place._modules[part]  # type: ignore[assignment]
+                place = cast(nn.Module, place._modules[part])
             place.register_parameter(leaf, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
         self._slots: list[tuple[dict[str, Any], str]] | None = None
         self._laid_out: tuple[Any, Layout] | None = None
@@ -162,9 +163,7 @@ class Layout:
         self.words = first
         self.segments = weights["embeddings.token_type_embeddings.weight"].detach().to(self.dtype)
         self.places = weights["embeddings.position_embeddings.weight"].detach().to(self.dtype)
-        scale, shift = (
-            weights[f"embeddings.LayerNorm.{kind}"].detach().to(self.dtype) for kind in ("weight", "bias")
-        )
+        scale, shift = (weights[f"embeddings.LayerNorm.{kind}"].detach().to(self.dtype) for kind in ("weight", "bias"))
         self.norm = scale, shift
         self.layers = [Layer(weights, f"encoder.layer.{i}", self.dtype) for i in range(shape.layers)]
 

@@ -9,6 +9,7 @@ leaves to the full way.
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,17 +64,55 @@ class Origin:
         if self.config_kwargs.keys() - HUB_KEYS:
             kwargs["config"] = self.config()
         try:
-            model = getattr(transformers, self.auto_class).from_pretrained(self.name, **kwargs)
+            model = getattr(transformers, self._class_for_text()).from_pretrained(self.name, **kwargs)
+        except pickle.UnpicklingError as error:
+            raise ModelFormatError(weights.not_plain(f"{self.name}/{weights.TORCH_NAME}")) from error
         except (SafetensorError, json.JSONDecodeError, EOFError) as error:
             raise ModelFormatError(f"The files of {self.name} are damaged: {error}. Fetch them again.") from error
-        check_finite(dict(model.named_parameters()), self.name)
+        except OSError as error:
+            if not Path(self.name).is_dir():
+                raise
+            raise ModelFormatError(f"{self.name} lacks a file of its transformers model: {error}") from error
+        weights.check_finite(dict(model.named_parameters()), self.name)
         return model.eval()
 
-    def tokenizer(self) -> Any:
-        """The transformers tokenizer or processor."""
-        from transformers import AutoTokenizer
+    def _class_for_text(self) -> str:
+        """The Auto class, where a text encoder exists in an encoder-decoder family (T5 and its kin) that one."""
+        from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
 
+        if self.auto_class != "AutoModel":
+            return self.auto_class
+        config = self.config()
+        two_sided = getattr(config, "is_encoder_decoder", False) or "t5" in config.model_type
+        return (
+            "AutoModelForTextEncoding"
+            if two_sided and config.model_type in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
+            else "AutoModel"
+        )
+
+    def tokenizer(self, file: TokenizerFile | None = None) -> Any:
+        """The transformers tokenizer or processor; made from `file` if the folder it came from is gone."""
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+        if file is not None and not Path(self.tokenizer_name).is_dir():
+            return PreTrainedTokenizerFast(tokenizer_object=file.backend_tokenizer, **file.config)
         return AutoTokenizer.from_pretrained(self.tokenizer_name, **self.processor_kwargs)
+
+    # ---- from the light way to the full one, without the files
+
+    def config_of(self, config: dict[str, Any]) -> Any:
+        """The transformers config of a config.json that has been read."""
+        import transformers
+
+        made = transformers.AutoConfig.for_model(**config)
+        made.name_or_path = self.name
+        return made
+
+    def model_of(self, config: dict[str, Any]) -> Any:
+        """A transformers model in evaluation mode whose parameters are yet to be set."""
+        import transformers
+
+        return getattr(transformers, self.auto_class).from_config(self.config_of(config)).eval()
 
     # ---- the light way
 
@@ -95,8 +134,8 @@ class Origin:
         tensors = encoder_tensors(weights.read_safetensors(path), config)
         if tensors is None or not fits(shape, config, tensors):
             return None
-        check_finite(tensors, self.name)
-        return BertEncoder(shape, cast(tensors, dtype, config))
+        weights.check_finite(tensors, self.name)
+        return BertEncoder(shape, config, cast(tensors, dtype, config))
 
     def light_tokenizer(self) -> TokenizerFile | None:
         """The tokenizer without transformers, or None if it needs the full way."""
@@ -108,13 +147,6 @@ class Origin:
     def folder(self, name: str, kwargs: dict[str, Any]) -> Source | None:
         """The local folder of a part; None for a hub id."""
         return Source(name, kwargs.get("subfolder") or "") if Path(name).is_dir() else None
-
-
-def check_finite(tensors: dict[str, torch.Tensor], name: str) -> None:
-    """Raise `ModelFormatError` naming the first weight that holds NaN or infinite values."""
-    for key, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.device.type != "meta" and not torch.isfinite(tensor.detach().sum()):
-            raise ModelFormatError(f"The weight {key} of {name} holds NaN or infinite values.")
 
 
 def cast(tensors: dict[str, torch.Tensor], dtype: Any, config: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -150,6 +182,7 @@ class TokenizerFile:
     sep_token_id: int | None
     eos_token_id: int | None
     model_input_names: list[str]
+    config: dict[str, Any]
 
     def __len__(self) -> int:
         return self.backend_tokenizer.get_vocab_size()
@@ -173,7 +206,14 @@ class TokenizerFile:
         limit = config.get("model_max_length") or NO_LIMIT
         side = config.get("padding_side", "right")
         return cls(
-            tokenizer, int(limit), side, token_id("pad_token"), token_id("sep_token"), token_id("eos_token"), names
+            tokenizer,
+            int(limit),
+            side,
+            token_id("pad_token"),
+            token_id("sep_token"),
+            token_id("eos_token"),
+            names,
+            config,
         )
 
 

@@ -11,6 +11,7 @@ import logging
 from abc import ABC
 from collections import OrderedDict
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -278,7 +279,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
 
     # ---- computing
 
-    def forward(self, input: dict[str, Tensor], **kwargs) -> dict[str, Tensor]:  # type: ignore[override]
+    def forward(self, input: dict[str, Tensor], **kwargs) -> dict[str, Tensor]:
         """Run the modules in order; each is given those keyword arguments that it takes."""
         for name, module in self.named_children():
             wanted = self.module_kwargs.get(name)
@@ -297,8 +298,9 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         return self.preprocess([texts] if isinstance(texts, str) else texts, **kwargs)
 
     def is_singular_input(self, inputs: Any) -> bool:
-        """Whether `inputs` is one text rather than several."""
-        return isinstance(inputs, (str, bytes, dict)) or inputs is None
+        """Whether `inputs` is one input rather than several: a text, or what cannot be iterated over."""
+        several = hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__")
+        return isinstance(inputs, (str, bytes, dict)) or not several
 
     def compile(self, *args, **kwargs) -> None:
         """`torch.compile` the forward pass, as `encode` uses it too."""
@@ -355,20 +357,15 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         """End the worker processes of a pool."""
         workers.stop(pool)
 
-    def _work(self, inputs: list[Any], method: str, kwargs: dict[str, Any]) -> Any:
-        return getattr(self, method)(inputs, **kwargs)
-
     # ---- disk and hub
 
     def get_saved_config(self) -> dict[str, Any]:
         """Content of `config_sentence_transformers.json`; subclasses add their settings."""
-        import transformers
-
         from sentence_transformers import __version__
 
         versions = {
             "sentence_transformers": __version__.partition("+")[0],
-            "transformers": transformers.__version__,
+            "transformers": metadata.version("transformers"),
             "pytorch": torch.__version__,
         }
         kept = {key: value for key, value in self._model_config.items() if key == "requirements"}

@@ -10,10 +10,12 @@ the form that was asked for. `encode_query` and `encode_document` add the prompt
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+INSTRUCTORS = {f"hkunlp/instructor-{size}" for size in ("base", "large", "xl")}  # trained without pooling their prompts
 
 
 class SentenceTransformer(BaseModel):
@@ -108,7 +111,7 @@ class SentenceTransformer(BaseModel):
         self.similarity_fn_name = similarity_fn_name or (saved if saved in self.SUPPORTED_SIMILARITY_FN_NAMES else None)
         self.truncate_dim = truncate_dim if truncate_dim is not None else self._model_config.get("truncate_dim")
         self._check_truncate_dim(self.truncate_dim)
-        if "instructor" in str(model_name_or_path or "").lower().split("/")[-1]:
+        if model_name_or_path in INSTRUCTORS:
             self.set_pooling_include_prompt(False)
 
     @classmethod
@@ -179,7 +182,7 @@ class SentenceTransformer(BaseModel):
         output = Output(
             output_value, precision, convert_to_numpy, convert_to_tensor, normalize_embeddings, self._dim(truncate_dim)
         )
-        check_call(output, batch_size)
+        check_call(output, batch_size, chunk_size, num_workers)
         singular = self.is_singular_input(inputs)
         texts: list[Any] = [inputs] if singular else inputs if isinstance(inputs, list) else list(inputs)
         if self.modalities == ["text"]:
@@ -201,14 +204,9 @@ class SentenceTransformer(BaseModel):
         """Rows of all texts, computed in this process; None if there are no texts."""
         plan = make_plan(texts)
         gather = Gather(plan, advance)
-        was_training = self.training
-        if was_training:
+        if self.training:
             self.eval()
-        try:
-            engine.run(self, plan.inputs, job, gather.put)
-        finally:
-            if was_training:
-                self.train()
+        engine.run(self, plan.inputs, job, gather.put)
         return gather.result()
 
     def _encode_in_workers(
@@ -263,6 +261,10 @@ class SentenceTransformer(BaseModel):
         kwargs.setdefault("task", task)
         return self.encode(inputs, prompt_name, prompt, *args, **kwargs)
 
+    for _side in (encode_query, encode_document):
+        _side.__signature__ = inspect.signature(encode)  # type: ignore[attr-defined]  # they take what encode takes
+    del _side
+
     def encode_stream(self, inputs: Iterable[str], chunk_size: int = 4096, **kwargs) -> Iterator[Any]:
         """Encode an iterable of any length in bounded memory.
 
@@ -280,7 +282,7 @@ class SentenceTransformer(BaseModel):
         """
         if chunk_size < 1:
             raise InputError(f"chunk_size must be at least 1, got {chunk_size}.")
-        iterator = iter([inputs] if isinstance(inputs, str) else inputs)
+        iterator: Iterator[Any] = iter([inputs] if self.is_singular_input(inputs) else inputs)
         done = 0
         while texts := list(islice(iterator, chunk_size)):
             engine.check_texts(texts, done)
@@ -295,7 +297,8 @@ class SentenceTransformer(BaseModel):
         singular = self.is_singular_input(inputs)
         texts: list[Any] = [inputs] if singular else list(inputs)
         engine.check_texts(texts)
-        rows = await self._batcher.submit(texts, kwargs)
+        ranged = kwargs.get("precision") in ("int8", "uint8")  # codes depend on the range of the call's own texts
+        rows = await self._batcher.submit(texts, kwargs, alone=ranged)
         return rows[0] if singular else rows
 
     @property
@@ -416,10 +419,12 @@ class SentenceTransformer(BaseModel):
         return super().get_saved_config() | own
 
 
-def check_call(output: Output, batch_size: int) -> None:
+def check_call(output: Output, batch_size: Any, chunk_size: Any, num_workers: Any) -> None:
     """Raise `InputError` for arguments of `encode` that cannot be meant."""
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size must be an integer of at least 1, got {batch_size!r}.")
+    sizes = {"batch_size": (batch_size, 1), "chunk_size": (chunk_size, 1), "num_workers": (num_workers, 0)}
+    for name, (size, least) in sizes.items():
+        if not (isinstance(size, Integral) and int(size) >= least) and (size is not None or name == "batch_size"):
+            raise InputError(f"{name} must be an integer of at least {least}, got {size!r}.")
     if output.precision not in PRECISIONS:
         raise InputError(f"Unknown precision {output.precision!r}; known are {', '.join(PRECISIONS)}.")
     if output.value not in ("sentence_embedding", "token_embeddings", None):

@@ -20,10 +20,11 @@ class Request(NamedTuple):
     texts: list[str]
     kwargs: dict[str, Any]
     future: Future[Any]
+    alone: bool
 
     @property
     def key(self) -> str:
-        return repr(sorted(self.kwargs.items(), key=lambda item: item[0]))
+        return repr((id(self) if self.alone else 0, sorted(self.kwargs.items(), key=lambda item: item[0])))
 
 
 class Batcher:
@@ -40,11 +41,11 @@ class Batcher:
         self._busy = False
         self._thread = ThreadPoolExecutor(1, "encode-async")
 
-    async def submit(self, texts: list[str], kwargs: dict[str, Any]) -> Any:
-        """Rows of these texts, when their batch is done."""
+    async def submit(self, texts: list[str], kwargs: dict[str, Any], alone: bool = False) -> Any:
+        """Rows of these texts, when their batch is done; `alone` keeps it to this call's texts."""
         future: Future[Any] = Future()
         with self._lock:
-            self._waiting.append(Request(texts, kwargs, future))
+            self._waiting.append(Request(texts, kwargs, future, alone))
             if not self._busy:
                 self._busy = True
                 self._thread.submit(self._drain)

@@ -69,16 +69,17 @@ def run(model: Any, inputs: Sequence[Any], job: Job, put: Put) -> None:
         put: called with (places in `inputs`, rows) of each micro-batch; from several threads, never for the same place.
     """
     device = model.device
-    count = 1 if torch.is_autocast_enabled(device.type) else lanes.lane_count(device)
+    here_only = torch.is_autocast_enabled(device.type)  # autocast holds for the caller's thread alone
+    count = 1 if here_only else lanes.lane_count(device)
     batches = planned(model, inputs, job, device, count)
 
     def compute(batch: tuple[np.ndarray, Any]) -> None:
-        with torch.inference_mode():
+        with torch.no_grad():
             compute_batch(model, *batch, job, put, device)
 
     head = list(islice(batches, 2))
-    if count > 1 and len(head) > 1:
-        lanes.run_side_by_side(compute, chain(head, batches), count)
+    if len(head) > 1 and not here_only and (count > 1 or device.type != "cpu"):
+        lanes.run_side_by_side(compute, chain(head, batches), count)  # this thread tokenises meanwhile
     else:
         for batch in chain(head, batches):
             compute(batch)

@@ -28,8 +28,8 @@ class Output:
         value: "sentence_embedding", "token_embeddings" or None for all features.
         precision: float32, int8, uint8, binary or ubinary.
         numpy, tensor: convert_to_numpy and convert_to_tensor; `tensor` wins.
-        normalize: scale to length 1.
-        truncate: keep the first dimensions.
+        normalize: scale texts' vectors to length 1; token vectors and features stay as they are.
+        truncate: keep the first dimensions of texts' vectors.
     """
 
     value: str | None = "sentence_embedding"
@@ -55,19 +55,15 @@ class Output:
 
     def rows(self, model: Any, features: dict[str, Any], count: int) -> Any:
         """Rows of one micro-batch of `count` texts."""
-        if self.value == "token_embeddings":
-            return [self._finished(rows) for rows in token_rows(features)]
-        if self.value is None:
-            return feature_rows(features, count)
-        rows = self._finished(features["sentence_embedding"])
-        return to_numpy(rows) if self.as_arrays else rows
-
-    def _finished(self, rows: Tensor) -> Tensor:
-        if self.truncate is not None:
-            rows = rows[..., : self.truncate]
+        if self.truncate is not None and "sentence_embedding" in features:
+            features = features | {"sentence_embedding": features["sentence_embedding"][..., : self.truncate]}
+        if self.value != "sentence_embedding":
+            with torch.inference_mode(False):  # so that the rows are ordinary tensors
+                return feature_rows(features, count) if self.value is None else token_rows(features)
+        rows = features["sentence_embedding"]
         if self.normalize:
             rows = torch.nn.functional.normalize(rows, p=2, dim=-1)
-        return rows
+        return to_numpy(rows) if self.as_arrays else rows
 
 
 def to_numpy(rows: Tensor) -> np.ndarray:
@@ -133,7 +129,7 @@ def as_asked(rows: Any, output: Output, singular: bool, model: Any) -> Any:
         return rows[0] if singular else rows
     if rows is None:
         rows = np.zeros((0, output.truncate or model.get_embedding_dimension() or 0), np.float32)
-    if output.precision != "float32" and len(rows):
+    if output.precision != "float32":
         from sentence_transformers.search.quantization import quantize_embeddings
 
         rows = quantize_embeddings(rows, output.precision)
@@ -141,7 +137,7 @@ def as_asked(rows: Any, output: Output, singular: bool, model: Any) -> Any:
         rows = torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows
         if output.precision == "float32":
             rows = rows.to(model.device)
-    elif output.numpy or output.precision != "float32":
+    elif output.numpy:
         rows = to_numpy(rows) if isinstance(rows, Tensor) else rows
     else:
         rows = list(torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows)

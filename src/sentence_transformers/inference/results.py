@@ -28,7 +28,7 @@ class Gather:
 
     def __init__(self, plan: Plan, progress: Callable[[int], Any] | None = None) -> None:
         self.size = len(plan.inverse)
-        distinct, self.targets, self.counts = np.unique(plan.inverse, return_index=True, return_counts=True)
+        _, self.targets, self.counts = np.unique(plan.inverse, return_index=True, return_counts=True)
         is_first = np.zeros(self.size, bool)
         is_first[self.targets] = True
         self.repeats = np.flatnonzero(~is_first)
@@ -57,8 +57,7 @@ class Gather:
         if isinstance(rows, list):
             return [None] * self.size
         if isinstance(rows, torch.Tensor):
-            with torch.inference_mode(False):
-                return torch.empty((self.size, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
+            return torch.empty((self.size, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
         return np.empty((self.size, *rows.shape[1:]), rows.dtype)
 
     def result(self) -> Any:

@@ -1,8 +1,9 @@
 """Tokenising by looking words up: most words of a text have been seen before.
 
-Where a tokenizer treats each space-separated word on its own, a text's tokens are its words' tokens, one after the other.
-So each distinct word is tokenised once, and a text becomes a list of table look-ups; this is several times faster than
-the Rust tokenizer on running text, which matters where tokenising is the work (`modules.static_embedding`).
+Where a tokenizer treats each space-separated word on its own, a text's tokens are its words' tokens, one after the
+other. So each distinct word is tokenised once, and a text becomes a list of table look-ups; this is several times
+faster than the Rust tokenizer on running text, which matters where tokenising is the work
+(`modules.static_embedding`).
 
 Two kinds of tokenizer are known to treat words alone, and `WordTable.of` checks for exactly these:
 

@@ -1,9 +1,12 @@
 """Worker processes: one copy of the model per device, texts in chunks, and never a silent wait.
 
-A pool is the dictionary {"input": queue, "output": queue, "processes": [...]} that the public API has always had.
-Workers take (id, function name, inputs, kwargs) from `input` and answer (id, result or error). While the parent waits
-it looks after its workers: an exception in one is raised in the parent with the worker's traceback; a worker that died
-(killed, out of memory) raises `WorkerError` naming process and exit code within seconds.
+    parent --- (key, method, inputs, kwargs) ---> one queue ---> whichever worker is free
+    parent <-- (key, result, error) --- a pipe per worker <----- that worker
+
+An exception in a worker is raised in the parent with the worker's traceback. A worker that dies (killed, out of memory)
+takes its end of the pipe with it, even half-way through an answer, so the parent raises `WorkerError` naming process
+and exit code at once. Calls that share a pool take turns; what a failed call leaves in the queue is thrown away by its
+number.
 """
 
 from __future__ import annotations
@@ -12,22 +15,37 @@ import itertools
 import logging
 import math
 import os
-import queue
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from multiprocessing.connection import wait
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.multiprocessing as mp
+from torch import Tensor
 
 from sentence_transformers.errors import InputError, WorkerError
 
 logger = logging.getLogger(__name__)
 
-Pool = dict[Literal["input", "output", "processes"], Any]
-POLL_SECONDS = 0.5
 LARGEST_CHUNK = 5000
 _jobs = itertools.count()
+
+
+class Pool(dict[str, Any]):
+    """{"input": queue, "output": pipes, "processes": [...]}: a dictionary, as the public API has always had it.
+
+    Attributes:
+        lock: held by the call that uses the pool.
+        current: number of that call, shared with the workers; they throw away chunks of earlier ones.
+    """
+
+    def __init__(self, current: Any, **parts: Any) -> None:
+        super().__init__(parts)
+        self.current = current
+        self.lock = threading.Lock()
 
 
 def default_devices() -> list[str]:
@@ -54,16 +72,22 @@ def start(model: Any, devices: Sequence[str | torch.device] | None = None) -> Po
     model.to("cpu")
     model.share_memory()
     context = mp.get_context("spawn")
-    inbox, outbox = context.Queue(), context.Queue()
+    inbox, current = context.Queue(), context.Value("q", 0, lock=False)
     share = max(1, torch.get_num_threads() // sum(name == "cpu" for name in names)) if "cpu" in names else 0
-    processes = []
+    processes, pipes = [], []
     for i, name in enumerate(names):
+        pipe, far_end = context.Pipe(duplex=False)
         process = context.Process(
-            target=work, args=(name, model, inbox, outbox, share), name=f"encode-worker-{i} ({name})", daemon=True
+            target=work,
+            args=(name, model, inbox, far_end, current, share),
+            name=f"encode-worker-{i} ({name})",
+            daemon=True,
         )
         process.start()
+        far_end.close()  # now the worker alone holds it, so its death ends the pipe
         processes.append(process)
-    return {"input": inbox, "output": outbox, "processes": processes}
+        pipes.append(pipe)
+    return Pool(current, input=inbox, output=pipes, processes=processes)
 
 
 def stop(pool: Pool) -> None:
@@ -75,37 +99,60 @@ def stop(pool: Pool) -> None:
         process.join(timeout=10)
         if process.is_alive():
             process.kill()
-    for name in ("input", "output"):
-        pool[name].close()
-        pool[name].cancel_join_thread()
+    pool["input"].close()
+    pool["input"].cancel_join_thread()
+    for pipe in pool["output"]:
+        pipe.close()
 
 
-def work(device: str, model: Any, inbox: Any, outbox: Any, threads: int) -> None:
+def work(device: str, model: Any, inbox: Any, pipe: Any, current: Any, threads: int) -> None:
     """Body of a worker process."""
     if threads and device == "cpu":
         torch.set_num_threads(threads)
     try:
         model.to(device)
     except Exception:
-        outbox.put((None, None, traceback.format_exc()))
+        pipe.send((None, None, traceback.format_exc()))
         return
     while True:
-        chunk, method, inputs, kwargs = inbox.get()
+        key, method, inputs, kwargs = inbox.get()
+        if key[0] < current.value:
+            continue
+        result = error = None
         try:
-            result = getattr(model, method)(inputs, **kwargs)
-            outbox.put((chunk, to_cpu(result), None))
+            result = to_plain(getattr(model, method)(inputs, **kwargs))
         except Exception:
-            outbox.put((chunk, None, traceback.format_exc()))
+            error = traceback.format_exc()
+        pipe.send((key, result, error))
 
 
-def to_cpu(value: Any) -> Any:
-    """The same result with its tensors on the CPU, as plain arrays where that is exact, so that no handle is shared."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu()
+class Plain(NamedTuple):
+    """A tensor as bytes of its own, so that no handle to a worker's memory is passed on."""
+
+    array: np.ndarray
+    dtype: torch.dtype
+
+
+def to_plain(value: Any) -> Any:
+    """The same result with its tensors as `Plain`."""
+    if isinstance(value, Tensor):
+        tensor = value.detach().cpu()
+        return Plain((tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy(), tensor.dtype)
     if isinstance(value, list):
-        return [to_cpu(item) for item in value]
+        return [to_plain(item) for item in value]
     if isinstance(value, dict):
-        return {key: to_cpu(item) for key, item in value.items()}
+        return {key: to_plain(item) for key, item in value.items()}
+    return value
+
+
+def from_plain(value: Any) -> Any:
+    """Undo `to_plain`."""
+    if isinstance(value, Plain):
+        return torch.from_numpy(value.array).view(value.dtype)
+    if isinstance(value, list):
+        return [from_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: from_plain(item) for key, item in value.items()}
     return value
 
 
@@ -127,28 +174,40 @@ def map_chunks(
     """
     size = chunk_size or default_chunk(len(inputs), len(pool["processes"]))
     starts = range(0, len(inputs), size)
-    job = next(_jobs)  # answers left over from a call that failed are told apart by it
-    for chunk, first in enumerate(starts):
-        pool["input"].put(((job, chunk), method, list(inputs[first : first + size]), kwargs))
-    for _ in starts:
-        chunk, result, error = receive(pool, job)
-        if error is not None:
-            raise WorkerError(f"A worker process failed:\n{error}")
-        yield starts[chunk], min(starts[chunk] + size, len(inputs)), result
-
-
-def receive(pool: Pool, job: int) -> tuple[int, Any, str | None]:
-    """The next answer that belongs to `job`, or `WorkerError` if a worker has died."""
-    while True:
+    if any(pipe.closed for pipe in pool["output"]):
+        raise InputError("The pool has been stopped; start a new one with start_multi_process_pool().")
+    with pool.lock:
+        job = pool.current.value = next(_jobs)
         try:
-            key, result, error = pool["output"].get(timeout=POLL_SECONDS)
-            if key is None or key[0] == job:
-                return (0 if key is None else key[1]), result, error
-        except queue.Empty:
-            dead = [process for process in pool["processes"] if not process.is_alive()]
-            if dead:
-                names = ", ".join(
-                    f"{process.name} (pid {process.pid}, exit code {process.exitcode})" for process in dead
-                )
-                hint = " An exit code of -9 usually means that memory ran out." if os.name == "posix" else ""
-                raise WorkerError(f"Worker process died: {names}.{hint} Stop the pool and start a new one.") from None
+            for chunk, first in enumerate(starts):
+                pool["input"].put(((job, chunk), method, list(inputs[first : first + size]), kwargs))
+            for _ in starts:
+                chunk, result = receive(pool, job)
+                yield starts[chunk], min(starts[chunk] + size, len(inputs)), result
+        finally:
+            pool.current.value = job + 1
+
+
+def receive(pool: Pool, job: int) -> tuple[int, Any]:
+    """Chunk and result of the next answer to `job`; `WorkerError` if it is an error or a worker has died."""
+    while True:
+        ready: list[Any] = wait(pool["output"])
+        for pipe in ready:
+            try:
+                key, result, error = pipe.recv()
+            except (EOFError, OSError):
+                raise WorkerError(obituary(pool, pipe)) from None
+            if key is None or (error is not None and key[0] == job):
+                raise WorkerError(f"A worker process failed:\n{error}")
+            if key[0] == job:
+                return key[1], from_plain(result)
+
+
+def obituary(pool: Pool, pipe: Any) -> str:
+    """Which workers have died, and of what: the one whose pipe has ended, and any others."""
+    ended = pool["processes"][pool["output"].index(pipe)]
+    ended.join(timeout=1)  # its pipe ends a moment before it does
+    dead = [process for process in pool["processes"] if process is ended or not process.is_alive()]
+    names = ", ".join(f"{process.name} (pid {process.pid}, exit code {process.exitcode})" for process in dead)
+    hint = " An exit code of -9 usually means that memory ran out." if os.name == "posix" else ""
+    return f"Worker process died: {names}.{hint} Stop the pool and start a new one."

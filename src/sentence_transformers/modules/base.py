@@ -19,9 +19,9 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,11 @@ class Module(nn.Module, ABC):
     def get_config_dict(self) -> dict[str, Any]:
         """The settings as they are written to `config_file_name`."""
         return {key: getattr(self, key) for key in self.config_keys}
+
+    @property
+    def get_sentence_embedding_dimension(self) -> Callable[[], int | None]:
+        """Older name of the method `get_embedding_dimension`; as absent as that where a module does not define it."""
+        return cast(Any, self).get_embedding_dimension
 
     def extra_repr(self) -> str:
         return ", ".join(f"{key}={value!r}" for key, value in self.get_config_dict().items())

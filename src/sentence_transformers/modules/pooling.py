@@ -95,8 +95,6 @@ class Pooling(Module):
         """Size of the result: H times the number of modes."""
         return self.pooling_output_dimension
 
-    get_sentence_embedding_dimension = get_embedding_dimension
-
     def forward(self, features: dict[str, Any], **kwargs) -> dict[str, Any]:
         """Add `sentence_embedding`."""
         rows, lengths, skipped = self.rows(features)

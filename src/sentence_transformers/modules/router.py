@@ -14,15 +14,13 @@ import ast
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
-
+from typing import Any, ClassVar, Self, cast
 
 from torch import nn
 
 from sentence_transformers import _names
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference.packing import is_packed, pad
-from sentence_transformers.inference.tokens import Tokens
 from sentence_transformers.modules.base import InputModule, Module
 from sentence_transformers.storage.files import Source, check_relative
 from sentence_transformers.storage.parts import load_module, save_module
@@ -77,12 +75,17 @@ class Router(InputModule):
 
     # ---- which way
 
+    @property
+    def routes(self) -> dict[str, list[Any]]:
+        """Route name -> its modules, in order."""
+        return {route: list(cast(nn.ModuleList, parts)) for route, parts in self.sub_modules.items()}
+
     def route(self, task: str | None = None, modality: str | tuple[str, ...] | None = None) -> str:
         """Name of the route for a task and modality; `InputError` if there is none."""
         for key in ((task, modality), (task, None), (None, modality)):
             if key in self.route_mappings:
                 return self.route_mappings[key]
-        if task in self.sub_modules:
+        if task is not None and task in self.sub_modules:
             return task
         if task is None and self.default_route is not None:
             return self.default_route
@@ -93,7 +96,7 @@ class Router(InputModule):
 
     def parts(self, task: str | None = None, modality: Any = None) -> list[Any]:
         """The modules of a route, in order."""
-        return list(self.sub_modules[self.route(task, modality)])
+        return self.routes[self.route(task, modality)]
 
     # ---- texts -> features -> vectors
 
@@ -119,19 +122,17 @@ class Router(InputModule):
         return f"default_route={self.default_route!r}"
 
     def on_model_ready(self, model: Any) -> None:
-        for module in {id(m): m for parts in self.sub_modules.values() for m in parts}.values():
+        for module in {id(m): m for parts in self.routes.values() for m in parts}.values():
             if isinstance(module, Module):
                 module.on_model_ready(model)
 
     def get_embedding_dimension(self) -> int | None:
         """Output size of the last module, over the routes, that reports one."""
-        for parts in self.sub_modules.values():
+        for parts in self.routes.values():
             for module in reversed(parts):
                 if hasattr(module, "get_embedding_dimension"):
                     return module.get_embedding_dimension()
         return None
-
-    get_sentence_embedding_dimension = get_embedding_dimension
 
     @property
     def _first(self) -> Any:
@@ -149,12 +150,12 @@ class Router(InputModule):
     @property
     def max_seq_length(self) -> int | None:
         """Longest input over the routes."""
-        lengths = [getattr(parts[0], "max_seq_length", None) for parts in self.sub_modules.values()]
+        lengths = [getattr(parts[0], "max_seq_length", None) for parts in self.routes.values()]
         return max((n for n in lengths if isinstance(n, int)), default=None)
 
     @max_seq_length.setter
     def max_seq_length(self, value: int | None) -> None:
-        for parts in self.sub_modules.values():
+        for parts in self.routes.values():
             if hasattr(parts[0], "max_seq_length") and not isinstance(getattr(parts[0], "max_seq_length", None), float):
                 parts[0].max_seq_length = value
 
@@ -165,7 +166,7 @@ class Router(InputModule):
         ids: dict[int, str] = {}
         structure: dict[str, list[str]] = {}
         types: dict[str, str] = {}
-        for route, parts in self.sub_modules.items():
+        for route, parts in self.routes.items():
             structure[route] = []
             for i, module in enumerate(parts):
                 if id(module) not in ids:

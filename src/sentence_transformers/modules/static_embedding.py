@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class StaticEmbedding(InputModule):
         InputError: if neither or both of weights and dimension are given, or the tokenizer has no Rust backend.
     """
 
-    modalities: Sequence[str] = ["text"]  # noqa: RUF012  the base class lets an instance have its own
+    modalities: Sequence[str] = ["text"]
     takes_packed = True
     token_budget = 1 << 18
     max_seq_length: float = float("inf")
@@ -79,8 +79,6 @@ class StaticEmbedding(InputModule):
     def get_embedding_dimension(self) -> int:
         """H."""
         return self.embedding_dim
-
-    get_sentence_embedding_dimension = get_embedding_dimension
 
     def extra_repr(self) -> str:
         return f"vocabulary={self.embedding.num_embeddings}, dimension={self.embedding_dim}"

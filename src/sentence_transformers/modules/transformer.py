@@ -29,7 +29,7 @@ from sentence_transformers.inference import attention
 from sentence_transformers.inference.packing import Packing, pad, pad_rows
 from sentence_transformers.inference.tokens import BatchTokenizer, Tokens
 from sentence_transformers.modules.base import InputModule, module_device
-from sentence_transformers.storage.files import Source
+from sentence_transformers.storage.files import Source, check_links
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ class Transformer(InputModule):
         with _upgrade_lock:
             own = self._modules["model"]
             if isinstance(own, BertEncoder):
-                self._adopt(self._origin.model(), own)
+                self._adopt(self._origin.model_of(own.config), own)
         return self._modules["model"]
 
     model = auto_model
@@ -188,17 +188,17 @@ class Transformer(InputModule):
         if self.light is None:
             return self.auto_model.config
         if "_config" not in self.__dict__:
-            self.__dict__["_config"] = self._origin.config()
+            self.__dict__["_config"] = self._origin.config_of(self.light.config)
         return self.__dict__["_config"]
 
     @property
     def processor(self) -> Any:
         """The transformers tokenizer, or the processor that holds it."""
         if self._tokenizer is None or isinstance(self._tokenizer, TokenizerFile):
-            limit = None if self._tokenizer is None else self._tokenizer.model_max_length
-            self._tokenizer = self._origin.tokenizer()
-            if limit is not None:
-                self.tokenizer.model_max_length = limit
+            file = self._tokenizer
+            self._tokenizer = self._origin.tokenizer(file)
+            if file is not None:
+                self.tokenizer.model_max_length = file.model_max_length
         return self._tokenizer
 
     @processor.setter
@@ -470,6 +470,7 @@ class Transformer(InputModule):
                 says.
         """
         source = Source(model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
+        check_links(source.name, source.subfolder)
         if plain_task is None:
             saved = cls.load_config(model_name_or_path, subfolder, **source.hub_kwargs)
         else:

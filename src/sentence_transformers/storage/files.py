@@ -55,10 +55,13 @@ class Source:
         """Local path of one file of this part of the model, or None if the model has no such file."""
         return load_file_path(self.name, filename, self.subfolder, **self.hub_kwargs)
 
-    def json(self, filename: str) -> Any | None:
-        """Content of a JSON file, or None if there is no such file; `ModelFormatError` if it is not JSON."""
+    def json(self, filename: str) -> dict[str, Any] | None:
+        """The JSON object in a file, or None if there is no such file; `ModelFormatError` if it holds anything else."""
         path = self.path(filename)
-        return None if path is None else read_json(path)
+        content = None if path is None else read_json(path)
+        if path is not None and not isinstance(content, dict):
+            raise ModelFormatError(f"{path} must hold a JSON object, not {content!r:.80}.")
+        return content
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -92,12 +95,21 @@ def check_inside(folder: str, path: Path) -> Path:
     """Raise `ModelFormatError` if `path` (links followed) lies outside `folder`."""
     root = Path(folder).resolve()
     resolved = path.resolve()
-    in_hub_cache = "snapshots" in root.parts and "blobs" in resolved.parts
+    repository = next((parent.parent for parent in (root, *root.parents) if parent.name == "snapshots"), None)
+    in_hub_cache = repository is not None and repository / "blobs" in resolved.parents
     if resolved != root and root not in resolved.parents and not in_hub_cache:
         raise ModelFormatError(
             f"{path} is a link to {resolved}, outside the model folder {root}. Copy the file into the folder."
         )
     return path
+
+
+def check_links(folder: str, subfolder: str = "") -> None:
+    """Raise `ModelFormatError` if a file in a part of a model links outside: for files that others open."""
+    part = Path(folder, subfolder)
+    for path in part.iterdir() if part.is_dir() else ():
+        if path.is_symlink():
+            check_inside(folder, path)
 
 
 def load_file_path(

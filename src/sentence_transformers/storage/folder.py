@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from sentence_transformers import _names
 from sentence_transformers.errors import ModelFormatError
-from sentence_transformers.storage.files import Source, check_inside, check_relative
+from sentence_transformers.storage.files import Source, check_inside, check_relative, read_json
 from sentence_transformers.storage.parts import load_module, save_module
 
 logger = logging.getLogger(__name__)
@@ -44,9 +44,10 @@ def read_entries(source: Source, trust_remote_code: bool) -> list[Entry] | None:
     Raises:
         ModelFormatError: if the file is malformed, names an unknown or untrusted class, or a path outside the folder.
     """
-    entries = source.json(MODULES_FILE)
-    if entries is None:
+    file = source.path(MODULES_FILE)
+    if file is None:
         return None
+    entries = read_json(file)
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise ModelFormatError(f"{source.name}/{MODULES_FILE} must hold a list of modules, each a JSON object.")
     found = []
@@ -68,10 +69,7 @@ def load_modules(source: Source, entries: list[Entry], **kwargs: Any) -> tuple[d
 
 def read_config(source: Source) -> dict[str, Any]:
     """Settings of the model as a whole; {} for folders from before they existed."""
-    config = source.json(CONFIG_FILE)
-    if config is not None and not isinstance(config, dict):
-        raise ModelFormatError(f"{source.name}/{CONFIG_FILE} must hold a JSON object.")
-    config = config or {}
+    config = source.json(CONFIG_FILE) or {}
     saved = (config.get("__version__") or {}).get("sentence_transformers", "0")
     if newer(saved):
         logger.warning("%s was saved by version %s of this library, newer than this one.", source.name, saved)
@@ -107,20 +105,22 @@ def write(
         entry: dict[str, Any] = {"idx": i, "name": name, "path": path, "type": _names.saved_type(type(module))}
         if name in module_kwargs:
             entry["kwargs"] = module_kwargs[name]
-        copy_code(type(module), Path(folder, path), entry)
         entries.append(entry)
+        copy_code(module, folder)
     Path(folder, MODULES_FILE).write_text(json.dumps(entries, indent=2), encoding="utf-8")
     Path(folder, CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
-def copy_code(module_class: type, folder: Path, entry: dict[str, Any]) -> None:
-    """For a class that came with a model (`transformers_modules.*`), put its file beside the module and name it."""
-    if not module_class.__module__.startswith("transformers_modules."):
-        return
-    from transformers.dynamic_module_utils import custom_object_save
+def copy_code(module: Any, folder: Path) -> None:
+    """For classes that came with a model, also inside a Router, put their files into the model's root folder.
 
-    custom_object_save(module_class, folder)
-    entry["type"] = f"{module_class.__module__.rsplit('.', 1)[-1]}.{module_class.__name__}"
+    There, and only there, a type such as "file.Class" is looked for.
+    """
+    for module_class in {type(part) for part in module.modules()}:
+        if module_class.__module__.startswith(_names.REMOTE):
+            from transformers.dynamic_module_utils import custom_object_save
+
+            custom_object_save(module_class, folder)
 
 
 @contextlib.contextmanager
@@ -167,11 +167,11 @@ def replace(source: Path, target: Path) -> None:
     """Move a file or folder over another."""
     if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
-    os.replace(source, target)
+    source.replace(target)
 
 
 def keep_others(old: Path, new: Path) -> None:
     """Move what the old folder held and the new one does not."""
     for item in old.iterdir():
         if not (new / item.name).exists():
-            os.replace(item, new / item.name)
+            item.replace(new / item.name)

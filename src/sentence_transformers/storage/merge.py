@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ from sentence_transformers.modules.transformer import Transformer
 
 if TYPE_CHECKING:
     from sentence_transformers.encoders.base import BaseModel
+
+M = TypeVar("M", bound="BaseModel")
 
 NEARLY_PARALLEL = 0.9995  # cosine from which slerp becomes a straight line: sin Ω is then too small to divide by
 
@@ -130,7 +132,7 @@ METHODS = {
 
 
 def merge_models(
-    cls: type[BaseModel],
+    cls: type[M],
     models: Sequence[str | Path | BaseModel],
     method: str = "linear",
     *,
@@ -141,7 +143,7 @@ def merge_models(
     device: str | torch.device = "cpu",
     batch_options: Any = None,
     **load_kwargs: Any,
-) -> BaseModel:
+) -> M:
     """Merge models into a new one; everything but the weights (tokenizer, modules, prompts) is the first model's.
 
     Args:
@@ -214,8 +216,10 @@ def settings_of(method: str, models: Sequence[Any], base_model: Any, parameters:
     return how
 
 
-def load(cls: type[BaseModel], model: Any, device: Any, load_kwargs: dict[str, Any]) -> BaseModel:
-    """A model by name, folder, or as it is; its transformers models in full, so that names of weights can be compared."""
+def load(cls: type[M], model: Any, device: Any, load_kwargs: dict[str, Any]) -> M:
+    """A model by name, folder, or as it is; its transformers models in full, so that names of weights can be
+    compared.
+    """
     if not isinstance(model, torch.nn.Module):
         model = cls(str(model), device=str(device), **load_kwargs)
     for module in list(model.modules()):
@@ -230,7 +234,8 @@ def check_same(first: dict[str, Tensor], other: dict[str, Tensor], model: Any) -
     if first.keys() != other.keys():
         missing, surplus = sorted(first.keys() - other.keys()), sorted(other.keys() - first.keys())
         raise InputError(
-            f"{name} is of another architecture than the first model: it lacks {missing[:5]} and has {surplus[:5]} more."
+            f"{name} is of another architecture than the first model: "
+            f"it lacks {missing[:5]} and has {surplus[:5]} more."
         )
     for key, tensor in first.items():
         if tensor.shape != other[key].shape:

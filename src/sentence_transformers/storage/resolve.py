@@ -21,7 +21,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sentence_transformers.errors import ModelFormatError, ModelNotFoundError
+from sentence_transformers.errors import ModelFormatError, ModelNotFoundError, NotAFolderError
 from sentence_transformers.storage.files import Source, offline, read_json
 
 ENTRY_POINT_GROUP = "sentence_transformers.models"
@@ -56,16 +56,17 @@ def resolve(source: Source, organization: str | None = None) -> Source:
         organization: put before short names.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: if the name is a path that does not exist, or a file.
-        ModelNotFoundError: if no place has the model; the message lists every place that was tried.
+        ModelNotFoundError: if the name is a path that does not exist, or no place has the model; the message then lists
+            every place that was tried.
+        NotAFolderError: if the name is a file.
     """
     path = Path(source.name).expanduser()
     if path.is_dir():
         return replace(source, name=str(path))
     if path.is_file():
-        raise NotADirectoryError(f"{source.name!r} is a file; give the folder of the model.")
+        raise NotAFolderError(f"{source.name!r} is a file; give the folder of the model.")
     if source.name.count("/") > 1 or source.name.startswith((".", "/", "~")) or "\\" in source.name:
-        raise FileNotFoundError(f"The folder {source.name!r} does not exist.")
+        raise ModelNotFoundError(f"The folder {source.name!r} does not exist.")
     repository = full_name(source.name, organization)
     tried = [f"folder {path.absolute()}: does not exist"]
     places: list[tuple[str, Callable[[Source, str], str | None]]] = [

@@ -25,14 +25,29 @@ def read_tensors(source: Source) -> dict[str, torch.Tensor]:
     """All tensors of one part of a model, by name.
 
     Raises:
-        ModelFormatError: if there is no weight file or it is truncated or not a weight file.
+        ModelFormatError: if there is no weight file, it is truncated or not a weight file, or holds NaN.
     """
     if path := source.path(SAFE_NAME):
-        return read_safetensors(path)
-    if path := source.path(TORCH_NAME):
-        return read_torch(path)
-    where = f"{source.name}/{source.subfolder}".rstrip("/")
-    raise ModelFormatError(f"{where} holds no weights: expected {SAFE_NAME} (or the older {TORCH_NAME}).")
+        tensors = read_safetensors(path)
+    elif path := source.path(TORCH_NAME):
+        tensors = read_torch(path)
+    else:
+        where = f"{source.name}/{source.subfolder}".rstrip("/")
+        raise ModelFormatError(f"{where} holds no weights: expected {SAFE_NAME} (or the older {TORCH_NAME}).")
+    check_finite(tensors, path)
+    return tensors
+
+
+def check_finite(tensors: dict[str, torch.Tensor], where: str) -> None:
+    """Raise `ModelFormatError` naming the first weight that holds NaN or infinite values."""
+    import torch
+
+    for key, tensor in tensors.items():
+        if not tensor.is_floating_point() or tensor.device.type == "meta":
+            continue
+        wide = torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
+        if not tensor.detach().sum(dtype=wide).isfinite():
+            raise ModelFormatError(f"The weight {key} of {where} holds NaN or infinite values.")
 
 
 def read_safetensors(path: str) -> dict[str, torch.Tensor]:
@@ -56,10 +71,15 @@ def read_torch(path: str) -> dict[str, torch.Tensor]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ModelFormatError(
-            f"{path} cannot be read as plain weights (weights_only=True): {str(error).splitlines()[0]} "
-            f"Files with other Python objects are refused; convert the model to safetensors."
-        ) from error
+        raise ModelFormatError(not_plain(path)) from error
+
+
+def not_plain(path: str | os.PathLike[str]) -> str:
+    """What is said of a `pytorch_model.bin` that does not load with weights_only=True."""
+    return (
+        f"{path} cannot be read as plain weights (weights_only=True): it is truncated, or holds other Python objects, "
+        f"which are refused because they may run code. Fetch it again, or convert the model to safetensors."
+    )
 
 
 def load_into(module: nn.Module, source: Source) -> None:

@@ -11,16 +11,12 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
-from sentence_transformers.errors import SentenceTransformersError
+from sentence_transformers.errors import VersionRequirementError
 
 logger = logging.getLogger(__name__)
 
 ACCELERATORS = ("cuda", "mps", "npu", "xpu", "hpu")
 """Devices by preference; the CPU comes last."""
-
-
-class VersionRequirementError(SentenceTransformersError, ImportError):
-    """A model asks for package versions that are not installed."""
 
 
 def is_dist_initialized() -> bool:

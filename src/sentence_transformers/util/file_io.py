@@ -18,10 +18,10 @@ try:
     from huggingface_hub.errors import IncompleteSnapshotError, RevisionResolutionError
 except ImportError:  # older clients never raise these
 
-    class IncompleteSnapshotError(Exception):  # type: ignore[no-redef]
+    class IncompleteSnapshotError(Exception):  # type: ignore[no-redef]  # stands in for the client's own
         """The local cache holds only a part of the files of a model."""
 
-    class RevisionResolutionError(Exception):  # type: ignore[no-redef]
+    class RevisionResolutionError(Exception):  # type: ignore[no-redef]  # stands in for the client's own
         """A branch or tag could not be turned into a commit."""
 
 

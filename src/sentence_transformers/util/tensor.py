@@ -154,7 +154,7 @@ def select_max_active_dims(embeddings: np.ndarray | Tensor, max_active_dims: int
         InputError: if `max_active_dims` is less than 1.
     """
     if max_active_dims is None:
-        return embeddings  # type: ignore[return-value]
+        return embeddings  # type: ignore[return-value]  # given back as it came, an array too
     if max_active_dims < 1:
         raise InputError(f"`max_active_dims` must be a positive integer or None, got {max_active_dims}.")
     tensor = to_tensor(embeddings)

@@ -92,7 +92,7 @@ class ListTokenizer(WordTokenizer):
         Path(output_path, self.config_file_name).write_text(json.dumps(settings), encoding="utf-8")
 
     @classmethod
-    def load(cls, input_path: str) -> Self:  # type: ignore[override]  # a class method serves every subclass
+    def load(cls, input_path: str) -> Self:
         return cls(**read_json(Path(input_path, cls.config_file_name)))
 
 
