@@ -134,9 +134,7 @@ def test_packing_can_be_switched_off(case_of, name):
 def test_direction(case_of, name):
     """The last word changes the first token's vector unless the model is causal: the reference has something to say."""
     case = case_of(name)
-    first, second = case.model.encode(
-        ["He fell asleep again", "He fell asleep today"], output_value="token_embeddings"
-    )
+    first, second = case.model.encode(["He fell asleep again", "He fell asleep today"], output_value="token_embeddings")
     change = float((first[0] - second[0]).abs().max())
     assert (change < 1e-6) if case.architecture.causal else (change > 1e-4)
 

@@ -644,6 +644,14 @@ def test_stream_names_bad_positions(model):
         next(model.encode_stream(["a"], chunk_size=0))
 
 
+def test_stream_has_no_ranges(model):
+    """Bytes need the range of all vectors, which a stream does not know; bits do not."""
+    with pytest.raises(InputError, match="ranges"):
+        next(model.encode_stream(TEXTS, precision="int8"))
+    bits = np.concatenate(list(model.encode_stream(TEXTS, chunk_size=3, precision="ubinary")))
+    assert (bits == model.encode(TEXTS, precision="ubinary")).all()
+
+
 @pytest.mark.slow
 def test_stream_in_bounded_memory(static_model):
     """A million texts from a generator: resident memory grows by less than 200 MB."""

@@ -116,6 +116,13 @@ def test_a_model_in_the_cache_loads_through_its_links(kind, cache):
     np.testing.assert_array_equal(SentenceTransformer(NAME, device="cpu").encode("text"), expected)
 
 
+@pytest.mark.parametrize(("name", "kept"), [("hkunlp/instructor-base", False), ("someone/my-instructor", True)])
+def test_three_known_models_do_not_pool_their_prompts(name, kept, cache):
+    """As version 6.2.0 does: the folders of these models do not say so themselves."""
+    put_into_cache(cache, "out_st", name=name)
+    assert SentenceTransformer(name, device="cpu")[1].include_prompt is kept
+
+
 def test_a_short_name_means_the_organization(cache):
     snapshot = put_into_cache(cache, name=f"{ORGANIZATION}/little")
     assert found("little") == snapshot

@@ -185,6 +185,8 @@ class Layout:
         heads = self.shape.heads
         out = qkv.new_empty(qkv.shape[0], self.shape.hidden)
         for start, stop, count, length in packing.groups:
+            if not length:
+                continue
             q, k, v = qkv[start:stop].view(count, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
             mixed = F.scaled_dot_product_attention(q, k, v)
             out[start:stop].view(count, length, heads, -1).copy_(mixed.transpose(1, 2))

@@ -80,7 +80,9 @@ class Origin:
         """The Auto class, where a text encoder exists in an encoder-decoder family (T5 and its kin) that one."""
         from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
 
-        if self.auto_class != "AutoModel":
+        source = self.folder(self.name, self.model_kwargs)
+        adapter = source is not None and source.path("adapter_config.json")  # its base model's folder has the config
+        if self.auto_class != "AutoModel" or adapter:
             return self.auto_class
         config = self.config()
         two_sided = getattr(config, "is_encoder_decoder", False) or "t5" in config.model_type

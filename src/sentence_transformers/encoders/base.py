@@ -125,7 +125,10 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
                 f"default_prompt_name={self.default_prompt_name!r} is not among the prompts {sorted(self.prompts)}."
             )
         self._card: BaseModelCardData | None = model_card_data
-        self._made_from = (str(model_name_or_path), revision) if model_name_or_path else None
+        self._made_from: tuple[str, str | None] | None = None
+        if model_name_or_path and not Path(model_name_or_path).expanduser().exists():
+            name = resolve.full_name(str(model_name_or_path), self.default_huggingface_organization)
+            self._made_from = (name, revision)
         self._place(device)
         self.eval()
         for module in self:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -191,12 +191,12 @@ class SentenceTransformer(BaseModel):
         finish = partial(output.rows, self)
         job = engine.Job(finish, self.prompt_text(prompt, prompt_name), task, kwargs, batch_size)
         with progress_bar(len(texts), show_progress_bar) as advance:
-            if pool is not None or isinstance(device, (list, tuple)) or (num_workers or 0) > 1:
-                devices = device if isinstance(device, (list, tuple)) else ["cpu"] * (num_workers or 0)
+            devices = workers.devices_asked(device, num_workers)
+            if pool is not None or devices:
                 rows = self._encode_in_workers(texts, job, output, pool, devices, chunk_size, advance)
             else:
                 if device is not None:
-                    self.to(device)
+                    self.to(cast(str, device))  # a list has become `devices`
                 rows = self._encode_here(texts, job, advance)
         return as_asked(rows, output, singular, self)
 
@@ -282,12 +282,26 @@ class SentenceTransformer(BaseModel):
         """
         if chunk_size < 1:
             raise InputError(f"chunk_size must be at least 1, got {chunk_size}.")
-        iterator: Iterator[Any] = iter([inputs] if self.is_singular_input(inputs) else inputs)
+        if kwargs.get("precision") in ("int8", "uint8"):
+            raise InputError(
+                f"encode_stream cannot quantise to {kwargs['precision']}: the ranges would differ from chunk to chunk. "
+                f"Stream float32 and call quantize_embeddings(chunk, precision, ranges=...) with ranges of your own."
+            )
+        devices = workers.devices_asked(kwargs.get("device"), kwargs.get("num_workers"))
+        own_pool = self.start_multi_process_pool(devices) if devices and kwargs.get("pool") is None else None
+        keywords = {"show_progress_bar": False, **kwargs}
+        if own_pool is not None:
+            keywords |= {"pool": own_pool, "device": None, "num_workers": None}
+        iterator = iter([inputs] if self.is_singular_input(inputs) else inputs)
         done = 0
-        while texts := list(islice(iterator, chunk_size)):
-            engine.check_texts(texts, done)
-            yield self.encode(texts, **{"show_progress_bar": False, **kwargs})
-            done += len(texts)
+        try:
+            while texts := list(islice(iterator, chunk_size)):
+                engine.check_texts(texts, done)
+                yield self.encode(texts, **keywords)
+                done += len(texts)
+        finally:
+            if own_pool is not None:
+                self.stop_multi_process_pool(own_pool)
 
     async def encode_async(self, inputs: str | Sequence[str], **kwargs) -> Any:
         """`encode` for asyncio programs: awaitable, and calls that wait at the same time are computed as one batch.

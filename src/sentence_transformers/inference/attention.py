@@ -84,6 +84,7 @@ def attend(
     out = [
         attend_group(q, k, v, dropout=dropout, scale=scaling, causal=causal, window=sliding_window)
         for q, k, v in packing.views(*(tensor[0].transpose(0, 1) for tensor in (query, key, value)))
+        if q.shape[1]  # a text may have no tokens
     ]
     return (torch.cat(out) if len(out) > 1 else out[0])[None], None
 

@@ -58,6 +58,13 @@ def default_devices() -> list[str]:
     return ["cpu"] * 4
 
 
+def devices_asked(device: Any, num_workers: int | None) -> list[str]:
+    """One entry per worker process that the arguments of `encode` ask for; none if they ask for this process alone."""
+    if isinstance(device, (list, tuple)):
+        return [str(name) for name in device]
+    return ["cpu"] * num_workers if num_workers is not None and num_workers > 1 else []
+
+
 def start(model: Any, devices: Sequence[str | torch.device] | None = None) -> Pool:
     """Start one process per device, each with the model.
 

@@ -69,7 +69,6 @@ class StaticEmbedding(InputModule):
             raise InputError("Give embedding_weights of shape (V, H), or embedding_dim for a new random table.")
         self.embedding = table
         self.tokenizer: Any = rust
-        self.tokenizer.no_padding()
         self.embedding_dim = table.embedding_dim
         self.base_model = kwargs.get("base_model")
 

@@ -156,7 +156,7 @@ class Transformer(InputModule):
         with _upgrade_lock:
             own = self._modules["model"]
             if isinstance(own, BertEncoder):
-                self._adopt(self._origin.model_of(own.config), own)
+                self._adopt(self._full(own))
         return self._modules["model"]
 
     model = auto_model
@@ -167,15 +167,19 @@ class Transformer(InputModule):
         own = self._modules["model"]
         return own if isinstance(own, BertEncoder) else None
 
-    def _adopt(self, model: Any, own: BertEncoder | None = None) -> None:
-        """Use a transformers model from now on; the parameters of `own` take the place of its fresh ones."""
-        if own is not None:
-            first = next(own.parameters())
-            model.to(device=first.device, dtype=first.dtype)
-            model.train(own.training)
-            for name, parameter in own.named_parameters():
-                place, _, leaf = name.rpartition(".")
-                setattr(model.get_submodule(place), leaf, parameter)
+    def _full(self, own: BertEncoder) -> Any:
+        """A transformers model with the parameters of `own`, the very same objects."""
+        model = self._origin.model_of(own.config)
+        first = next(own.parameters())
+        model.to(device=first.device, dtype=first.dtype)
+        model.train(own.training)
+        for name, parameter in own.named_parameters():
+            place, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(place), leaf, parameter)
+        return model
+
+    def _adopt(self, model: Any) -> None:
+        """Use a transformers model from now on."""
         if self.unpad_inputs is not False:
             self._before_packing = attention.install(model)
         prepack(model)
@@ -257,8 +261,13 @@ class Transformer(InputModule):
         return config | {key: value for key, value in optional.items() if value not in (None, {})}
 
     def __repr__(self) -> str:
-        settings = self.get_config_dict() | {"architecture": type(self._modules["model"]).__name__}
-        return f"Transformer({settings}, max_seq_length={self.max_seq_length})"
+        own = self._modules["model"]
+        kind = (
+            (own.config.get("architectures") or ["BertModel"])[0]
+            if isinstance(own, BertEncoder)
+            else type(own).__name__
+        )
+        return f"Transformer({self.transformer_task!r}, architecture={kind!r}, max_seq_length={self.max_seq_length})"
 
     # ---- texts -> features
 
@@ -353,7 +362,10 @@ class Transformer(InputModule):
 
     def forward(self, features: dict[str, Any], **kwargs) -> dict[str, Any]:
         """Add `token_embeddings` (or the task's output), and `all_layer_embeddings` if the config asks for them."""
-        packing = features.get("packing")
+        packing, ids = features.get("packing"), features.get("input_ids")
+        if ids is not None and not ids.numel():  # texts without a single token
+            first = next(self.parameters())
+            return features | {self.module_output_name: first.new_zeros(*ids.shape, self.get_embedding_dimension())}
         if packing is not None and self.light is not None and not torch.is_grad_enabled() and self.light.fits_here():
             ids, positions = features["input_ids"], features["position_ids"]
             value = self.light(ids, positions, packing, features.get("token_type_ids"))
@@ -436,7 +448,7 @@ class Transformer(InputModule):
 
     def save(self, output_path: str, *args, safe_serialization: bool = True, **kwargs) -> None:
         """Write model, tokenizer and settings into `output_path`."""
-        model = self.auto_model
+        model = self.auto_model if self.light is None else self._full(self.light)
         if safe_serialization:
             model.save_pretrained(output_path)
         else:
