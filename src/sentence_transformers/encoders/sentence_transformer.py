@@ -292,7 +292,7 @@ class SentenceTransformer(BaseModel):
         keywords = {"show_progress_bar": False, **kwargs}
         if own_pool is not None:
             keywords |= {"pool": own_pool, "device": None, "num_workers": None}
-        iterator = iter([inputs] if self.is_singular_input(inputs) else inputs)
+        iterator: Iterator[Any] = iter([inputs] if self.is_singular_input(inputs) else inputs)
         done = 0
         try:
             while texts := list(islice(iterator, chunk_size)):
