@@ -134,5 +134,7 @@ class BatchTokenizer:
         )
         ids = encoded["input_ids"]
         types = encoded.get("token_type_ids") if self.with_types else None
-        cut = sum(len(i) == self.max_length for i in ids)
+        full = [i for i, row in enumerate(ids) if len(row) == self.max_length]
+        whole = [self.slow(firsts[i], None if seconds is None else seconds[i]) for i in full]
+        cut = sum(len(encoding["input_ids"]) > len(ids[i]) for i, encoding in zip(full, whole, strict=True))
         return Tokens.from_lists(ids, types, prompt_length=prompt_length, cut=cut)

@@ -52,7 +52,7 @@ CONFIG_NAMES = (
     "sentence_xlnet_config.json",
 )
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds")
-_upgrade_lock = threading.RLock()
+_lock = threading.RLock()
 OLD_KWARGS = {"model_args": "model_kwargs", "tokenizer_args": "processor_kwargs", "config_args": "config_kwargs"}
 
 
@@ -153,7 +153,7 @@ class Transformer(InputModule):
         """The transformers model. A model that ran without transformers so far becomes one, with the same
         parameters.
         """
-        with _upgrade_lock:
+        with _lock:
             own = self._modules["model"]
             if isinstance(own, BertEncoder):
                 self._adopt(self._full(own))
@@ -329,15 +329,13 @@ class Transformer(InputModule):
         """The private copy of the tokenizer; one per tokenizer, length and task."""
         limit = {"query": self.query_length, "document": self.document_length}.get(task or "") or self.max_seq_length
         cutter = self._cutter
-        key = (id(cutter), len(cutter), limit)
+        special = self.processing_kwargs.get("text", {}).get("add_special_tokens", True)
+        key = (len(cutter), limit, special)
         kept = self.__dict__.get("_batch_tokenizer")
-        if kept is None or kept[0] != key:
-            text_kwargs = self.processing_kwargs.get("text", {})
-            special = text_kwargs.get("add_special_tokens", True)
+        if kept is None or kept[0] is not cutter or kept[1] != key:
             with_types = "token_type_ids" in cutter.model_input_names
-            kept = (key, BatchTokenizer(cutter, limit, special, with_types))
-            self.__dict__["_batch_tokenizer"] = kept
-        return kept[1]
+            kept = self.__dict__["_batch_tokenizer"] = (cutter, key, BatchTokenizer(cutter, limit, special, with_types))
+        return kept[2]
 
     def prompt_length(self, tokenizer: BatchTokenizer, prompt: str) -> int:
         """Tokens that the prompt takes at the start of a text, without the closing special token."""
@@ -394,11 +392,12 @@ class Transformer(InputModule):
         model = self.auto_model
         if self._before_packing is None:
             return False
-        if "_packs" not in self.__dict__:
-            self._packs = self._prove(self._probe_packed)
-            if not self._packs:
-                model.set_attn_implementation(self._before_packing)
-                logger.info("%s runs on padded batches.", type(model).__name__)
+        with _lock:
+            if "_packs" not in self.__dict__:
+                self._packs = self._prove(self._probe_packed)
+                if not self._packs:
+                    model.set_attn_implementation(self._before_packing)
+                    logger.info("%s runs on padded batches.", type(model).__name__)
         return self._packs
 
     @property
@@ -414,8 +413,9 @@ class Transformer(InputModule):
         """Whether padding leaves the other tokens alone; proved on first use. If not, only equal lengths go
         together.
         """
-        if "_pads_safely" not in self.__dict__:
-            self._pads_safely = self._prove(self._probe_padded)
+        with _lock:
+            if "_pads_safely" not in self.__dict__:
+                self._pads_safely = self._prove(self._probe_padded)
         return self._pads_safely
 
     def _prove(self, together: Any) -> bool:
