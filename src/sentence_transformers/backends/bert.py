@@ -6,7 +6,7 @@ Most embedding models in use have these layers, so they get a forward pass of th
     x = LayerNorm(word[id] + position[p] + segment[0])                                                        (T, H)
     q, k, v = split(x · [Wq Wk Wv] + [bq bk bv])                             one product instead of three
     x = LayerNorm(x + attend(q, k, v) · Wo + bo)                             the sum is part of the product
-    x = LayerNorm(x + gelu(x · Wi + bi) · Wd + bd)                           so is the activation
+    x = LayerNorm(x + gelu(x · Wi + bi) · Wd + bd)
 
 Weights are laid out for oneDNN once. A fresh process reaches its first vector without importing transformers (which
 takes longer than torch itself), and one short query costs little more than reading the weights. `BertEncoder` holds the
@@ -169,6 +169,7 @@ class Layout:
 
     def run(self, ids: Tensor, positions: Tensor, packing: Packing, types: Tensor | None) -> Tensor:
         """(T,) ids -> (T, H), in the type that is computed in."""
+        gelu_ = torch.ops.aten.gelu_
         linear, size, epsilon = torch.ops.mkldnn._linear_pointwise, (self.shape.hidden,), self.shape.epsilon
         x = F.embedding(ids, self.words).to(self.dtype)
         x = x + (self.segments[0] if types is None else F.embedding(types, self.segments))
@@ -176,7 +177,7 @@ class Layout:
         for layer in self.layers:
             mixed = self.attend(linear(x, layer.qkv, layer.qkv_bias, "none", [], ""), packing)
             x = F.layer_norm(linear.binary(mixed, x, layer.out, layer.out_bias, "add"), size, *layer.norm1, epsilon)
-            hidden = linear(x, layer.up, layer.up_bias, "gelu", [], "none")
+            hidden = gelu_(linear(x, layer.up, layer.up_bias, "none", [], ""))
             x = F.layer_norm(linear.binary(hidden, x, layer.down, layer.down_bias, "add"), size, *layer.norm2, epsilon)
         return x
 

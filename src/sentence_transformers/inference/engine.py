@@ -29,7 +29,7 @@ from sentence_transformers.inference.plan import DefaultInt, micro_batches, wind
 
 logger = logging.getLogger(__name__)
 
-CPU_BUDGET = 2048  # tokens per micro-batch: activations stay in the cache (benchmarks/LOG.md)
+CPU_BUDGET = 1536  # tokens per micro-batch: activations stay in the cache (benchmarks/LOG.md)
 CPU_SMALLEST = 256  # a job is split among the lanes down to this many tokens
 ACCELERATOR_BUDGET = 32768
 
@@ -110,9 +110,15 @@ def input_module(model: Any, task: str | None) -> Any:
 
 
 def token_budget(module: Any, device: torch.device, total: int, count: int) -> int:
-    """Tokens per micro-batch: what suits the device, less where that would leave lanes without work."""
-    budget = getattr(module, "token_budget", None) or (CPU_BUDGET if device.type == "cpu" else ACCELERATOR_BUDGET)
-    return max(min(budget, math.ceil(total / count)), min(budget, CPU_SMALLEST))
+    """Tokens per micro-batch: what suits the device, and such that all lanes get the same number of micro-batches.
+
+    Args:
+        total: tokens to be shared out.
+        count: number of lanes.
+    """
+    most = getattr(module, "token_budget", None) or (CPU_BUDGET if device.type == "cpu" else ACCELERATOR_BUDGET)
+    rounds = math.ceil(total / most / count)
+    return max(math.ceil(total / max(rounds, 1) / count), min(most, CPU_SMALLEST))
 
 
 def compute_batch(model: Any, places: np.ndarray, source: Any, job: Job, put: Put, device: torch.device) -> None:

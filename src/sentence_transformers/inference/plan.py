@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+FIRST_WINDOW = 512  # small, so that computing starts early
 WINDOW_TEXTS = 4096
 WINDOW_CHARACTERS = 4_000_000
 
@@ -66,12 +67,12 @@ def make_plan(inputs: Sequence[Any]) -> Plan:
 
 def windows(inputs: Sequence[Any]) -> Iterator[tuple[int, int]]:
     """Cut the plan into ranges that are tokenised together: bounded in texts and in characters."""
-    start, characters = 0, 0
+    start, characters, most = 0, 0, FIRST_WINDOW
     for stop, item in enumerate(inputs):
         characters += size_of(item)
-        if stop > start and (stop - start >= WINDOW_TEXTS or characters > WINDOW_CHARACTERS):
+        if stop > start and (stop - start >= most or characters > WINDOW_CHARACTERS):
             yield start, stop
-            start, characters = stop, size_of(item)
+            start, characters, most = stop, size_of(item), WINDOW_TEXTS
     if start < len(inputs):
         yield start, len(inputs)
 

@@ -51,11 +51,12 @@ def check_finite(tensors: dict[str, torch.Tensor], where: str) -> None:
 
 
 def read_safetensors(path: str) -> dict[str, torch.Tensor]:
+    """Tensors in memory of their own: a mapped file that is overwritten or cut would change or crash a loaded model."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}
     except (SafetensorError, ValueError, OSError) as error:
         size = Path(path).stat().st_size
         raise ModelFormatError(
