@@ -336,8 +336,10 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None, **kwargs) -> None:
         """Trade computing for memory in training: layers are computed again in the backward pass."""
-        if self.transformers_model is not None:
-            self.transformers_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs)
+        model = self.transformers_model
+        if model is not None:  # newer versions of transformers renamed the method
+            newer = getattr(model, "activation_checkpointing_enable", None)
+            (newer or model.gradient_checkpointing_enable)(gradient_checkpointing_kwargs, **kwargs)
 
     def clear_placement_cache(self) -> None:
         """Kept for compatibility; nothing is cached."""
