@@ -19,10 +19,14 @@ __version__ = "6.2.0+packed.1"
 __MODEL_HUB_ORGANIZATION__ = "sentence-transformers"
 
 __all__ = [
+    "CrossEncoder",
+    "CrossEncoderModelCardData",
     "LoggingHandler",
     "SentenceTransformer",
     "SentenceTransformerModelCardData",
     "SimilarityFunction",
+    "SparseEncoder",
+    "SparseEncoderModelCardData",
     "quantize_embeddings",
 ]
 

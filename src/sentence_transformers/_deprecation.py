@@ -5,7 +5,9 @@
     @renamed(word_embedding_dimension="embedding_dimension")
     def __init__(self, embedding_dimension: int): ...
 
-A call with the older name works and gives one `DeprecationWarning` at the caller's line.
+A call with the older name works and gives one `DeprecationWarning` at the caller's line. So do `dropped("name")`, for
+an argument that has no meaning any more, `moved(name="settings")`, for one that has become an entry of a dictionary, and
+`positional("first", "second")`, for what was once positional.
 """
 
 from __future__ import annotations
@@ -41,6 +43,70 @@ def renamed(**new_names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                     raise TypeError(f"{function.__qualname__}() got {old!r} and {new!r}: two names of one argument.")
                 kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
+
+        return wrapper
+
+    return decorate
+
+
+def dropped(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator: accept keyword arguments that have no meaning any more."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def wrapper(*args, **kwargs):
+            if used := [name for name in names if name in kwargs]:
+                text = f"Arguments {used} of {function.__qualname__}() have no effect any more."
+                warnings.warn(text, DeprecationWarning, stacklevel=2)
+            return function(*args, **{key: value for key, value in kwargs.items() if key not in names})
+
+        return wrapper
+
+    return decorate
+
+
+def moved(**targets: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator: accept keyword arguments that are entries of a dictionary argument today.
+
+    Args:
+        **targets: older argument = name of the dictionary argument.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def wrapper(*args, **kwargs):
+            for name, target in targets.items():
+                if name in kwargs:
+                    text = f"Argument {name!r} of {function.__qualname__}() is now an entry of {target!r}."
+                    warnings.warn(text, DeprecationWarning, stacklevel=2)
+                    kwargs[target] = (kwargs.get(target) or {}) | {name: kwargs.pop(name)}
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    return decorate
+
+
+def positional(*names: str, after: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator: accept keyword-only arguments by position, as they once were.
+
+    Args:
+        *names: the arguments in their older order.
+        after: number of positional arguments, `self` included, that the function takes itself.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def wrapper(*args, **kwargs):
+            given = args[after:]
+            if len(given) > len(names):
+                raise TypeError(
+                    f"{function.__qualname__}() takes {after + len(names)} positional arguments, got {len(args)}."
+                )
+            if given:
+                text = f"Give {list(names[: len(given)])} of {function.__qualname__}() by name, not by position."
+                warnings.warn(text, DeprecationWarning, stacklevel=2)
+            return function(*args[:after], **dict(zip(names, given, strict=False)), **kwargs)
 
         return wrapper
 

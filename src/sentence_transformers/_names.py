@@ -27,6 +27,8 @@ REMOTE = "transformers_modules."  # where transformers puts classes that come wi
 HOME: dict[str, str] = {
     # encoders
     "SentenceTransformer": "encoders.sentence_transformer",
+    "CrossEncoder": "encoders.cross_encoder",
+    "SparseEncoder": "encoders.sparse_encoder",
     "BaseModel": "encoders.base",
     "PeftAdapterMixin": "encoders.peft",
     # modules
@@ -39,6 +41,12 @@ HOME: dict[str, str] = {
     "Router": "modules.router",
     "Asym": "modules.router",
     "StaticEmbedding": "modules.static_embedding",
+    "LogitScore": "modules.logit_score",
+    "SpladePooling": "modules.splade_pooling",
+    "SparseAutoEncoder": "modules.sparse_auto_encoder",
+    "TiedTranspose": "modules.sparse_auto_encoder",
+    "SparseStaticEmbedding": "modules.sparse_static_embedding",
+    "MLMTransformer": "modules.mlm_transformer",
     "BoW": "modules.bow",
     "CNN": "modules.cnn",
     "Dropout": "modules.dropout",
@@ -55,6 +63,8 @@ HOME: dict[str, str] = {
     # model cards
     "BaseModelCardData": "storage.model_card",
     "SentenceTransformerModelCardData": "storage.model_card",
+    "CrossEncoderModelCardData": "storage.model_card",
+    "SparseEncoderModelCardData": "storage.model_card",
     "generate_model_card": "storage.model_card",
     # functions
     "SimilarityFunction": "similarity",
@@ -67,6 +77,12 @@ _TEXT_MODULES = (
     "WordEmbeddings WordWeights Module InputModule Router"
 )
 
+_CROSS_MODULES = "Dense InputModule Module Asym Router Transformer LogitScore"
+_SPARSE_MODULES = (
+    "Dense InputModule Module Asym Router Transformer MLMTransformer SparseAutoEncoder SparseStaticEmbedding "
+    "SpladePooling"
+)
+
 # package path elsewhere -> the public names it exports
 PACKAGES: dict[str, str] = {
     "base": "BaseModel PeftAdapterMixin",
@@ -74,6 +90,11 @@ PACKAGES: dict[str, str] = {
     "sentence_transformer": "SentenceTransformer SentenceTransformerModelCardData",
     "sentence_transformer.modules": _TEXT_MODULES,
     "sentence_transformer.evaluation": "SimilarityFunction",
+    "cross_encoder": "CrossEncoder CrossEncoderModelCardData",
+    "cross_encoder.modules": _CROSS_MODULES,
+    "sparse_encoder": "SparseEncoder SparseEncoderModelCardData",
+    "sparse_encoder.modules": _SPARSE_MODULES,
+    "sparse_encoder.models": _SPARSE_MODULES,
     "models": _TEXT_MODULES,
     "evaluation": "SimilarityFunction",
 }
@@ -106,10 +127,25 @@ ALIASES: dict[str, str] = {
     "sentence_transformer.modules.tokenizer.word": "modules.tokenizer.word",
     "sentence_transformer.modules.tokenizer.whitespace": "modules.tokenizer.whitespace",
     "sentence_transformer.modules.tokenizer.phrase": "modules.tokenizer.phrase",
+    "cross_encoder.model": "encoders.cross_encoder",
+    "cross_encoder.model_card": "storage.model_card",
+    "cross_encoder.modules.logit_score": "modules.logit_score",
+    "sparse_encoder.model": "encoders.sparse_encoder",
+    "sparse_encoder.model_card": "storage.model_card",
+    "sparse_encoder.modules.splade_pooling": "modules.splade_pooling",
+    "sparse_encoder.modules.sparse_auto_encoder": "modules.sparse_auto_encoder",
+    "sparse_encoder.modules.sparse_static_embedding": "modules.sparse_static_embedding",
+    "sparse_encoder.modules.mlm_transformer": "modules.mlm_transformer",
     "util.similarity": "similarity",
     "util.retrieval": "search.exact",
     "util.quantization": "search.quantization",
     # before version 5
+    "cross_encoder.CrossEncoder": "encoders.cross_encoder",
+    "sparse_encoder.SparseEncoder": "encoders.sparse_encoder",
+    "sparse_encoder.models.MLMTransformer": "modules.mlm_transformer",
+    "sparse_encoder.models.SparseAutoEncoder": "modules.sparse_auto_encoder",
+    "sparse_encoder.models.SparseStaticEmbedding": "modules.sparse_static_embedding",
+    "sparse_encoder.models.SpladePooling": "modules.splade_pooling",
     "SentenceTransformer": "encoders.sentence_transformer",
     "LoggingHandler": "util.logging",
     "quantization": "search.quantization",

@@ -13,6 +13,9 @@ takes longer than torch itself), and one short query costs little more than read
 same parameters under the same names as the transformers model. Training, other devices, and anyone who asks for the
 transformers model get that model, with these very parameters (`modules.transformer`).
 
+The model may carry a head (`backends.bert_heads`). A classifier sees only the first token of each text, so the last
+layer computes only that one.
+
 Vaswani et al. 2017 (attention), Devlin et al. 2019 (BERT), Hendrycks & Gimpel 2016 (GELU, exact form).
 """
 
@@ -26,11 +29,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sentence_transformers.backends.bert_heads import HEADS, ROBERTA, HeadNames, classify, to_vocabulary
 from sentence_transformers.backends.prepacked import PACK_LIMIT_BYTES, ROWS_HINT, compute_dtype
+from sentence_transformers.backends.vocabulary import VocabularyRows
 from sentence_transformers.inference.packing import Packing
 
 FAMILY = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta.", "camembert": "roberta."}
-OFFSET_FAMILY = {"roberta", "xlm-roberta", "camembert"}  # positions start at padding_idx + 1
+OFFSET_FAMILY = set(ROBERTA)  # positions start at padding_idx + 1
+ENCODER_NAME = re.compile(r"(embeddings|encoder|pooler)\.")
 
 
 @dataclass(frozen=True)
@@ -70,12 +76,17 @@ class BertEncoder(nn.Module):
     Args:
         shape: the architecture.
         config: content of config.json.
-        tensors: weights under the names of the transformers model, e.g. "encoder.layer.0.output.dense.weight".
+        tensors: weights under the names of the transformers model, e.g. "encoder.layer.0.output.dense.weight", or
+            "bert.encoder.…" in a model with a head.
+        auto_class: "AutoModel", or the Auto class of a model with a head.
     """
 
-    def __init__(self, shape: BertShape, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    def __init__(
+        self, shape: BertShape, config: dict[str, Any], tensors: dict[str, Tensor], auto_class: str = "AutoModel"
+    ) -> None:
         super().__init__()
-        self.shape, self.config = shape, config
+        self.shape, self.config, self.auto_class = shape, config, auto_class
+        self.prefix = "" if auto_class == "AutoModel" else FAMILY[config["model_type"]]
         for name, tensor in tensors.items():
             place: nn.Module = self
             *path, leaf = name.split(".")
@@ -113,9 +124,30 @@ class BertEncoder(nn.Module):
             and not torch.is_autocast_enabled("cpu")
         )
 
-    def forward(self, ids: Tensor, positions: Tensor, packing: Packing, types: Tensor | None = None) -> Tensor:
-        """(T,) int64 token ids, positions and segments (None: all 0) -> (T, H)."""
-        return self.layout().run(ids, positions, packing, types).to(self._current()[0].dtype)
+    def forward(
+        self, ids: Tensor, positions: Tensor, packing: Packing, types: Tensor | None = None
+    ) -> Tensor | VocabularyRows:
+        """(T,) int64 token ids, positions and segments (None: all 0) -> (T, H), or what the head makes of it: scores
+        (B, labels), or logits (T, V) that are yet to be computed.
+        """
+        out = self.layout().run(ids, positions, packing, types)
+        return out.to(self._current()[0].dtype) if isinstance(out, Tensor) else out
+
+    @property
+    def positions(self) -> int:
+        """Number of positions."""
+        return self.get_parameter(f"{self.prefix}embeddings.position_embeddings.weight").shape[0]
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens."""
+        return self.get_parameter(f"{self.prefix}embeddings.word_embeddings.weight").shape[0]
+
+    @property
+    def labels(self) -> int:
+        """Number of scores per text; 0 without a classifier."""
+        name = HEADS[self.auto_class][self.config["model_type"]].labels
+        return self.get_parameter(name).shape[0] if name else 0
 
     def _current(self) -> list[nn.Parameter]:
         """All parameters as they are now; quicker than `parameters()`, which walks the modules at every call."""
@@ -128,24 +160,36 @@ class BertEncoder(nn.Module):
         state = [(p.data_ptr(), p._version, p.dtype) for p in self._current()]
         kept = self._laid_out
         if kept is None or kept[0] != state:
-            kept = self._laid_out = (state, Layout(self.shape, dict(self.named_parameters())))
+            weights: dict[str, Tensor] = {
+                name.removeprefix(self.prefix): weight for name, weight in self.named_parameters()
+            }
+            head = HEADS[self.auto_class][self.config["model_type"]]
+            kept = self._laid_out = (state, Layout(self.shape, weights, head))
         return kept[1]
 
 
 class Layer:
-    """One transformer layer's weights, laid out."""
+    """One transformer layer's weights, laid out.
 
-    def __init__(self, weights: dict[str, Tensor], prefix: str, dtype: torch.dtype) -> None:
+    Args:
+        first_only: the layer is computed for the first token of each text alone, so the query is a product of its own.
+    """
+
+    def __init__(self, weights: dict[str, Tensor], prefix: str, dtype: torch.dtype, first_only: bool = False) -> None:
         def get(name: str) -> Tensor:
             return weights[f"{prefix}.{name}"].detach().to(dtype)
 
         def together(kind: str) -> Tensor:
-            return torch.cat([get(f"attention.self.{part}.{kind}") for part in ("query", "key", "value")])
+            parts = ("key", "value") if first_only else ("query", "key", "value")
+            return torch.cat([get(f"attention.self.{part}.{kind}") for part in parts])
 
         def packed(weight: Tensor) -> Tensor:
             return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS_HINT)
 
-        self.qkv, self.qkv_bias = packed(together("weight")), together("bias")
+        self.first_only = first_only
+        self.mix, self.mix_bias = packed(together("weight")), together("bias")
+        if first_only:
+            self.query, self.query_bias = packed(get("attention.self.query.weight")), get("attention.self.query.bias")
         self.out, self.out_bias = packed(get("attention.output.dense.weight")), get("attention.output.dense.bias")
         self.up, self.up_bias = packed(get("intermediate.dense.weight")), get("intermediate.dense.bias")
         self.down, self.down_bias = packed(get("output.dense.weight")), get("output.dense.bias")
@@ -156,8 +200,8 @@ class Layer:
 class Layout:
     """A model's weights in the layout of the forward pass, and the pass itself."""
 
-    def __init__(self, shape: BertShape, weights: dict[str, Tensor]) -> None:
-        self.shape = shape
+    def __init__(self, shape: BertShape, weights: dict[str, Tensor], head: HeadNames) -> None:
+        self.shape, self.classifies = shape, head.labels is not None
         first = weights["embeddings.word_embeddings.weight"]
         self.dtype = compute_dtype(first.dtype) or torch.float32
         self.words = first
@@ -165,21 +209,29 @@ class Layout:
         self.places = weights["embeddings.position_embeddings.weight"].detach().to(self.dtype)
         scale, shift = (weights[f"embeddings.LayerNorm.{kind}"].detach().to(self.dtype) for kind in ("weight", "bias"))
         self.norm = scale, shift
-        self.layers = [Layer(weights, f"encoder.layer.{i}", self.dtype) for i in range(shape.layers)]
+        last = shape.layers - 1 if self.classifies else -1
+        self.layers = [Layer(weights, f"encoder.layer.{i}", self.dtype, i == last) for i in range(shape.layers)]
+        self.head = [weights[name].detach().to(self.dtype) for name in head.names]
 
-    def run(self, ids: Tensor, positions: Tensor, packing: Packing, types: Tensor | None) -> Tensor:
-        """(T,) ids -> (T, H), in the type that is computed in."""
-        gelu_ = torch.ops.aten.gelu_
-        linear, size, epsilon = torch.ops.mkldnn._linear_pointwise, (self.shape.hidden,), self.shape.epsilon
+    def run(self, ids: Tensor, positions: Tensor, packing: Packing, types: Tensor | None) -> Tensor | VocabularyRows:
+        """(T,) ids -> (T, H) or what the head makes of it, in the type that is computed in."""
+        size, epsilon = (self.shape.hidden,), self.shape.epsilon
         x = F.embedding(ids, self.words).to(self.dtype)
         x = x + (self.segments[0] if types is None else F.embedding(types, self.segments))
         x = F.layer_norm(x + F.embedding(positions, self.places), size, *self.norm, epsilon)
         for layer in self.layers:
-            mixed = self.attend(linear(x, layer.qkv, layer.qkv_bias, "none", [], ""), packing)
-            x = F.layer_norm(linear.binary(mixed, x, layer.out, layer.out_bias, "add"), size, *layer.norm1, epsilon)
-            hidden = gelu_(linear(x, layer.up, layer.up_bias, "none", [], ""))
-            x = F.layer_norm(linear.binary(hidden, x, layer.down, layer.down_bias, "add"), size, *layer.norm2, epsilon)
-        return x
+            mixed = linear(x, layer.mix, layer.mix_bias)
+            if layer.first_only:
+                x = x[packing.offsets[:-1]]
+                mixed = self.attend_first(linear(x, layer.query, layer.query_bias), mixed, packing)
+            else:
+                mixed = self.attend(mixed, packing)
+            x = F.layer_norm(linear_add(mixed, x, layer.out, layer.out_bias), size, *layer.norm1, epsilon)
+            hidden = torch.ops.aten.gelu_(linear(x, layer.up, layer.up_bias))
+            x = F.layer_norm(linear_add(hidden, x, layer.down, layer.down_bias), size, *layer.norm2, epsilon)
+        if not self.head:
+            return x
+        return classify(x, self.head) if self.classifies else to_vocabulary(x, self.head, self.words, epsilon)
 
     def attend(self, qkv: Tensor, packing: Packing) -> Tensor:
         """(T, 3 H) -> (T, H): attention within each sequence, group by group."""
@@ -193,24 +245,62 @@ class Layout:
             out[start:stop].view(count, length, heads, -1).copy_(mixed.transpose(1, 2))
         return out
 
+    def attend_first(self, query: Tensor, kv: Tensor, packing: Packing) -> Tensor:
+        """(B, H) queries of the first tokens, (T, 2 H) -> (B, H)."""
+        heads, done = self.shape.heads, 0
+        out = torch.empty_like(query)
+        for start, stop, count, length in packing.groups:
+            k, v = kv[start:stop].view(count, length, 2, heads, -1).permute(2, 0, 3, 1, 4)
+            q = query[done : done + count].view(count, heads, 1, -1)
+            out[done : done + count] = F.scaled_dot_product_attention(q, k, v).flatten(1)
+            done += count
+        return out
 
-def encoder_tensors(tensors: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor] | None:
-    """A checkpoint's weights under today's names, without heads; None if any that is needed is missing.
 
-    Older files call LayerNorm's weights gamma and beta, and put the family's name in front.
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x · W + b, with W laid out."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def linear_add(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """residual + x · W + b, with W laid out."""
+    return torch.ops.mkldnn._linear_pointwise.binary(x, residual, weight, bias, "add")
+
+
+def encoder_tensors(tensors: dict[str, Tensor], config: dict[str, Any], auto_class: str) -> dict[str, Tensor] | None:
+    """The weights that a model of a class has, under its names; None if any that is needed is missing.
+
+    Older files call LayerNorm's weights gamma and beta. A file may hold the encoder with or without the family's name
+    in front, and the weights of other heads.
     """
     prefix = FAMILY[config["model_type"]]
-    named = {}
+    head = HEADS[auto_class][config["model_type"]]
+    optional = ("pooler.dense.weight", "pooler.dense.bias") if auto_class == "AutoModel" else ()
+    needed = expected_names(config["num_hidden_layers"]) | set(head.names)
+    kept = {}
     for name, tensor in tensors.items():
-        short = name.removeprefix(prefix)
-        short = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", short))
-        if re.match(r"(embeddings|encoder|pooler)\.", short) and not short.endswith(("position_ids", "token_type_ids")):
-            named[short] = tensor
-    needed = expected_names(config["num_hidden_layers"])
-    kept = {name: named[name] for name in named if name in needed or name.startswith("pooler.")}
+        short = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name.removeprefix(prefix))
+        short = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", short)
+        if short in needed or short in optional:
+            kept[short] = tensor
     if needed - kept.keys() or sum(t.numel() for t in kept.values()) * 4 > PACK_LIMIT_BYTES:
         return None
-    return kept
+    if auto_class == "AutoModelForMaskedLM" and not is_tied(tensors, kept, config):
+        return None
+    front = "" if auto_class == "AutoModel" else prefix
+    return {front + name if ENCODER_NAME.match(name) else name: tensor for name, tensor in kept.items()}
+
+
+def is_tied(tensors: dict[str, Tensor], kept: dict[str, Tensor], config: dict[str, Any]) -> bool:
+    """Whether the last product of a masked language model uses the word embeddings and the head's bias."""
+    decoder = tensors.get("cls.predictions.decoder.weight", tensors.get("lm_head.decoder.weight"))
+    bias = tensors.get("cls.predictions.decoder.bias", tensors.get("lm_head.decoder.bias"))
+    own = kept.get("cls.predictions.bias", kept.get("lm_head.bias"))
+    words = kept["embeddings.word_embeddings.weight"]
+    return bool(config.get("tie_word_embeddings", True)) and all(
+        found is None or (tied is not None and torch.equal(found, tied))
+        for found, tied in ((decoder, words), (bias, own))
+    )
 
 
 def expected_names(layers: int) -> set[str]:

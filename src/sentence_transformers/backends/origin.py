@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from sentence_transformers.backends.bert import BertEncoder, BertShape, encoder_tensors
+from sentence_transformers.backends.bert_heads import HEADS
 from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.storage import weights
 from sentence_transformers.storage.files import Source
@@ -122,7 +123,7 @@ class Origin:
         """The model without transformers, or None if it needs the full way."""
         dtype = self.model_kwargs.get("dtype", self.model_kwargs.get("torch_dtype"))
         others = self.model_kwargs.keys() - HUB_KEYS - {"dtype", "torch_dtype"}
-        if self.auto_class != "AutoModel" or others or self.config_kwargs.keys() - HUB_KEYS or dtype not in DTYPES:
+        if self.auto_class not in HEADS or others or self.config_kwargs.keys() - HUB_KEYS or dtype not in DTYPES:
             return None
         source = self.folder(self.name, self.model_kwargs)
         if source is None or not torch.backends.mkldnn.is_available() or source.path("adapter_config.json"):
@@ -133,11 +134,14 @@ class Origin:
         shape = BertShape.of_config(config)
         if shape is None:
             return None
-        tensors = encoder_tensors(weights.read_safetensors(path), config)
-        if tensors is None or not fits(shape, config, tensors):
+        tensors = encoder_tensors(weights.read_safetensors(path), config, self.auto_class)
+        if tensors is None:
+            return None
+        model = BertEncoder(shape, config, cast(tensors, dtype, config), self.auto_class)
+        if not fits(model):
             return None
         weights.check_finite(tensors, self.name)
-        return BertEncoder(shape, config, cast(tensors, dtype, config))
+        return model
 
     def light_tokenizer(self) -> TokenizerFile | None:
         """The tokenizer without transformers, or None if it needs the full way."""
@@ -158,14 +162,17 @@ def cast(tensors: dict[str, torch.Tensor], dtype: Any, config: dict[str, Any]) -
     return {key: tensor if target is None else tensor.to(target) for key, tensor in tensors.items()}
 
 
-def fits(shape: BertShape, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> bool:
+def fits(model: BertEncoder) -> bool:
     """Whether the weights have the sizes that the config says; if not, the full way explains what is wrong."""
+    shape, config = model.shape, model.config
     sizes = {
         "embeddings.word_embeddings.weight": (config.get("vocab_size"), shape.hidden),
         "embeddings.position_embeddings.weight": (config.get("max_position_embeddings"), shape.hidden),
         "encoder.layer.0.intermediate.dense.weight": (config.get("intermediate_size"), shape.hidden),
     }
-    return shape.hidden % shape.heads == 0 and all(tuple(tensors[name].shape) == size for name, size in sizes.items())
+    right = all(tuple(model.get_parameter(model.prefix + name).shape) == size for name, size in sizes.items())
+    labels = len(config.get("id2label") or range(config.get("num_labels", 2)))
+    return right and shape.hidden % shape.heads == 0 and model.labels in (0, labels)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from abc import ABC
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -22,8 +22,9 @@ from sentence_transformers import _names
 from sentence_transformers.encoders.peft import PeftAdapterMixin
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import workers
-from sentence_transformers.modules.base import Module, module_device
-from sentence_transformers.modules.router import run_module
+from sentence_transformers.inference.calls import compute_here
+from sentence_transformers.inference.engine import Job
+from sentence_transformers.modules.base import Module, module_device, run_module
 from sentence_transformers.modules.transformer import Transformer
 from sentence_transformers.storage import folder, hub, resolve
 from sentence_transformers.storage.files import Source
@@ -145,21 +146,26 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         config = folder.read_config(source)
         if config.get("requirements"):
             check_version_requirements(config["requirements"], source.name)
-        kind = config.get("model_type", "SentenceTransformer")
-        if kind != cls.model_type:
-            logger.warning("%s is a %s; a %s is made from its transformer.", source.name, kind, cls.model_type)
-            return cls._modules_of_plain(source, **kwargs), {}, {}
-        entries = folder.read_entries(source, bool(kwargs.get("trust_remote_code")))
-        if entries is None:
+        if source.path(folder.MODULES_FILE) is None:
             logger.info("%s has no modules.json; building a model from its transformer.", source.name)
             return cls._modules_of_plain(source, **kwargs), {}, {}
-        modules, module_kwargs = folder.load_modules(source, entries, **kwargs)
-        return modules, module_kwargs, config
+        kind = config.get("model_type", "SentenceTransformer")
+        if kind != cls.model_type:
+            return cls._modules_of_other(kind, source, config, **kwargs)
+        return *folder.load_modules(source, **kwargs), config
+
+    @classmethod
+    def _modules_of_other(
+        cls, kind: str, source: Source, config: dict[str, Any], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, list[str]], dict[str, Any]]:
+        """What `_load` gives for a folder that holds a model of another kind."""
+        logger.warning("%s is a %s; a %s is made from its transformer.", source.name, kind, cls.model_type)
+        return cls._modules_of_plain(source, **kwargs), {}, {}
 
     @classmethod
     def _modules_of_plain(cls, source: Source, **kwargs: Any) -> dict[str, Any]:
         """Modules for a transformers checkpoint without `modules.json`."""
-        kwargs["plain_task"] = "feature-extraction"
+        kwargs.setdefault("plain_task", "feature-extraction")
         return {"0": Transformer.load(source.name, source.subfolder, **source.hub_kwargs, **kwargs)}
 
     def _place(self, device: str | None) -> None:
@@ -284,11 +290,16 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
 
     def forward(self, input: dict[str, Tensor], **kwargs) -> dict[str, Tensor]:
         """Run the modules in order; each is given those keyword arguments that it takes."""
-        for name, module in self.named_children():
+        parts = list(self.named_children())
+        for (name, module), (_, after) in zip(parts, [*parts[1:], ("", None)], strict=True):
             wanted = self.module_kwargs.get(name)
             given = kwargs if wanted is None else {key: value for key, value in kwargs.items() if key in wanted}
-            input = run_module(module, input, given | ({"task": kwargs["task"]} if "task" in kwargs else {}))
+            input = run_module(module, input, given | ({"task": kwargs["task"]} if "task" in kwargs else {}), after)
         return input
+
+    def compute_rows(self, inputs: Sequence[Any], job: Job) -> Any:
+        """Rows of the inputs by a job, in their order: what worker processes are asked for."""
+        return compute_here(self, inputs, job)
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs) -> dict[str, Any]:
         """Inputs as a padded batch of features, as `forward` takes it."""
@@ -447,3 +458,19 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         from sentence_transformers.storage.merge import merge_models
 
         return merge_models(cls, models, method, **kwargs)
+
+
+def dimension_of(modules: Iterable[Any]) -> int | None:
+    """Size of the vectors that a list of modules ends in; None if no module reports one."""
+    for module in reversed(list(modules)):
+        for name in ("get_embedding_dimension", "get_sentence_embedding_dimension"):
+            if hasattr(module, name):
+                return getattr(module, name)()
+    return None
+
+
+def warn_untrained(source: Source, part: str) -> None:
+    """Say that a model got a part with random weights."""
+    logger.warning(
+        "%s comes without %s, so it has random weights: train the model before you use it.", source.name, part
+    )

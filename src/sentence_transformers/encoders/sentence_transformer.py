@@ -6,31 +6,26 @@
 
 `encode` is a door: it checks what it was given, makes a plan and a job, lets the engine run, and brings the rows into
 the form that was asked for. `encode_query` and `encode_document` add the prompt and task of their side.
+What it shares with the other encoders is in `encoders.embedding`.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from itertools import islice
-from numbers import Integral
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sentence_transformers._deprecation import renamed
-from sentence_transformers.encoders.base import BaseModel, LazyClass
+from sentence_transformers.encoders.base import LazyClass
+from sentence_transformers.encoders.embedding import DOCUMENT_PROMPTS, QUERY_PROMPTS, EmbeddingModel, for_side
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference import engine, workers
-from sentence_transformers.inference.batcher import Batcher
-from sentence_transformers.inference.outputs import Output, as_asked, merge
-from sentence_transformers.inference.plan import DEFAULT_BATCH_SIZE, make_plan
-from sentence_transformers.inference.progress import progress_bar
-from sentence_transformers.inference.results import Gather
+from sentence_transformers.inference import calls, engine, workers
+from sentence_transformers.inference.outputs import Output, as_asked
+from sentence_transformers.inference.plan import DEFAULT_BATCH_SIZE
 from sentence_transformers.inference.simulate import simulated
 from sentence_transformers.modules.normalize import Normalize
 from sentence_transformers.modules.pooling import Pooling
@@ -43,11 +38,10 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 INSTRUCTORS = {f"hkunlp/instructor-{size}" for size in ("base", "large", "xl")}  # trained without pooling their prompts
 
 
-class SentenceTransformer(BaseModel):
+class SentenceTransformer(EmbeddingModel):
     """A model that turns each text into one vector.
 
     Args:
@@ -64,9 +58,6 @@ class SentenceTransformer(BaseModel):
     model_card_data_class = LazyClass("SentenceTransformerModelCardData")
     default_huggingface_organization = "sentence-transformers"
     model_type = "SentenceTransformer"
-    default_prompts: ClassVar[dict[str, str]] = {"query": "", "document": ""}
-    SUPPORTED_SIMILARITY_FN_NAMES: ClassVar[tuple[str, ...]] = ("cosine", "dot", "euclidean", "manhattan")
-    _similarity_fn_name: str | None
 
     @renamed(tokenizer_kwargs="processor_kwargs", use_auth_token="token")
     def __init__(
@@ -107,8 +98,7 @@ class SentenceTransformer(BaseModel):
             model_card_data=model_card_data,
             backend=backend,
         )
-        saved = self._model_config.get("similarity_fn_name")
-        self.similarity_fn_name = similarity_fn_name or (saved if saved in self.SUPPORTED_SIMILARITY_FN_NAMES else None)
+        self._set_similarity(similarity_fn_name)
         self.truncate_dim = truncate_dim if truncate_dim is not None else self._model_config.get("truncate_dim")
         self._check_truncate_dim(self.truncate_dim)
         if model_name_or_path in INSTRUCTORS:
@@ -182,148 +172,15 @@ class SentenceTransformer(BaseModel):
         output = Output(
             output_value, precision, convert_to_numpy, convert_to_tensor, normalize_embeddings, self._dim(truncate_dim)
         )
-        check_call(output, batch_size, chunk_size, num_workers)
-        singular = self.is_singular_input(inputs)
-        texts: list[Any] = [inputs] if singular else inputs if isinstance(inputs, list) else list(inputs)
-        if self.modalities == ["text"]:
-            engine.check_texts(texts)
+        check_output(output)
+        texts, singular = self.texts_of(inputs)
         task = kwargs.pop("task", None)
-        finish = partial(output.rows, self)
-        job = engine.Job(finish, self.prompt_text(prompt, prompt_name), task, kwargs, batch_size)
-        with progress_bar(len(texts), show_progress_bar) as advance:
-            devices = workers.devices_asked(device, num_workers)
-            if pool is not None or devices:
-                rows = self._encode_in_workers(texts, job, output, pool, devices, chunk_size, advance)
-            else:
-                if device is not None:
-                    self.to(cast(str, device))  # a list has become `devices`
-                rows = self._encode_here(texts, job, advance)
-        return as_asked(rows, output, singular, self)
+        job = engine.Job(output, self.prompt_text(prompt, prompt_name), task, kwargs, batch_size)
+        where = calls.Where(device, pool, chunk_size, num_workers, show_progress_bar)
+        return as_asked(calls.compute(self, texts, job, where), output, singular, self)
 
-    def _encode_here(self, texts: Sequence[str], job: engine.Job, advance: Any) -> Any:
-        """Rows of all texts, computed in this process; None if there are no texts."""
-        plan = make_plan(texts)
-        gather = Gather(plan, advance)
-        if self.training:
-            self.eval()
-        engine.run(self, plan.inputs, job, gather.put)
-        return gather.result()
-
-    def _encode_in_workers(
-        self,
-        texts: Sequence[str],
-        job: engine.Job,
-        output: Output,
-        pool: workers.Pool | None,
-        devices: Sequence[Any],
-        chunk_size: int | None,
-        advance: Any,
-    ) -> Any:
-        """Rows of all texts, computed by a pool, which is started and ended here if none is given."""
-        own = pool is None
-        pool = self.start_multi_process_pool(list(devices)) if pool is None else pool
-        keywords = output.for_worker() | job.kwargs | ({"task": job.task} if job.task else {})
-        keywords |= {"prompt": job.prompt or "", "batch_size": job.batch_size, "show_progress_bar": False}
-        parts: dict[int, Any] = {}
-        try:
-            for start, stop, rows in workers.map_chunks(pool, "encode", texts, chunk_size, keywords):
-                parts[start] = rows
-                advance(stop - start)
-        finally:
-            if own:
-                self.stop_multi_process_pool(pool)
-        return merge([parts[start] for start in sorted(parts)])
-
-    @renamed(sentences="inputs")
-    def encode_query(self, inputs: str | Iterable[str], prompt_name: str | None = None, *args, **kwargs) -> Any:
-        """`encode` for queries: uses the prompt "query" if the model has one, and task="query"."""
-        return self._encode_side("query", ("query",), inputs, prompt_name, *args, **kwargs)
-
-    @renamed(sentences="inputs")
-    def encode_document(self, inputs: str | Iterable[str], prompt_name: str | None = None, *args, **kwargs) -> Any:
-        """`encode` for documents: uses the first of the prompts "document", "passage", "corpus", and
-        task="document".
-        """
-        return self._encode_side("document", DOCUMENT_PROMPTS, inputs, prompt_name, *args, **kwargs)
-
-    def _encode_side(
-        self,
-        task: str,
-        names: Sequence[str],
-        inputs: Any,
-        prompt_name: str | None,
-        prompt: str | None = None,
-        *args,
-        **kwargs,
-    ) -> Any:
-        if prompt is None and prompt_name is None:
-            prompt_name = next((name for name in names if name in self.prompts), None)
-        kwargs.setdefault("task", task)
-        return self.encode(inputs, prompt_name, prompt, *args, **kwargs)
-
-    for _side in (encode_query, encode_document):
-        _side.__signature__ = inspect.signature(encode)  # type: ignore[attr-defined]  # they take what encode takes
-    del _side
-
-    def encode_stream(self, inputs: Iterable[str], chunk_size: int = 4096, **kwargs) -> Iterator[Any]:
-        """Encode an iterable of any length in bounded memory.
-
-        Args:
-            inputs: texts, e.g. a generator over a file.
-            chunk_size: texts read, computed and yielded at a time.
-            kwargs: as for `encode`.
-
-        Yields:
-            What `encode` returns, for `chunk_size` texts at a time, in order.
-
-        Example:
-            >>> for embeddings in model.encode_stream(line.strip() for line in open("corpus.txt")):
-            ...     index.add(embeddings)
-        """
-        if chunk_size < 1:
-            raise InputError(f"chunk_size must be at least 1, got {chunk_size}.")
-        if kwargs.get("precision") in ("int8", "uint8"):
-            raise InputError(
-                f"encode_stream cannot quantise to {kwargs['precision']}: the ranges would differ from chunk to chunk. "
-                f"Stream float32 and call quantize_embeddings(chunk, precision, ranges=...) with ranges of your own."
-            )
-        devices = workers.devices_asked(kwargs.get("device"), kwargs.get("num_workers"))
-        own_pool = self.start_multi_process_pool(devices) if devices and kwargs.get("pool") is None else None
-        keywords = {"show_progress_bar": False, **kwargs}
-        if own_pool is not None:
-            keywords |= {"pool": own_pool, "device": None, "num_workers": None}
-        iterator: Iterator[Any] = iter([inputs] if self.is_singular_input(inputs) else inputs)
-        done = 0
-        try:
-            while texts := list(islice(iterator, chunk_size)):
-                engine.check_texts(texts, done)
-                yield self.encode(texts, **keywords)
-                done += len(texts)
-        finally:
-            if own_pool is not None:
-                self.stop_multi_process_pool(own_pool)
-
-    async def encode_async(self, inputs: str | Sequence[str], **kwargs) -> Any:
-        """`encode` for asyncio programs: awaitable, and calls that wait at the same time are computed as one batch.
-
-        Args and result: as for `encode`.
-        """
-        singular = self.is_singular_input(inputs)
-        texts: list[Any] = [inputs] if singular else list(inputs)
-        engine.check_texts(texts)
-        ranged = kwargs.get("precision") in ("int8", "uint8")  # codes depend on the range of the call's own texts
-        rows = await self._batcher.submit(texts, kwargs, alone=ranged)
-        return rows[0] if singular else rows
-
-    @property
-    def _batcher(self) -> Batcher:
-        batcher = self.__dict__.get("_encode_batcher")
-        if batcher is None:
-            batcher = self.__dict__.setdefault("_encode_batcher", Batcher(self.encode))
-        return batcher
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_encode_batcher"}
+    encode_query = for_side(encode, "query", QUERY_PROMPTS)
+    encode_document = for_side(encode, "document", DOCUMENT_PROMPTS)
 
     def simulate_embedding(
         self, inputs: str | Iterable[str], truncate_dim: int | None = None, normalize_embeddings: bool = False
@@ -349,41 +206,10 @@ class SentenceTransformer(BaseModel):
 
     # ---- settings
 
-    @property
-    def similarity_fn_name(self) -> str:
-        """Name of the similarity; "cosine" unless set."""
-        if self._similarity_fn_name is None:
-            self._similarity_fn_name = "cosine"
-        return self._similarity_fn_name
-
-    @similarity_fn_name.setter
-    def similarity_fn_name(self, value: str | SimilarityFunction | None) -> None:
-        name = value.value if isinstance(value, SimilarityFunction) else value
-        if name is not None and name not in self.SUPPORTED_SIMILARITY_FN_NAMES:
-            raise InputError(f"Unknown similarity {name!r}; known are {', '.join(self.SUPPORTED_SIMILARITY_FN_NAMES)}.")
-        self._similarity_fn_name = name
-
-    def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """All pairs: (N, H), (M, H) -> float32 of shape (N, M), by the model's similarity."""
-        return SimilarityFunction.to_similarity_fn(self.similarity_fn_name)(embeddings1, embeddings2)
-
-    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """Row by row: (N, H), (N, H) -> float32 of shape (N,), by the model's similarity."""
-        return SimilarityFunction.to_similarity_pairwise_fn(self.similarity_fn_name)(embeddings1, embeddings2)
-
     def get_embedding_dimension(self) -> int | None:
         """Size of the vectors that `encode` returns; None if no module reports one."""
-        dimension = self._full_dimension()
+        dimension = super().get_embedding_dimension()
         return dimension if self.truncate_dim is None else min(self.truncate_dim, dimension or self.truncate_dim)
-
-    get_sentence_embedding_dimension = get_embedding_dimension
-
-    def _full_dimension(self) -> int | None:
-        for module in reversed(list(self)):
-            for name in ("get_embedding_dimension", "get_sentence_embedding_dimension"):
-                if hasattr(module, name):
-                    return getattr(module, name)()
-        return None
 
     def _dim(self, truncate_dim: int | None) -> int | None:
         """The dimension a call truncates to: its own, else the model's."""
@@ -391,7 +217,7 @@ class SentenceTransformer(BaseModel):
         return self.truncate_dim if truncate_dim is None else truncate_dim
 
     def _check_truncate_dim(self, dimension: int | None) -> None:
-        full = self._full_dimension()
+        full = super().get_embedding_dimension()
         if dimension is not None and (dimension < 1 or (full is not None and dimension > full)):
             raise InputError(f"truncate_dim={dimension} is outside 1 to {full}, the dimension of this model.")
 
@@ -406,12 +232,6 @@ class SentenceTransformer(BaseModel):
             self.truncate_dim = before
 
     truncate_sentence_embeddings = truncate_embeddings
-
-    def set_pooling_include_prompt(self, include_prompt: bool) -> None:
-        """Whether the tokens of the prompt count in pooling."""
-        for module in self.modules():
-            if isinstance(module, Pooling):
-                module.include_prompt = include_prompt
 
     def get_sentence_features(self, *features: Any) -> dict[str, Tensor]:
         """Older call of the first module's `get_sentence_features`."""
@@ -433,12 +253,8 @@ class SentenceTransformer(BaseModel):
         return super().get_saved_config() | own
 
 
-def check_call(output: Output, batch_size: Any, chunk_size: Any, num_workers: Any) -> None:
+def check_output(output: Output) -> None:
     """Raise `InputError` for arguments of `encode` that cannot be meant."""
-    sizes = {"batch_size": (batch_size, 1), "chunk_size": (chunk_size, 1), "num_workers": (num_workers, 0)}
-    for name, (size, least) in sizes.items():
-        if not (isinstance(size, Integral) and int(size) >= least) and (size is not None or name == "batch_size"):
-            raise InputError(f"{name} must be an integer of at least {least}, got {size!r}.")
     if output.precision not in PRECISIONS:
         raise InputError(f"Unknown precision {output.precision!r}; known are {', '.join(PRECISIONS)}.")
     if output.value not in ("sentence_embedding", "token_embeddings", None):

@@ -2,7 +2,7 @@
 
     inputs -> distinct, longest first (plan) -> tokens, a window ahead -> micro-batches -> modules -> rows
 
-Every encoder and every output kind runs through `run`; what differs is the `Job`: which task and prompt, and `finish`,
+Every encoder and every output kind runs through `run`; what differs is the `Job`: which task and prompt, and `output`,
 which turns the features that the last module leaves into the rows of the micro-batch. Rows go to `put` together with
 their places in the plan, in whatever order they are done, so a result depends neither on its neighbours nor on timing.
 
@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -34,19 +34,29 @@ CPU_SMALLEST = 256  # a job is split among the lanes down to this many tokens
 ACCELERATOR_BUDGET = 32768
 
 
+class RowMaker(Protocol):
+    """What a call returns: how rows are made of features, and how they travel from a worker process."""
+
+    def rows(self, model: Any, features: dict[str, Any], count: int) -> Any:
+        """Features after the last module, number of inputs -> the rows of the micro-batch: array, tensor or list."""
+
+    def for_worker(self) -> RowMaker:
+        """The same rows as a worker process sends them: nothing that lives on its device."""
+
+
 @dataclass(frozen=True)
 class Job:
-    """What is to be done with the inputs of one call.
+    """What is to be done with the inputs of one call; plain data, which worker processes are sent as it is.
 
     Attributes:
+        output: what is made of the features.
         prompt: put before each text; None or "" for none.
         task: "query", "document" or another name that routes and modules know.
         kwargs: further keyword arguments for the modules.
         batch_size: most texts per micro-batch; a `DefaultInt` leaves it to the token budget.
-        finish: features after the last module, number of inputs -> the rows of the micro-batch.
     """
 
-    finish: Callable[[dict[str, Any], int], Any]
+    output: RowMaker
     prompt: str | None = None
     task: str | None = None
     kwargs: dict[str, Any] = field(default_factory=dict)
@@ -124,7 +134,7 @@ def token_budget(module: Any, device: torch.device, total: int, count: int) -> i
 def compute_batch(model: Any, places: np.ndarray, source: Any, job: Job, put: Put, device: torch.device) -> None:
     """One micro-batch through the modules; in halves if an accelerator's memory does not hold it."""
     try:
-        put(places, job.finish(embed(model, source, job, device), len(places)))
+        put(places, job.output.rows(model, embed(model, source, job, device), len(places)))
         return
     except torch.OutOfMemoryError:
         if len(places) == 1:

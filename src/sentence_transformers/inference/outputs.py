@@ -7,7 +7,7 @@ rows. `Output.rows` makes it; `as_asked` brings the gathered rows into the calle
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,14 +44,9 @@ class Output:
         """Whether rows leave the device as numpy arrays."""
         return self.precision != "float32" or (self.numpy and not self.tensor)
 
-    def for_worker(self) -> dict[str, Any]:
-        """Arguments of `encode` in a worker: the same rows, as arrays; precision is applied to the merged result."""
-        return {
-            "output_value": self.value,
-            "convert_to_numpy": True,
-            "normalize_embeddings": self.normalize,
-            "truncate_dim": self.truncate,
-        }
+    def for_worker(self) -> Output:
+        """The same rows, as arrays; precision is applied to the merged result."""
+        return replace(self, precision="float32", numpy=True, tensor=False)
 
     def rows(self, model: Any, features: dict[str, Any], count: int) -> Any:
         """Rows of one micro-batch of `count` texts."""
@@ -106,15 +101,6 @@ def split_feature(value: Any, count: int, packing: Any, mask: Tensor | None) -> 
     if mask is not None and value.shape[:2] == mask.shape:
         return [row[keep].clone() for row, keep in zip(value, mask.bool(), strict=True)]
     return [row.clone() for row in value] if value.shape[:1] == (count,) else [value] * count
-
-
-def merge(parts: list[Any]) -> Any:
-    """Chunks from worker processes, one after the other; None if there are none."""
-    if not parts:
-        return None
-    if isinstance(parts[0], list):
-        return [row for part in parts for row in part]
-    return np.concatenate(parts)
 
 
 def as_asked(rows: Any, output: Output, singular: bool, model: Any) -> Any:

@@ -147,6 +147,8 @@ def to_plain(value: Any) -> Any:
         return Plain((tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy(), tensor.dtype)
     if isinstance(value, list):
         return [to_plain(item) for item in value]
+    if hasattr(value, "_make"):  # a NamedTuple: a row of several parts
+        return value._make(map(to_plain, value))
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
     return value
@@ -158,6 +160,8 @@ def from_plain(value: Any) -> Any:
         return torch.from_numpy(value.array).view(value.dtype)
     if isinstance(value, list):
         return [from_plain(item) for item in value]
+    if hasattr(value, "_make"):
+        return value._make(map(from_plain, value))
     if isinstance(value, dict):
         return {key: from_plain(item) for key, item in value.items()}
     return value

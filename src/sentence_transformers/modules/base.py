@@ -26,6 +26,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
+from sentence_transformers.inference.packing import is_packed, pad
 from sentence_transformers.storage import files, weights
 from sentence_transformers.storage.files import Source
 
@@ -40,6 +41,8 @@ class Module(nn.Module, ABC):
         save_in_root: whether the module is saved in the model's root folder (input modules) or in a folder of its own.
         forward_kwargs: keyword arguments of `encode` that `forward` takes.
         takes_packed: whether `forward` understands packed batches; see the module's docstring.
+        takes_vocabulary: whether `forward` takes `vocabulary`, scores yet to be computed, in the place of logits.
+        sees_following: whether `forward` is told the module that comes next, as `following`.
     """
 
     config_file_name: str = "config.json"
@@ -48,6 +51,8 @@ class Module(nn.Module, ABC):
     save_in_root: bool = False
     forward_kwargs: ClassVar[set[str]] = set()
     takes_packed: ClassVar[bool] = False
+    takes_vocabulary: ClassVar[bool] = False
+    sees_following: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, features: dict[str, Tensor | Any], **kwargs) -> dict[str, Tensor | Any]:
@@ -176,6 +181,12 @@ class InputModule(Module):
         """The input module that a task's texts go to: this one, unless it is a router."""
         return self
 
+    def id_to_tokens(self, ids: Sequence[int]) -> list[str]:
+        """The tokens of token ids."""
+        if hasattr(self.tokenizer, "convert_ids_to_tokens"):
+            return self.tokenizer.convert_ids_to_tokens(list(ids))
+        return [self.tokenizer.id_to_token(i) for i in ids]
+
     def save_tokenizer(self, output_path: str, **kwargs) -> None:
         if hasattr(self.tokenizer, "save_pretrained"):
             self.tokenizer.save_pretrained(output_path, **kwargs)
@@ -189,3 +200,16 @@ def module_device(module: nn.Module) -> torch.device:
     if first is None:
         first = next(module.buffers(), None)
     return torch.device("cpu") if first is None else first.device
+
+
+def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any], following: Any = None) -> dict[str, Any]:
+    """Call one module with those keyword arguments that it takes, on a padded batch if it does not take packed ones.
+
+    Args:
+        following: the module that comes next; given to modules that leave it work (`sees_following`).
+    """
+    if is_packed(features) and not getattr(module, "takes_packed", False):
+        features = pad(features)
+    wanted = getattr(module, "forward_kwargs", ())
+    given = {key: value for key, value in kwargs.items() if key in wanted}
+    return module(features, **given, **({"following": following} if getattr(module, "sees_following", False) else {}))

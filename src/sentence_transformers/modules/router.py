@@ -20,8 +20,7 @@ from torch import nn
 
 from sentence_transformers import _names
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.inference.packing import is_packed, pad
-from sentence_transformers.modules.base import InputModule, Module
+from sentence_transformers.modules.base import InputModule, Module, run_module
 from sentence_transformers.storage.files import Source, check_relative
 from sentence_transformers.storage.parts import load_module, save_module
 
@@ -43,6 +42,7 @@ class Router(InputModule):
     config_keys: ClassVar[list[str]] = ["default_route", "allow_empty_key", "route_mappings"]
     config_file_name = "router_config.json"
     takes_packed = True
+    sees_following = True
 
     def __init__(
         self,
@@ -109,11 +109,12 @@ class Router(InputModule):
         return self.parts(task)[0]
 
     def forward(
-        self, features: dict[str, Any], task: str | None = None, modality: Any = None, **kwargs
+        self, features: dict[str, Any], task: str | None = None, modality: Any = None, following: Any = None, **kwargs
     ) -> dict[str, Any]:
-        """Run the modules of the batch's route."""
-        for module in self.parts(task, modality):
-            features = run_module(module, features, {"task": task, **kwargs})
+        """Run the modules of the batch's route; `following` is what comes after the router."""
+        parts = self.parts(task, modality)
+        for module, after in zip(parts, [*parts[1:], following], strict=True):
+            features = run_module(module, features, {"task": task, **kwargs}, after)
         return features
 
     # ---- what it is made of
@@ -216,14 +217,6 @@ class Router(InputModule):
         routes = {route: [modules[name] for name in names] for route, names in config["structure"].items()}
         known = {key: parameters[key] for key in ("default_route", "allow_empty_key") if key in parameters}
         return cls(routes, **known, route_mappings=mappings)
-
-
-def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Call one module with those keyword arguments that it takes, on a padded batch if it does not take packed ones."""
-    if is_packed(features) and not getattr(module, "takes_packed", False):
-        features = pad(features)
-    wanted = getattr(module, "forward_kwargs", ())
-    return module(features, **{key: value for key, value in kwargs.items() if key in wanted})
 
 
 Asym = Router

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -21,14 +20,18 @@ import torch
 from torch import Tensor
 
 from sentence_transformers._deprecation import renamed
+from sentence_transformers.backends import boundary, vocabulary
 from sentence_transformers.backends.bert import BertEncoder
 from sentence_transformers.backends.origin import NO_LIMIT, Origin, TokenizerFile
 from sentence_transformers.backends.prepacked import prepack
+from sentence_transformers.backends.proof import PER_TEXT, Proofs, lock
+from sentence_transformers.backends.vocabulary import VocabularyRows
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import attention
 from sentence_transformers.inference.packing import Packing, pad, pad_rows
 from sentence_transformers.inference.tokens import BatchTokenizer, Tokens
-from sentence_transformers.modules.base import InputModule, module_device
+from sentence_transformers.modules.base import InputModule
+from sentence_transformers.modules.chat import ChatPairs
 from sentence_transformers.storage.files import Source, check_links
 
 logger = logging.getLogger(__name__)
@@ -51,8 +54,9 @@ CONFIG_NAMES = (
     "sentence_xlm-roberta_config.json",
     "sentence_xlnet_config.json",
 )
+VOCABULARY_TASKS = ("fill-mask", "text-generation")
+MOST_LOGITS = 1 << 23  # held at once by a language model that cannot stop before them
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds")
-_lock = threading.RLock()
 OLD_KWARGS = {"model_args": "model_kwargs", "tokenizer_args": "processor_kwargs", "config_args": "config_kwargs"}
 
 
@@ -87,6 +91,7 @@ class Transformer(InputModule):
         "query_expansion",
     ]
     takes_packed = True
+    sees_following = True
 
     @renamed(model_args="model_kwargs", tokenizer_args="processor_kwargs", config_args="config_kwargs")
     def __init__(
@@ -134,12 +139,18 @@ class Transformer(InputModule):
         light = self._origin.light_model() if unpad_inputs is not False else None
         self._tokenizer: Any = self._origin.light_tokenizer() if light is not None and not do_lower_case else None
         self._before_packing: str | None = None
+        self._proofs = Proofs(self)
         if light is not None:
             self._modules["model"] = light
         else:
             self._adopt(self._origin.model())
         if do_lower_case:
             lower_case(self.tokenizer)
+        if transformer_task == "text-generation":
+            self.tokenizer.padding_side = "left"
+            if self.chats:
+                chat = {"method": "forward", "method_output_name": output, "format": "flat"}
+                self.modality_config = {"message": chat} | self.modality_config
         named = (processor_kwargs or {}).get("model_max_length")
         self.max_seq_length = named or max_seq_length or self._default_max_length()
 
@@ -153,7 +164,7 @@ class Transformer(InputModule):
         """The transformers model. A model that ran without transformers so far becomes one, with the same
         parameters.
         """
-        with _lock:
+        with lock:
             own = self._modules["model"]
             if isinstance(own, BertEncoder):
                 self._adopt(self._full(own))
@@ -176,6 +187,9 @@ class Transformer(InputModule):
         for name, parameter in own.named_parameters():
             place, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(place), leaf, parameter)
+        for tied, name in (getattr(model, "all_tied_weights_keys", None) or {}).items():
+            place, _, leaf = tied.rpartition(".")
+            setattr(model.get_submodule(place), leaf, model.get_parameter(name))
         return model
 
     def _adopt(self, model: Any) -> None:
@@ -183,6 +197,10 @@ class Transformer(InputModule):
         if self.unpad_inputs is not False:
             self._before_packing = attention.install(model)
         prepack(model)
+        if self.transformer_task in VOCABULARY_TASKS:
+            vocabulary.defer(model)
+        if self.transformer_task == PER_TEXT and not boundary.install(model):
+            self._before_packing = None
         self._modules["model"] = model
         self._takes = set(inspect.signature(model.forward).parameters)
 
@@ -194,6 +212,21 @@ class Transformer(InputModule):
         if "_config" not in self.__dict__:
             self.__dict__["_config"] = self._origin.config_of(self.light.config)
         return self.__dict__["_config"]
+
+    @property
+    def saved_config(self) -> dict[str, Any]:
+        """Content of config.json, without a detour through transformers where the model runs without it."""
+        return self.light.config if self.light is not None else self.config.to_dict()
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V."""
+        return self.light.vocabulary if self.light is not None else self.config.get_text_config().vocab_size
+
+    @property
+    def num_labels(self) -> int:
+        """Scores per text of a classifier."""
+        return self.light.labels if self.light is not None else self.config.num_labels
 
     @property
     def processor(self) -> Any:
@@ -240,7 +273,7 @@ class Transformer(InputModule):
         light = self.light
         positions: Any
         if light is not None:
-            positions = light.get_parameter("embeddings.position_embeddings.weight").shape[0]
+            positions = light.positions
         else:
             positions = getattr(self.config, "max_position_embeddings", None)
         limits = [n for n in (self._cutter.model_max_length, positions) if isinstance(n, int) and 0 < n < 10**20]
@@ -289,6 +322,9 @@ class Transformer(InputModule):
 
     def tokens(self, inputs: Sequence[Any], prompt: str | None = None, task: str | None = None) -> Tokens:
         """Texts, or (text, text) pairs, as one unpadded run of tokens; `prompt` is put before each text."""
+        if self.chats and inputs and not isinstance(inputs[0], str):
+            chat = ChatPairs(self.tokenizer, self.processing_kwargs.get("chat_template", {}), self.max_seq_length)
+            return self._report(self.batch_tokenizer(task, special=False)(chat(inputs, prompt)))
         tokenizer = self.batch_tokenizer(task)
         if not prompt:
             return self._report(tokenizer(inputs))
@@ -311,10 +347,9 @@ class Transformer(InputModule):
                 features["token_type_ids"] = types.to(device, non_blocking=True)
             return features
         packing = Packing(tokens.lengths)
-        padding_id = getattr(self._cutter, "pad_token_id", None) or 0
         left = getattr(self._cutter, "padding_side", "right") == "left"
         steps = torch.arange(packing.longest)
-        features["input_ids"] = pad_rows(ids, packing, padding_id)
+        features["input_ids"] = pad_rows(ids, packing, self.padding_id)
         features["attention_mask"] = (steps[None, :] < packing.lengths_tensor[:, None]).long()
         if types is not None:
             features["token_type_ids"] = pad_rows(types, packing)
@@ -325,17 +360,32 @@ class Transformer(InputModule):
                 features[key] = (shift_left(features[key], packing) if left else features[key]).to(device)
         return features
 
-    def batch_tokenizer(self, task: str | None = None) -> BatchTokenizer:
-        """The private copy of the tokenizer; one per tokenizer, length and task."""
+    @property
+    def chats(self) -> bool:
+        """Whether pairs are rendered by a chat template."""
+        return self.transformer_task == "text-generation" and bool(getattr(self.tokenizer, "chat_template", None))
+
+    def batch_tokenizer(self, task: str | None = None, special: bool | None = None) -> BatchTokenizer:
+        """The private copy of the tokenizer; one per tokenizer, length and task.
+
+        Args:
+            special: whether special tokens are added; default: as the model's settings say.
+        """
         limit = {"query": self.query_length, "document": self.document_length}.get(task or "") or self.max_seq_length
         cutter = self._cutter
-        special = self.processing_kwargs.get("text", {}).get("add_special_tokens", True)
+        if special is None:
+            special = self.processing_kwargs.get("text", {}).get("add_special_tokens", True)
         key = (len(cutter), limit, special)
         kept = self.__dict__.get("_batch_tokenizer")
         if kept is None or kept[0] is not cutter or kept[1] != key:
             with_types = "token_type_ids" in cutter.model_input_names
             kept = self.__dict__["_batch_tokenizer"] = (cutter, key, BatchTokenizer(cutter, limit, special, with_types))
         return kept[2]
+
+    def id_to_tokens(self, ids: Sequence[int]) -> list[str]:
+        if isinstance(self._tokenizer, TokenizerFile):
+            return [self._tokenizer.backend_tokenizer.id_to_token(i) for i in ids]
+        return super().id_to_tokens(ids)
 
     def prompt_length(self, tokenizer: BatchTokenizer, prompt: str) -> int:
         """Tokens that the prompt takes at the start of a text, without the closing special token."""
@@ -358,31 +408,74 @@ class Transformer(InputModule):
 
     # ---- features -> vectors
 
-    def forward(self, features: dict[str, Any], **kwargs) -> dict[str, Any]:
-        """Add `token_embeddings` (or the task's output), and `all_layer_embeddings` if the config asks for them."""
-        packing, ids = features.get("packing"), features.get("input_ids")
-        if ids is not None and not ids.numel():  # texts without a single token
-            first = next(self.parameters())
-            return features | {self.module_output_name: first.new_zeros(*ids.shape, self.get_embedding_dimension())}
-        if packing is not None and self.light is not None and not torch.is_grad_enabled() and self.light.fits_here():
-            ids, positions = features["input_ids"], features["position_ids"]
-            value = self.light(ids, positions, packing, features.get("token_type_ids"))
-            return features | {self.module_output_name: value}
-        model = self.auto_model
-        names = ("input_ids", "position_ids", "token_type_ids") if packing else TEXT_INPUTS
-        inputs = {key: features[key] for key in names if key in features and (key in self._takes or key == "input_ids")}
-        if packing is not None:
-            inputs = {key: value[None] for key, value in inputs.items()} | {"packing": packing}
+    def forward(self, features: dict[str, Any], following: Any = None, **kwargs) -> dict[str, Any]:
+        """Add the task's output: `token_embeddings`, `scores` or `causal_logits`; `all_layer_embeddings` too if the
+        config asks for them.
+
+        Args:
+            following: the module that comes next. If it `takes_vocabulary`, a language model stops before its last
+                product and adds `vocabulary`, a `VocabularyRows`, in the place of its logits.
+        """
+        packing = features.get("packing")
+        defer = getattr(following, "takes_vocabulary", False) and self.defers
+        if "input_ids" in features and not features["input_ids"].numel():
+            value = self._without_tokens(features)
+        elif packing is not None and self.light is not None and not torch.is_grad_enabled() and self.light.fits_here():
+            value = self.light(features["input_ids"], features["position_ids"], packing, features.get("token_type_ids"))
+        else:
+            value = self.run(features, defer)
+        if defer:
+            return features | {"vocabulary": value}
+        return features | {self.module_output_name: value.logits() if isinstance(value, VocabularyRows) else value}
+
+    def run(self, features: dict[str, Any], defer: bool = False) -> Tensor | VocabularyRows:
+        """The transformers model's output: (B, L, …) or, of a packed batch, (T, …); (B, labels) of a classifier."""
+        packing, model = features.get("packing"), self.auto_model
+        if packing is not None and self.transformer_task == PER_TEXT:
+            return self._classify_packed(features)
+        inputs = self._inputs(features, self._takes)
         if getattr(model.config, "use_cache", None):
             inputs["use_cache"] = False
-        with attention.use_packing(packing):
+        with attention.use_packing(packing), vocabulary.stopping(defer):
             output = model(**inputs)
         value = output[self.modality_config["text"]["method_output_name"]]
-        features[self.module_output_name] = value if packing is None else value[0]
         if model.config.output_hidden_states and "hidden_states" in output:
             layers = output["hidden_states"]
             features["all_layer_embeddings"] = layers if packing is None else [layer[0] for layer in layers]
-        return features
+        value = value if packing is None else value[0]
+        if not defer:
+            return value
+        decoder = model.get_output_embeddings()
+        return VocabularyRows(value, decoder.weight, decoder.bias)
+
+    def _inputs(self, features: dict[str, Any], takes: set[str]) -> dict[str, Any]:
+        """Arguments of a transformers model that takes those named."""
+        packing = features.get("packing")
+        names = ("input_ids", "position_ids", "token_type_ids") if packing is not None else TEXT_INPUTS
+        inputs = {key: features[key] for key in names if key in features and (key in takes or key == "input_ids")}
+        if packing is None:
+            return inputs
+        return {key: value[None] for key, value in inputs.items()} | {"packing": packing}
+
+    def _classify_packed(self, features: dict[str, Any]) -> Tensor:
+        """Scores (B, labels): the encoder runs packed, its head on the padded output."""
+        encoder = self.auto_model.base_model
+        packed = self._inputs(features, set(inspect.signature(encoder.forward).parameters))
+        padded = pad(features)
+        padded["input_ids"] = pad_rows(features["input_ids"], features["packing"], self.padding_id)
+        with attention.use_packing(features["packing"]), boundary.use_boundary(packed):
+            return self.auto_model(**self._inputs(padded, self._takes)).logits
+
+    def _without_tokens(self, features: dict[str, Any]) -> Tensor | VocabularyRows:
+        """Zeros for a batch without a single token."""
+        first, shape = next(self.parameters()), features["input_ids"].shape
+        if self.transformer_task == PER_TEXT:
+            packing = features.get("packing")
+            return first.new_zeros(shape[0] if packing is None else len(packing), self.num_labels)
+        rows = first.new_zeros(*shape, self.get_embedding_dimension())
+        if self.transformer_task == "feature-extraction":
+            return rows
+        return VocabularyRows(rows, first.new_zeros(self.vocabulary_size, rows.shape[-1]), None)
 
     @property
     def packs(self) -> bool:
@@ -392,13 +485,36 @@ class Transformer(InputModule):
         model = self.auto_model
         if self._before_packing is None:
             return False
-        with _lock:
-            if "_packs" not in self.__dict__:
-                self._packs = self._prove(self._probe_packed)
-                if not self._packs:
-                    model.set_attn_implementation(self._before_packing)
-                    logger.info("%s runs on padded batches.", type(model).__name__)
-        return self._packs
+        with lock:
+            asked_before = "packs" in self._proofs.known
+            packs = self._proofs.holds("packs")
+            if not packs and not asked_before:
+                model.set_attn_implementation(self._before_packing)
+                logger.info("%s runs on padded batches.", type(model).__name__)
+        return packs
+
+    @property
+    def pads_safely(self) -> bool:
+        """Whether padding leaves the other tokens alone; proved on first use. If not, only equal lengths go
+        together.
+        """
+        return self._proofs.holds("pads_safely")
+
+    @property
+    def defers(self) -> bool:
+        """Whether the model can stop before its last product, the one with the vocabulary; proved on first use."""
+        if self.transformer_task not in VOCABULARY_TASKS:
+            return False
+        if self.light is not None and self.light.fits_here():
+            return True
+        return isinstance(self.auto_model.get_output_embeddings(), vocabulary.Decoder) and self._proofs.holds("defers")
+
+    @property
+    def token_budget(self) -> int | None:
+        """Tokens per micro-batch where the model asks for less than the device: whole rows of logits are large."""
+        if self.transformer_task not in VOCABULARY_TASKS or self.defers:
+            return None
+        return max(MOST_LOGITS // self.vocabulary_size, 16)
 
     @property
     def position_offset(self) -> int:
@@ -409,40 +525,9 @@ class Transformer(InputModule):
         return self._position_offset
 
     @property
-    def pads_safely(self) -> bool:
-        """Whether padding leaves the other tokens alone; proved on first use. If not, only equal lengths go
-        together.
-        """
-        with _lock:
-            if "_pads_safely" not in self.__dict__:
-                self._pads_safely = self._prove(self._probe_padded)
-        return self._pads_safely
-
-    def _prove(self, together: Any) -> bool:
-        if self.transformer_task not in ("feature-extraction", "fill-mask"):
-            return False
-        was_training = self.training
-        self.eval()
-        try:
-            vocabulary = self.config.get_text_config().vocab_size
-            return attention.prove(together, self._probe_alone, vocabulary, module_device(self))
-        finally:
-            self.train(was_training)
-
-    def _probe_packed(self, sequences: list[Tensor]) -> Tensor:
-        packing = Packing([len(ids) for ids in sequences], sequences[0].device)
-        positions = packing.positions + self.position_offset
-        features = {"input_ids": torch.cat(sequences), "position_ids": positions, "packing": packing}
-        return self.forward(features)[self.module_output_name]
-
-    def _probe_padded(self, sequences: list[Tensor]) -> Tensor:
-        packing = Packing([len(ids) for ids in sequences], sequences[0].device)
-        padded = pad({"input_ids": torch.cat(sequences), "packing": packing})
-        return self.forward(padded)[self.module_output_name][padded["attention_mask"].bool()]
-
-    def _probe_alone(self, ids: Tensor) -> Tensor:
-        features = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids[None])}
-        return self.forward(features)[self.module_output_name][0]
+    def padding_id(self) -> int:
+        """Token that fills up padded batches."""
+        return getattr(self._cutter, "pad_token_id", None) or 0
 
     # ---- disk
 

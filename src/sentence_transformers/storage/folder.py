@@ -38,15 +38,15 @@ class Entry(NamedTuple):
     kwargs: list[str]
 
 
-def read_entries(source: Source, trust_remote_code: bool) -> list[Entry] | None:
-    """The modules that a folder names; None if it has no `modules.json`.
+def read_entries(source: Source, trust_remote_code: bool) -> list[Entry]:
+    """The modules that a folder names.
 
     Raises:
         ModelFormatError: if the file is malformed, names an unknown or untrusted class, or a path outside the folder.
     """
     file = source.path(MODULES_FILE)
     if file is None:
-        return None
+        raise ModelFormatError(f"{source.name} has no {MODULES_FILE}.")
     entries = read_json(file)
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise ModelFormatError(f"{source.name}/{MODULES_FILE} must hold a list of modules, each a JSON object.")
@@ -61,8 +61,9 @@ def read_entries(source: Source, trust_remote_code: bool) -> list[Entry] | None:
     return found
 
 
-def load_modules(source: Source, entries: list[Entry], **kwargs: Any) -> tuple[dict[str, Any], dict[str, list[str]]]:
+def load_modules(source: Source, **kwargs: Any) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """The modules by name, and the keyword arguments of `encode` that the folder lets each take."""
+    entries = read_entries(source, bool(kwargs.get("trust_remote_code")))
     modules = {entry.name: load_module(entry.module_class, source.at(entry.path), kwargs) for entry in entries}
     return modules, {entry.name: entry.kwargs for entry in entries if entry.kwargs}
 

@@ -15,6 +15,51 @@ from huggingface_hub import CardData, ModelCard
 
 TEMPLATE = Path(__file__).parent / "model_card_template.md"
 
+ENCODE = """\
+from sentence_transformers import $class_name
+
+model = $class_name("$model_id")
+embeddings = model.encode(
+    [
+        "The weather is lovely today.",
+        "It is sunny outside.",
+        "He drove to the stadium.",
+    ]
+)
+print(embeddings.shape)
+print(model.similarity(embeddings, embeddings))"""
+
+SPARSE = (
+    ENCODE
+    + """
+print(model.decode(embeddings[0], top_k=5))"""
+)
+
+RANK = """\
+from sentence_transformers import CrossEncoder
+
+model = CrossEncoder("$model_id")
+query = "How is the weather today?"
+documents = [
+    "The weather is lovely today.",
+    "It is sunny outside.",
+    "He drove to the stadium.",
+]
+print(model.predict([(query, document) for document in documents]))
+print(model.rank(query, documents))"""
+
+PREDICT = """\
+from sentence_transformers import CrossEncoder
+
+model = CrossEncoder("$model_id")
+scores = model.predict(
+    [
+        ("He drove to the stadium.", "He is at the stadium."),
+        ("The weather is lovely today.", "It is raining."),
+    ]
+)
+print(scores.shape)"""
+
 
 def get_versions() -> dict[str, str]:
     """Versions of Python and of the packages that make a model's results."""
@@ -65,6 +110,7 @@ class BaseModelCardData(CardData):
     version: dict[str, str] = field(default_factory=get_versions, init=False)
     model: Any = field(default=None, init=False, repr=False)
 
+    USAGE: ClassVar[str] = ENCODE
     HEADER: ClassVar[tuple[str, ...]] = ("language", "license", "tags", "base_model", "pipeline_tag", "library_name")
 
     def register_model(self, model: Any) -> None:
@@ -108,6 +154,16 @@ class BaseModelCardData(CardData):
 
         return yaml_dump(self.to_dict(), sort_keys=False, line_break=line_break).strip()
 
+    def usage(self) -> str:
+        """Lines of Python that use the model, with the fields of the template."""
+        return self.USAGE
+
+    def facts(self) -> dict[str, Any]:
+        """What a reader wants to know of a model of this kind."""
+        return {"Output": f"{self.model.get_embedding_dimension()} dimensions"} | (
+            {"Similarity": self.model.similarity_fn_name} if hasattr(self.model, "similarity_fn_name") else {}
+        )
+
     def get_model_specific_metadata(self) -> dict[str, Any]:
         """Values that fill the template: what the model tells of itself."""
         model = self.model
@@ -122,6 +178,7 @@ class BaseModelCardData(CardData):
             "language": ", ".join([self.language] if isinstance(self.language, str) else self.language or []) or "-",
             "license": self.license or "-",
             "datasets": ", ".join(entry.get("name", entry.get("id", "?")) for entry in self.train_datasets) or "-",
+            "facts": "\n".join(f"- **{name}:** {value}" for name, value in self.facts().items()),
             "prompts": "\n".join(f"- `{name}`: {text!r}" for name, text in model.prompts.items() if text) or "none",
             "architecture": repr(model),
             "versions": "\n".join(f"- {name}: {version}" for name, version in self.version.items()),
@@ -139,12 +196,54 @@ class SentenceTransformerModelCardData(BaseModelCardData):
         default_factory=lambda: ["sentence-transformers", "sentence-similarity", "feature-extraction", "dense"]
     )
 
-    def get_model_specific_metadata(self) -> dict[str, Any]:
-        model = self.model
-        return super().get_model_specific_metadata() | {
-            "output": f"{model.get_embedding_dimension()} dimensions",
-            "similarity": model.similarity_fn_name,
-        }
+
+@dataclass
+class CrossEncoderModelCardData(BaseModelCardData):
+    """Card of a CrossEncoder."""
+
+    task_name: str | None = None
+    tags: list[str] = field(default_factory=lambda: ["sentence-transformers", "cross-encoder", "reranker"])
+    pipeline_tag: str | None = field(default=None, init=False)
+
+    USAGE: ClassVar[str] = RANK
+
+    def register_model(self, model: Any) -> None:
+        super().register_model(model)
+        ranks = model.num_labels == 1
+        self.pipeline_tag = self.pipeline_tag or ("text-ranking" if ranks else "text-classification")
+        self.task_name = self.task_name or ("reranking and semantic search" if ranks else "classification of pairs")
+
+    def facts(self) -> dict[str, Any]:
+        return {"Output": f"{self.model.num_labels} score(s) per pair", "Activation": repr(self.model.activation_fn)}
+
+    def usage(self) -> str:
+        return RANK if self.model.num_labels == 1 else PREDICT
+
+
+@dataclass
+class SparseEncoderModelCardData(BaseModelCardData):
+    """Card of a SparseEncoder."""
+
+    task_name: str | None = None
+    tags: list[str] = field(default_factory=lambda: ["sentence-transformers", "sparse-encoder", "sparse"])
+    pipeline_tag: str | None = field(default=None, init=False)
+
+    USAGE: ClassVar[str] = SPARSE
+
+    def register_model(self, model: Any) -> None:
+        """The model that the card describes; what it is made of becomes tags."""
+        super().register_model(model)
+        self.pipeline_tag = self.pipeline_tag or "feature-extraction"
+        self.task_name = self.task_name or "semantic search and sparse retrieval"
+        parts = {type(module).__name__ for module in model.modules()}
+        if "Router" in parts:
+            self.add_tags("asymmetric")
+        if "SparseStaticEmbedding" in parts:
+            self.add_tags("inference-free")
+        if "SpladePooling" in parts:
+            self.add_tags("splade")
+        if "SparseAutoEncoder" in parts:
+            self.add_tags("csr")
 
 
 def generate_model_card(model: Any, model_name: str | None = None, train_datasets: list[str] | None = None) -> str:
@@ -161,5 +260,6 @@ def generate_model_card(model: Any, model_name: str | None = None, train_dataset
         values["model_name"] = model_name
     if train_datasets:
         values["datasets"] = ", ".join(train_datasets)
+    values["usage"] = Template(data.usage()).substitute(values)
     body = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(values)
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))

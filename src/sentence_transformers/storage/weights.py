@@ -92,7 +92,9 @@ def load_into(module: nn.Module, source: Source) -> None:
     tensors = read_tensors(source)
     own = module.state_dict()
     where = f"{source.name}/{source.subfolder}".rstrip("/")
-    missing, surplus = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    there = {own[name].data_ptr() for name in own.keys() & tensors.keys()}  # a shared weight is stored once
+    missing = sorted(name for name in own.keys() - tensors.keys() if own[name].data_ptr() not in there)
+    surplus = sorted(tensors.keys() - own.keys())
     if missing or surplus:
         raise ModelFormatError(
             f"The weights in {where} do not fit {type(module).__name__}: missing {missing}, unexpected {surplus}."
@@ -103,7 +105,7 @@ def load_into(module: nn.Module, source: Source) -> None:
                 f"{name} in {where} has shape {tuple(tensor.shape)}; "
                 f"the module's config asks for {tuple(own[name].shape)}."
             )
-    module.load_state_dict(tensors)
+    module.load_state_dict(tensors, strict=False)
 
 
 def write(module: nn.Module, folder: str | os.PathLike[str], safe_serialization: bool = True) -> None:

@@ -1,0 +1,106 @@
+"""What a loaded model can do, found out by trying it once on two short sequences.
+
+    packs         packed equals alone: the model runs on packed batches
+    pads_safely   padded equals alone: texts of different lengths may share a padded batch
+    defers        the rows at which a language model stops give its logits (`backends.vocabulary`)
+
+An architecture's declarations do not say it (some mix neighbouring tokens outside of their attention), and remote code
+declares nothing, so it is proved, per loaded model, when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sentence_transformers.inference import attention
+from sentence_transformers.inference.packing import Packing, pad
+from sentence_transformers.modules.base import module_device
+
+logger = logging.getLogger(__name__)
+lock = threading.RLock()
+PER_TEXT = "sequence-classification"  # the task whose output is one row per text, not per token
+
+
+class Proofs:
+    """Answers for one transformer, each found when first asked for.
+
+    Args:
+        transformer: a `modules.transformer.Transformer`.
+    """
+
+    def __init__(self, transformer: Any) -> None:
+        self.transformer = transformer
+        self.known: dict[str, bool] = {}
+
+    def holds(self, name: str) -> bool:
+        """Whether the model "packs", "pads_safely" or "defers"."""
+        with lock:
+            if name not in self.known:
+                self.known[name] = self._in_evaluation(getattr(self, f"_{name}"))
+            return self.known[name]
+
+    @torch.no_grad()
+    def _in_evaluation(self, proof: Callable[[], bool]) -> bool:
+        was_training = self.transformer.training
+        self.transformer.eval()
+        try:
+            return proof()
+        finally:
+            self.transformer.train(was_training)
+
+    def _packs(self) -> bool:
+        return self._together_is_alone(self.packed)
+
+    def _pads_safely(self) -> bool:
+        return self._together_is_alone(self.padded)
+
+    def _defers(self) -> bool:
+        features = self.features_alone(self.sequences()[0])
+        try:
+            found = self.transformer.run(features, defer=True).logits()
+            return attention.same(found, self.transformer.run(features, defer=False))
+        except Exception as error:
+            logger.info("The model cannot stop before its vocabulary: %s: %s", type(error).__name__, error)
+            return False
+
+    def _together_is_alone(self, together: Callable[[list[Tensor]], Tensor]) -> bool:
+        return attention.prove(together, self.alone, self.sequences())
+
+    def sequences(self) -> list[Tensor]:
+        """Two sequences of random tokens, seven and four long."""
+        size = self.transformer.vocabulary_size
+        generator, device = torch.Generator().manual_seed(0), module_device(self.transformer)
+        return [torch.randint(size // 2, size, (n,), generator=generator).to(device) for n in (7, 4)]
+
+    @property
+    def per_text(self) -> bool:
+        return self.transformer.transformer_task == PER_TEXT
+
+    def output(self, features: dict[str, Any]) -> Tensor:
+        return self.transformer.forward(features)[self.transformer.module_output_name]
+
+    def packed(self, sequences: list[Tensor]) -> Tensor:
+        """(tokens, H), or (texts, labels)."""
+        packing = Packing([len(ids) for ids in sequences], sequences[0].device)
+        positions = packing.positions + self.transformer.position_offset
+        return self.output({"input_ids": torch.cat(sequences), "position_ids": positions, "packing": packing})
+
+    def padded(self, sequences: list[Tensor]) -> Tensor:
+        packing = Packing([len(ids) for ids in sequences], sequences[0].device)
+        features = pad({"input_ids": torch.cat(sequences), "packing": packing}, self.transformer.padding_id)
+        output = self.output(features)
+        return output if self.per_text else output[features["attention_mask"].bool()]
+
+    def alone(self, ids: Tensor) -> Tensor:
+        output = self.output(self.features_alone(ids))
+        return output if self.per_text else output[0]
+
+    @staticmethod
+    def features_alone(ids: Tensor) -> dict[str, Any]:
+        return {"input_ids": ids[None], "attention_mask": torch.ones_like(ids[None])}

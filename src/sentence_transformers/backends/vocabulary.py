@@ -1,0 +1,88 @@
+"""Scores over a vocabulary that are not computed before they are needed.
+
+The last step of a masked or causal language model is one product, rows (T, H) · weightᵀ (H, V) + bias, and its result
+is hundreds of times larger than its input. What follows wants little of it: SPLADE the maximum of each column over a
+text's tokens, a re-ranker two columns of one row per text. So the model stops before that product, and hands over
+`VocabularyRows`, from which the next module takes the blocks that it wants.
+
+`defer(model)` lets a transformers model stop there; whether the product is really all that was left is proved once per
+loaded model (`backends.proof`). Inside `stopping()` the model gives the rows in the place of its logits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sentence_transformers.backends.prepacked import Linear, compute_dtype
+
+_stopping: ContextVar[bool] = ContextVar("stopping", default=False)
+
+
+class VocabularyRows(NamedTuple):
+    """Logits of shape (…, V) yet to be computed: rows · weightᵀ + bias.
+
+    Attributes:
+        rows: (…, H), one row per token.
+        weight: (V, H).
+        bias: (V,) or None.
+    """
+
+    rows: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+    @property
+    def size(self) -> int:
+        """V."""
+        return self.weight.shape[0]
+
+    def block(self, start: int, stop: int) -> Tensor:
+        """Logits of the columns `start:stop`, (…, stop - start)."""
+        return project(self.rows, self.weight[start:stop], None if self.bias is None else self.bias[start:stop])
+
+    def columns(self, ids: list[int]) -> Tensor:
+        """Logits of some columns, (…, len(ids))."""
+        return project(self.rows, self.weight[ids], None if self.bias is None else self.bias[ids])
+
+    def logits(self) -> Tensor:
+        """All of them, (…, V)."""
+        return self.block(0, self.size)
+
+
+def project(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """rows · weightᵀ + bias; 16-bit weights as float32 on a CPU that has no such arithmetic."""
+    if weight.device.type == "cpu" and (dtype := compute_dtype(weight.dtype)) is not None:
+        rows, weight = rows.to(dtype), weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+    return F.linear(rows, weight, bias)
+
+
+class Decoder(Linear):
+    """The last linear layer of a language model; inside `stopping()` it gives its input back."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input if _stopping.get() else super().forward(input)
+
+
+@contextlib.contextmanager
+def stopping(stop: bool = True) -> Iterator[None]:
+    """Models called inside this context stop before their last product."""
+    token = _stopping.set(stop)
+    try:
+        yield
+    finally:
+        _stopping.reset(token)
+
+
+def defer(model: Any) -> Decoder | None:
+    """Let a transformers language model stop before its last product; None if it does not end in a linear layer."""
+    layer = model.get_output_embeddings()
+    if type(layer) in (nn.Linear, Linear):
+        layer.__class__ = Decoder
+    return layer if isinstance(layer, Decoder) else None

@@ -1,0 +1,180 @@
+"""What encoders share that give each text an embedding: sides, streams, calls from asyncio, similarity.
+
+`SentenceTransformer` and its relatives differ in what an embedding is (one vector, a sparse one, one vector per token);
+each has an `encode` of its own. Everything here is written in terms of that `encode`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from sentence_transformers._deprecation import renamed
+from sentence_transformers.encoders.base import BaseModel, dimension_of
+from sentence_transformers.errors import InputError
+from sentence_transformers.inference import engine, workers
+from sentence_transformers.inference.batcher import Batcher
+from sentence_transformers.modules.pooling import Pooling
+from sentence_transformers.similarity import SimilarityFunction
+
+QUERY_PROMPTS = ("query",)
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+
+
+class EmbeddingModel(BaseModel):
+    """An encoder that gives each text an embedding; a subclass defines `encode`."""
+
+    default_prompts: ClassVar[dict[str, str]] = {"query": "", "document": ""}
+    default_similarity: ClassVar[str] = "cosine"
+    SUPPORTED_SIMILARITY_FN_NAMES: ClassVar[tuple[str, ...]] = ("cosine", "dot", "euclidean", "manhattan")
+    _similarity_fn_name: str | None
+
+    encode: Callable[..., Any]
+
+    # ---- encoding
+
+    def texts_of(self, inputs: Any) -> tuple[list[Any], bool]:
+        """The inputs of a call as a list, and whether one was given rather than several.
+
+        Raises:
+            InputError: naming the first input that is not a text, for a model that takes texts alone.
+        """
+        singular = self.is_singular_input(inputs)
+        texts: list[Any] = [inputs] if singular else inputs if isinstance(inputs, list) else list(inputs)
+        if self.modalities == ["text"]:
+            engine.check_texts(texts)
+        return texts, singular
+
+    def encode_stream(self, inputs: Iterable[str], chunk_size: int = 4096, **kwargs) -> Iterator[Any]:
+        """Encode an iterable of any length in bounded memory.
+
+        Args:
+            inputs: texts, e.g. a generator over a file.
+            chunk_size: texts read, computed and yielded at a time.
+            kwargs: as for `encode`.
+
+        Yields:
+            What `encode` returns, for `chunk_size` texts at a time, in order.
+
+        Example:
+            >>> for embeddings in model.encode_stream(line.strip() for line in open("corpus.txt")):
+            ...     index.add(embeddings)
+        """
+        if chunk_size < 1:
+            raise InputError(f"chunk_size must be at least 1, got {chunk_size}.")
+        if kwargs.get("precision") in ("int8", "uint8"):
+            raise InputError(
+                f"encode_stream cannot quantise to {kwargs['precision']}: the ranges would differ from chunk to chunk. "
+                f"Stream float32 and call quantize_embeddings(chunk, precision, ranges=...) with ranges of your own."
+            )
+        devices = workers.devices_asked(kwargs.get("device"), kwargs.get("num_workers"))
+        own_pool = self.start_multi_process_pool(devices) if devices and kwargs.get("pool") is None else None
+        keywords = {"show_progress_bar": False, **kwargs}
+        if own_pool is not None:
+            keywords |= {"pool": own_pool, "device": None}
+            keywords.pop("num_workers", None)
+        iterator: Iterator[Any] = iter([inputs] if self.is_singular_input(inputs) else inputs)
+        done = 0
+        try:
+            while texts := list(islice(iterator, chunk_size)):
+                engine.check_texts(texts, done)
+                yield self.encode(texts, **keywords)
+                done += len(texts)
+        finally:
+            if own_pool is not None:
+                self.stop_multi_process_pool(own_pool)
+
+    async def encode_async(self, inputs: str | Sequence[str], **kwargs) -> Any:
+        """`encode` for asyncio programs: awaitable, and calls that wait at the same time are computed as one batch.
+
+        Args and result: as for `encode`.
+        """
+        singular = self.is_singular_input(inputs)
+        texts: list[Any] = [inputs] if singular else list(inputs)
+        engine.check_texts(texts)
+        ranged = kwargs.get("precision") in ("int8", "uint8")  # codes depend on the range of the call's own texts
+        rows = await self._batcher.submit(texts, kwargs, alone=ranged)
+        return rows[0] if singular else rows
+
+    @property
+    def _batcher(self) -> Batcher:
+        batcher = self.__dict__.get("_encode_batcher")
+        if batcher is None:
+            batcher = self.__dict__.setdefault("_encode_batcher", Batcher(self.encode))
+        return batcher
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_encode_batcher"}
+
+    # ---- similarity
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """Name of the similarity; the class's default unless set."""
+        return self._similarity_fn_name or self.default_similarity
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, value: str | SimilarityFunction | None) -> None:
+        name = value.value if isinstance(value, SimilarityFunction) else value
+        if name is not None and name not in self.SUPPORTED_SIMILARITY_FN_NAMES:
+            raise InputError(f"Unknown similarity {name!r}; known are {', '.join(self.SUPPORTED_SIMILARITY_FN_NAMES)}.")
+        self._similarity_fn_name = name
+
+    def _set_similarity(self, given: str | SimilarityFunction | None) -> None:
+        """The similarity of a new model: the caller's, else the saved one if this class knows it."""
+        saved = self._model_config.get("similarity_fn_name")
+        self.similarity_fn_name = given or (saved if saved in self.SUPPORTED_SIMILARITY_FN_NAMES else None)
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+        """All pairs: embeddings of N and of M texts -> float32 of shape (N, M), by the model's similarity."""
+        return SimilarityFunction.to_similarity_fn(self.similarity_fn_name)(embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+        """Row by row: embeddings of N and of N texts -> float32 of shape (N,), by the model's similarity."""
+        return SimilarityFunction.to_similarity_pairwise_fn(self.similarity_fn_name)(embeddings1, embeddings2)
+
+    # ---- settings
+
+    def get_embedding_dimension(self) -> int | None:
+        """Size of the vectors that `encode` returns; None if no module reports one."""
+        return dimension_of(self)
+
+    def get_sentence_embedding_dimension(self) -> int | None:
+        """Older name of `get_embedding_dimension`."""
+        return self.get_embedding_dimension()
+
+    def set_pooling_include_prompt(self, include_prompt: bool) -> None:
+        """Whether the tokens of the prompt count in pooling."""
+        for module in self.modules():
+            if isinstance(module, Pooling):
+                module.include_prompt = include_prompt
+
+
+def for_side(encode: Callable[..., Any], task: str, prompts: Sequence[str]) -> Callable[..., Any]:
+    """`encode` for one side of a search: with the first of `prompts` that the model has, and with the side's task.
+
+    Args:
+        encode: the method whose arguments it takes.
+        task: "query" or "document"; modules such as `Router` see it.
+    """
+
+    @renamed(sentences="inputs")
+    def encode_side(
+        self: Any, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        if prompt is None and prompt_name is None:
+            prompt_name = next((name for name in prompts if name in self.prompts), None)
+        kwargs.setdefault("task", task)
+        return self.encode(inputs, prompt_name, prompt, *args, **kwargs)
+
+    encode_side.__name__ = f"encode_{task}"
+    encode_side.__qualname__ = encode.__qualname__.replace("encode", encode_side.__name__)
+    encode_side.__module__ = encode.__module__
+    choice = " else ".join(f'"{name}"' for name in prompts)
+    encode_side.__doc__ = f'`encode` for a {task}: uses the prompt {choice} if the model has it, and task="{task}".'
+    encode_side.__signature__ = inspect.signature(encode)  # type: ignore[attr-defined]
+    return encode_side
