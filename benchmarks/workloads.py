@@ -8,7 +8,9 @@ of times (t_peer, t_ours) gives
     seconds   t_ours                 at most the target
     memory    growth of resident memory while encoding, ours / peer; at most the target
 
-The vectors of the two runs are compared as well: largest absolute difference, or mean cosine where the dtype differs.
+`max_memory` bounds the growth of memory, ours / peer, in a row that measures time. The vectors of the two runs are
+compared as well: largest absolute difference, or mean cosine where the dtype differs.
+For a search the scores of the best documents stand for the vectors.
 All choices of texts are seeded: the same texts in every process, on every machine.
 """
 
@@ -16,12 +18,13 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks import texts
+from benchmarks import embeddings, models, texts
 
 SEED = 20
 SPEEDUP, LATENCY, SECONDS, MEMORY = "speedup", "latency", "seconds", "memory"
@@ -51,6 +54,8 @@ class Workload:
     max_difference: float | None = 1e-5
     min_cosine: float | None = None
     min_peak_share: float | None = None
+    max_memory: float | None = None
+    model: str = ""
     repeats: int = 3
     warm_up_pairs: int = 0
     texts: str = ""
@@ -100,6 +105,50 @@ WORKLOADS = (
     ),
     Workload("static", "StaticEmbedding, 100,000 glosses", "static", target=3.0, texts="glosses", count=100_000),
     Workload(
+        "predict",
+        "re-ranker: 600 (gloss, paragraph) pairs",
+        "predict",
+        target=1.6,
+        model="classifier",
+        repeats=2,
+        texts="pairs",
+        count=600,
+    ),
+    Workload(
+        "rank",
+        "re-ranker: one query over 100 paragraphs",
+        "rank",
+        target=1.7,
+        model="classifier",
+        repeats=5,
+        texts="paragraphs",
+        count=100,
+    ),
+    *(
+        Workload(
+            f"{model}-{kind}",
+            f"sparse, {title}: {count} {kind}",
+            "sparse",
+            target=3.0,
+            max_memory=0.25,
+            model=model,
+            repeats=2,
+            texts=kind,
+            count=count,
+        )
+        for model, title in (("splade", "2 layers, real"), ("masked", "6 layers, MiniLM's shape"))
+        for kind, count in (("paragraphs", 200), ("glosses", 600))
+    ),
+    Workload(
+        "sparse_search",
+        "exact sparse search, 100 queries over 50,000 encoded glosses, top 10",
+        "sparse_search",
+        target=5.0,
+        max_difference=1e-4,  # of scores around 20, of which float32 holds about seven digits
+        repeats=5,
+        count=50_000,
+    ),
+    Workload(
         "memory",
         "memory: 400 paragraphs, `batch_size=128`",
         measure=MEMORY,
@@ -118,7 +167,7 @@ def quick(workload: Workload) -> Workload:
     return replace(workload, title=f"{workload.title} (quick)", count=count, repeats=repeats, warm_up_pairs=0)
 
 
-def texts_of(workload: Workload) -> list[str]:
+def texts_of(workload: Workload) -> list[Any]:
     """The texts that a workload encodes."""
     if not workload.texts:
         return []
@@ -139,6 +188,11 @@ def mix_texts(count: int) -> list[str]:
     """The realistic mix, made of the sentences of the handbook and of glosses."""
     sentences = [part for text in texts.paragraphs() for part in re.split(r"(?<=[.!?]) ", text) if part]
     return make_mix(sentences + gloss_texts(len(sentences)), count)
+
+
+def pair_texts(count: int) -> list[tuple[str, str]]:
+    """A gloss and a paragraph each, in the order of both."""
+    return list(zip(gloss_texts(count), paragraph_texts(count), strict=True))
 
 
 def make_mix(sentences: list[str], count: int, duplicates: float = 0.3, seed: int = SEED) -> list[str]:
@@ -169,10 +223,12 @@ def _shuffled_glosses() -> list[str]:
     return found
 
 
-TEXTS = {
+MODELS = {"classifier": models.classifier, "masked": models.masked, "splade": texts.splade}
+TEXTS: dict[str, Callable[[int], list[Any]]] = {
     "glosses": gloss_texts,
     "paragraphs": paragraph_texts,
     "mix": mix_texts,
+    "pairs": lambda count: pair_texts(count),
     "queries": lambda count: list(QUERIES[:count]),
 }
 
@@ -188,6 +244,9 @@ def job(workload: Workload, ours: bool) -> dict[str, Any]:
         "gemm": workload.wants_gemm,
         "encode_kwargs": workload.encode_kwargs,
         "model_kwargs": workload.our_model_kwargs if ours else {},
+        "model": str(MODELS[workload.model]()) if workload.model else None,
         "tokenizer": str(tokenizer) if static else None,
         "weights": str(weights) if static else None,
+        "count": workload.count,
+        "embeddings": str(embeddings.sparse_glosses()) if workload.kind == "sparse_search" else None,
     }

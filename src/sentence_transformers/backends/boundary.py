@@ -13,11 +13,11 @@ this is right for an architecture is proved once per loaded model, like packing 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from sentence_transformers.inference.packing import Packing, pad_rows
 
@@ -63,7 +63,7 @@ def pad_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         return None
     packing: Packing = packed["packing"]
     rows = pad_rows(output[0][0], packing)
-    pooler = getattr(module, "pooler", None)
+    pooler = pooler_of(module)
     if isinstance(output, tuple):
         return (rows, pooler(rows)) if pooler is not None else (rows,)
     changed = {key: value for key, value in output.items() if key not in ("last_hidden_state", "pooler_output")}
@@ -71,3 +71,11 @@ def pad_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     if pooler is not None:
         changed["pooler_output"] = pooler(rows)
     return type(output)(**changed)
+
+
+def pooler_of(encoder: Any) -> Callable[[Tensor], Tensor] | None:
+    """(B, L, H) -> (B, H) as the encoder does it; None if it does not pool."""
+    pooler = getattr(encoder, "pooler", None)
+    if isinstance(pooler, nn.Linear):  # ALBERT keeps the parts apart
+        return lambda rows: encoder.pooler_activation(pooler(rows[:, 0]))
+    return pooler

@@ -211,7 +211,8 @@ class TokenizerFile:
             text = token.get("content") if isinstance(token, dict) else token
             return None if text is None else tokenizer.token_to_id(text)
 
-        names = config.get("model_input_names") or ["input_ids", "token_type_ids", "attention_mask"]
+        typed = str(config.get("tokenizer_class", "")).startswith("BertTokenizer")  # the generic class has no segments
+        names = ["input_ids", "token_type_ids", "attention_mask"] if typed else ["input_ids", "attention_mask"]
         limit = config.get("model_max_length") or NO_LIMIT
         side = config.get("padding_side", "right")
         return cls(
@@ -221,7 +222,7 @@ class TokenizerFile:
             token_id("pad_token"),
             token_id("sep_token"),
             token_id("eos_token"),
-            names,
+            config.get("model_input_names") or names,
             config,
         )
 

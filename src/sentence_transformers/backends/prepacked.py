@@ -72,6 +72,15 @@ class Linear(nn.Linear):
         return clone
 
 
+class Float32Linear(Linear):
+    """A linear layer that computes in float32, and gives float32, whatever the type of its weights."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.weight.dtype == torch.float32:
+            return super().forward(input.float())
+        return F.linear(input.float(), self.weight.float(), None if self.bias is None else self.bias.float())
+
+
 def compute_dtype(dtype: torch.dtype) -> torch.dtype | None:
     """The type a linear layer of `dtype` computes in on this CPU; None where packing does not apply."""
     if dtype == torch.float32:

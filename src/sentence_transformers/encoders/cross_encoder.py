@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from sentence_transformers._deprecation import dropped, moved, positional, renamed
+from sentence_transformers.backends.prepacked import Float32Linear, Linear
 from sentence_transformers.encoders.base import BaseModel, LazyClass, warn_untrained
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference import calls, engine, workers
@@ -46,7 +47,7 @@ class CrossEncoder(BaseModel):
         max_length: most tokens per pair; a pair that is longer loses tokens of its longer text.
         activation_fn: applied to the scores; default: the saved one, else sigmoid for one label, identity for more.
         keep_in_fp32_modules: linear layers that compute in float32 though the model is in half precision, by their
-            full names in the transformers model, e.g. ["classifier"].
+            full names, e.g. ["model.classifier"]; see `set_keep_in_fp32_modules`.
         others: see `BaseModel`.
 
     Example:
@@ -269,6 +270,8 @@ class CrossEncoder(BaseModel):
         if top_k is not None and top_k < 0:
             raise InputError(f"top_k must not be negative, got {top_k}.")
         single = isinstance(query, str)
+        if not single and not isinstance(query, Sequence):
+            raise InputError(f"The query is {query!r:.80} of type {type(query).__name__}; expected a string.")
         queries: list[str] = [query] if isinstance(query, str) else list(query)
         lists: list[Any] = [documents] if single else list(documents)
         check_lists(queries, lists)
@@ -333,7 +336,23 @@ class CrossEncoder(BaseModel):
         self.activation_fn = value
 
     def set_keep_in_fp32_modules(self, module_names: list[str]) -> None:
-        """Let some linear layers compute in float32 though the model is in half precision."""
+        """Let some linear layers compute in float32 though the model is in half precision.
+
+        The weights keep their type. The names are saved with the model.
+
+        Args:
+            module_names: full names as seen from this model, e.g. ["model.classifier"]; [] for none.
+
+        Raises:
+            InputError: if a name leads to nothing, or to something other than a plain linear layer.
+        """
+        if isinstance(module_names, str):
+            raise InputError(f"keep_in_fp32_modules must be a list of names, got the string {module_names!r}.")
+        layers = [linear_layer(self, name) for name in module_names]
+        for layer in [layer for layer in self.modules() if type(layer) is Float32Linear]:
+            cast(Any, layer).__class__ = Linear
+        for layer in layers:
+            layer.__class__ = Float32Linear
         self.keep_in_fp32_modules = list(module_names)
 
     def get_saved_config(self) -> dict[str, Any]:
@@ -375,6 +394,20 @@ def as_pairs(inputs: Sequence[Any]) -> list[Pair]:
             )
         pairs.append(parts)
     return pairs
+
+
+def linear_layer(model: CrossEncoder, name: str) -> nn.Linear:
+    """The plain linear layer of a name; `InputError` if it is something else."""
+    layer: Any = model
+    for part in name.split("."):
+        if not hasattr(layer, part):
+            raise InputError(f"keep_in_fp32_modules names {name!r}, but {type(layer).__name__} has no {part!r}.")
+        layer = getattr(layer, part)
+    if type(layer) not in (nn.Linear, Linear, Float32Linear):
+        raise InputError(
+            f"keep_in_fp32_modules takes plain nn.Linear layers; {name!r} is of type {type(layer).__name__}."
+        )
+    return layer
 
 
 def check_lists(queries: Sequence[Any], lists: Sequence[Any]) -> None:

@@ -11,6 +11,7 @@ Rows leave the engine as their non-zero entries (`inference.sparse`); no matrix 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -218,7 +219,9 @@ class SparseEncoder(EmbeddingModel):
             return parts[0] if singular else parts
         matrix = sparse.as_matrix(rows, dimension, device, self.dtype or torch.float32)
         if layout == "csr":
-            return matrix.to_sparse_csr()
+            with warnings.catch_warnings():  # torch calls its CSR tensors beta, once per process
+                warnings.filterwarnings("ignore", "Sparse CSR tensor support")
+                return matrix.to_sparse_csr()
         return matrix if layout else matrix.to_dense()
 
     # ---- settings
@@ -316,6 +319,8 @@ class SparseEncoder(EmbeddingModel):
             InputError: if the embeddings are not of this model's vocabulary.
         """
         embeddings = to_tensor(embeddings)
+        if top_k is not None and top_k < 1:
+            raise InputError(f"top_k must be at least 1 or None, got {top_k}.")
         if embeddings.ndim not in (1, 2):
             raise InputError(f"decode takes embeddings of shape (V,) or (N, V), got {tuple(embeddings.shape)}.")
         rows = sparse.split(embeddings if embeddings.ndim == 2 else embeddings.unsqueeze(0))

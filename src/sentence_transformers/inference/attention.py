@@ -149,20 +149,25 @@ def mask(*args: Any, **kwargs: Any) -> Tensor | None:
     return sdpa_mask(*args, **kwargs)
 
 
+def register() -> None:
+    """Make our attention function known to transformers, in this process."""
+    from transformers.masking_utils import AttentionMaskInterface
+    from transformers.modeling_utils import AttentionInterface
+
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, mask)
+
+
 def install(model: Any) -> str | None:
     """Let a transformers model use our attention function.
 
     Returns:
         The name of the attention function it had, or None if the architecture does not let it be chosen.
     """
-    from transformers.masking_utils import AttentionMaskInterface
-    from transformers.modeling_utils import AttentionInterface
-
     before = model.config._attn_implementation
     if not getattr(model, "_supports_attention_backend", False) or before not in ("sdpa", "eager"):
         return None
-    AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, mask)
+    register()
     try:
         model.set_attn_implementation(NAME)
     except (ValueError, AttributeError) as error:

@@ -92,6 +92,7 @@ class BatchTokenizer:
             self.rust = Tokenizer.from_str(rust.to_str())
             self.rust.no_padding()
             self.rust.no_truncation()
+            self.parts = Tokenizer.from_str(self.rust.to_str())  # cuts one text of a pair, whole
             if max_length is not None:
                 self.rust.enable_truncation(max_length)
         whole = self.rust is not None and max_length is None and not special_tokens
@@ -113,12 +114,23 @@ class BatchTokenizer:
         if self.words is not None and texts and isinstance(texts[0], str):
             flat, lengths = self.words(texts)
             return Tokens(flat, np.concatenate([[0], np.cumsum(lengths)]), None, prompt_length)
-        encodings = self.rust.encode_batch_fast(texts, add_special_tokens=self.special_tokens)
+        pairs = bool(texts) and not isinstance(texts[0], str)
+        if pairs and self.rust.post_processor is not None:
+            encodings = self._pairs(texts)
+        else:
+            encodings = self.rust.encode_batch_fast(texts, add_special_tokens=self.special_tokens)
         ids = [e.ids for e in encodings]
         cut = sum(1 for e, i in zip(encodings, ids, strict=True) if len(i) == self.max_length and e.overflowing)
-        pairs = bool(texts) and not isinstance(texts[0], str)
         types = [e.type_ids for e in encodings] if self.single_types or (self.with_types and pairs) else None
         return Tokens.from_lists(ids, types, prompt_length=prompt_length, cut=cut)
+
+    def _pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Any]:
+        """Pairs as encodings; a text that is part of several is cut into tokens once."""
+        texts = list(dict.fromkeys(chain.from_iterable(pairs)))
+        encodings = self.parts.encode_batch_fast(texts, add_special_tokens=False)
+        found = dict(zip(texts, encodings, strict=True))
+        join = self.rust.post_process
+        return [join(found[first], found[second], self.special_tokens) for first, second in pairs]
 
     def _slow(self, texts: Sequence[Any], prompt_length: int) -> Tokens:
         """Tokenizers without a Rust backend, one call per batch."""

@@ -116,11 +116,11 @@ class SparseAutoEncoder(Module):
         Returns:
             (B, hidden_dim), and the auxiliary code of the same shape, None without `compute_aux`.
         """
-        dead = self.stats_last_nonzero > self.dead_threshold
         latents = strongest(x, self.k if k is None else k)
         if self.training and torch.is_grad_enabled():
             self.stats_last_nonzero *= (latents == 0).all(dim=0).long()
             self.stats_last_nonzero += 1
+        dead = self.stats_last_nonzero > self.dead_threshold
         return latents, strongest(x * dead, self.k_aux) if compute_aux else None
 
     def decode(self, latents: Tensor, info: dict[str, Tensor] | None = None) -> Tensor:
@@ -148,8 +148,8 @@ class SparseAutoEncoder(Module):
             "auxiliary_embedding": aux,
             "decoded_embedding_k": decoded,
             "decoded_embedding_4k": self.decode(wide, info),
-            "decoded_embedding_aux": self.decode(aux, info),
-            "decoded_embedding_k_pre_bias": decoded - self.pre_bias,
+            "decoded_embedding_aux": (self.decoder(aux) + self.pre_bias) * info.get("std", 1),
+            "decoded_embedding_k_pre_bias": self.decoder(code) * info.get("std", 1) + info.get("mu", 0),
         }
 
 

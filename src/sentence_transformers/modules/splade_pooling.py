@@ -102,7 +102,8 @@ class SpladePooling(Module):
             stop = min(start + step, size)
             block = logits.block(start, stop) if isinstance(logits, VocabularyRows) else logits[:, start:stop]
             parts.append(self.reduce(block, packing))
-        features["sentence_embedding"] = torch.cat(parts, dim=1)
+        dtype = logits.weight.dtype if isinstance(logits, VocabularyRows) else logits.dtype
+        features["sentence_embedding"] = torch.cat(parts, dim=1).to(dtype)
         self.embedding_dimension = self.embedding_dimension or size
         return features
 

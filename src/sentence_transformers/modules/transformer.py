@@ -157,6 +157,11 @@ class Transformer(InputModule):
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_batch_tokenizer", "_config")}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self.light is None and self._before_packing is not None:  # a worker process does not know it yet
+            attention.register()
+
     # ---- what it is made of
 
     @property

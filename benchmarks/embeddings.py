@@ -1,0 +1,56 @@
+"""Sparse embeddings for the search workload, made once and kept: both libraries then search the same numbers.
+
+The first 50,000 glosses of the seeded order are the documents, the next 100 the queries, encoded by this library with
+the SPLADE of `texts.splade`. One .npz file: for "queries" and "documents" the CSR arrays `starts` (N + 1,), `terms` and
+`values`, and `dimension`.
+
+`python -m benchmarks.embeddings` makes the file and prints what is in it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import texts
+
+DOCUMENTS, QUERIES = 50_000, 100
+FILE = "splade-glosses.npz"
+
+
+def sparse_glosses() -> Path:
+    """The file of the embeddings; encoded at the first call, which takes some minutes."""
+    file = texts.cache_folder() / FILE
+    if not file.is_file():
+        print("encoding glosses with SPLADE, once", flush=True)
+        arrays = encode_glosses()
+        draft = file.with_name(f"draft-{FILE}")
+        np.savez(draft, **arrays)
+        draft.replace(file)
+    return file
+
+
+def encode_glosses() -> dict[str, np.ndarray]:
+    """The CSR arrays of documents and queries."""
+    from benchmarks.workloads import gloss_texts
+    from sentence_transformers import SparseEncoder
+
+    model = SparseEncoder(str(texts.splade()), device="cpu")
+    glosses = gloss_texts(DOCUMENTS + QUERIES)
+    parts = {"documents": glosses[:DOCUMENTS], "queries": glosses[DOCUMENTS:]}
+    arrays: dict[str, np.ndarray] = {}
+    for name, part in parts.items():
+        rows = model.encode(part, show_progress_bar=False).coalesce()
+        numbers, terms = rows.indices().numpy()
+        starts = np.searchsorted(numbers, np.arange(len(part) + 1))
+        arrays |= {f"{name}.starts": starts, f"{name}.terms": terms.astype(np.int32)}
+        arrays |= {f"{name}.values": rows.values().numpy(), "dimension": np.array(rows.shape[1])}
+    return arrays
+
+
+if __name__ == "__main__":
+    with np.load(sparse_glosses()) as content:
+        for part in ("queries", "documents"):
+            count, stored = len(content[f"{part}.starts"]) - 1, len(content[f"{part}.values"])
+            print(f"{count:,} {part} with {stored / count:.1f} of {int(content['dimension']):,} dimensions each")
