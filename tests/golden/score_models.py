@@ -307,7 +307,7 @@ def sparse_static_idf(folder: Path) -> None:
     static(folder)
     (folder / "model.safetensors").unlink()
     write(folder / "config.json", {"path": str(folder / "idf.json"), "frozen": True})
-    write(folder / "idf.json", {"yes": 2.5, "river": 1.25, "##ive": 0.5, ".": -1.0})
+    write(folder / "idf.json", {"yes": 2.5, "river": 1.25, "##ive": 0.5, ".": -1.5})
     sparse_folder(folder, ("", STATIC))
 
 
