@@ -134,7 +134,7 @@ def run_sparse_search(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
 
 
 def read_sparse(file: str, count: int) -> tuple[Any, Any]:
-    """Queries and the first `count` documents as coalesced COO tensors, which is what sparse encoders give."""
+    """Queries and the first `count` documents as coalesced COO tensors: neither library has to sort them first."""
     import numpy as np
     import torch
 
@@ -146,7 +146,8 @@ def read_sparse(file: str, count: int) -> tuple[Any, Any]:
             rows = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
             indices = torch.from_numpy(np.stack([rows, terms[: starts[-1]].astype(np.int64)]))
             shape = (len(starts) - 1, int(arrays["dimension"]))
-            tensors.append(torch.sparse_coo_tensor(indices, torch.from_numpy(values[: starts[-1]]), shape).coalesce())
+            kept = torch.from_numpy(values[: starts[-1]])
+            tensors.append(torch.sparse_coo_tensor(indices, kept, shape, check_invariants=True).coalesce())
     return tensors[0], tensors[1]
 
 

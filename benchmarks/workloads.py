@@ -144,7 +144,6 @@ WORKLOADS = (
         "exact sparse search, 100 queries over 50,000 encoded glosses, top 10",
         "sparse_search",
         target=5.0,
-        max_difference=1e-4,  # of scores around 20, of which float32 holds about seven digits
         repeats=5,
         count=50_000,
     ),

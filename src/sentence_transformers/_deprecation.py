@@ -6,8 +6,8 @@
     def __init__(self, embedding_dimension: int): ...
 
 A call with the older name works and gives one `DeprecationWarning` at the caller's line. So do `dropped("name")`, for
-an argument that has no meaning any more, `moved(name="settings")`, for one that has become an entry of a dictionary, and
-`positional("first", "second")`, for what was once positional.
+an argument that has no meaning any more, `moved(name="settings")`, for one that has become an entry of a dictionary,
+and `positional("first", "second")`, for what was once positional.
 """
 
 from __future__ import annotations

@@ -69,6 +69,12 @@ HOME: dict[str, str] = {
     # functions
     "SimilarityFunction": "similarity",
     "quantize_embeddings": "search.quantization",
+    # sparse search
+    "SparseIndex": "search.sparse_index",
+    "semantic_search_qdrant": "search.engines.qdrant",
+    "semantic_search_elasticsearch": "search.engines.elasticsearch",
+    "semantic_search_opensearch": "search.engines.opensearch",
+    "semantic_search_seismic": "search.engines.seismic",
     "LoggingHandler": "util.logging",
 }
 
@@ -97,6 +103,10 @@ PACKAGES: dict[str, str] = {
     "sparse_encoder.models": _SPARSE_MODULES,
     "models": _TEXT_MODULES,
     "evaluation": "SimilarityFunction",
+    "sparse_encoder.search_engines": (
+        "SparseIndex semantic_search_elasticsearch semantic_search_opensearch semantic_search_qdrant "
+        "semantic_search_seismic"
+    ),
 }
 
 # canonical module path elsewhere -> module here; a saved model names a class by the first path that leads to it

@@ -5,6 +5,9 @@
     ├── ModelFormatError  (ValueError)        a model folder is malformed, incomplete or unsafe
     │   └── UntrustedCodeError                it names code from outside this library
     ├── ModelNotFoundError (FileNotFoundError)   no place holds a model of that name
+    ├── IndexFormatError  (ValueError)        a stored search index is malformed or incomplete
+    ├── IndexNotFoundError (FileNotFoundError)   there is no search index in a folder
+    ├── SearchEngineError (ConnectionError)   a search engine cannot be reached, or failed
     ├── NotAFolderError   (NotADirectoryError)   a file was given where a model folder is expected
     ├── WorkerError       (RuntimeError)      a worker process failed or died
     ├── VersionRequirementError (ImportError) a model asks for package versions that are not installed
@@ -35,6 +38,18 @@ class UntrustedCodeError(ModelFormatError):
 
 class ModelNotFoundError(SentenceTransformersError, FileNotFoundError):
     """A model name was found in none of the places that were tried."""
+
+
+class IndexFormatError(SentenceTransformersError, ValueError):
+    """A stored search index is malformed, incomplete or of a later version."""
+
+
+class IndexNotFoundError(SentenceTransformersError, FileNotFoundError):
+    """A folder holds no search index."""
+
+
+class SearchEngineError(SentenceTransformersError, ConnectionError):
+    """A search engine cannot be reached, or failed."""
 
 
 class NotAFolderError(SentenceTransformersError, NotADirectoryError):

@@ -10,10 +10,10 @@ import pytest
 import scipy.sparse
 import torch
 
-from sentence_transformers.errors import InputError, SentenceTransformersError
+from sentence_transformers.errors import IndexFormatError, IndexNotFoundError, InputError, SentenceTransformersError
 from sentence_transformers.search import sparse_index
 from sentence_transformers.search.exact import semantic_search
-from sentence_transformers.search.sparse_index import IndexFormatError, IndexNotFoundError, SparseIndex
+from sentence_transformers.search.sparse_index import SparseIndex
 from sentence_transformers.similarity import dot_score
 from tests.search.test_sparse import DOCUMENTS, FORMS, QUERIES, assert_found, random_rows, search_loop
 

@@ -349,8 +349,9 @@ class CrossEncoder(BaseModel):
         if isinstance(module_names, str):
             raise InputError(f"keep_in_fp32_modules must be a list of names, got the string {module_names!r}.")
         layers = [linear_layer(self, name) for name in module_names]
-        for layer in [layer for layer in self.modules() if type(layer) is Float32Linear]:
-            cast(Any, layer).__class__ = Linear
+        before = [module for module in self.modules() if type(module) is Float32Linear]
+        for module in before:
+            cast(Any, module).__class__ = Linear
         for layer in layers:
             layer.__class__ = Float32Linear
         self.keep_in_fp32_modules = list(module_names)

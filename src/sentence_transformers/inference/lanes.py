@@ -43,8 +43,10 @@ def _start_lane(share: int, threads: int) -> None:
     """Limit this thread to its share of the cores.
 
     `set_num_threads` acts on the calling thread, and on threads that are started later; the second call in a thread of
-    its own restores the number for those.
+    its own restores the number for those. A thread takes the number for later threads at its first question or
+    operation, which therefore comes before its own.
     """
+    torch.get_num_threads()
     torch.set_num_threads(share)
     other = threading.Thread(target=torch.set_num_threads, args=(threads,))
     other.start()

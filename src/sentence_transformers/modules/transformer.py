@@ -3,16 +3,17 @@
     padded   input_ids (B, L), attention_mask (B, L)                 -> token_embeddings (B, L, H)
     packed   input_ids (T,), position_ids (T,), packing: Packing     -> token_embeddings (T, H)
 
-Which layout is used is decided once per loaded model: an architecture that lets its attention function be chosen is
-shown two short sequences, and if packed equals alone it runs packed from then on (`inference.attention`). Texts longer
-than `max_seq_length` are cut; the first time that happens a warning says how many.
+The way from texts to tokens is in `modules.text_input`. Which layout is used is decided once per loaded model: an
+architecture that lets its attention function be chosen is shown two short sequences, and if packed equals alone it runs
+packed from then on (`backends.proof`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -28,10 +29,8 @@ from sentence_transformers.backends.proof import PER_TEXT, Proofs, lock
 from sentence_transformers.backends.vocabulary import VocabularyRows
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import attention
-from sentence_transformers.inference.packing import Packing, pad, pad_rows
-from sentence_transformers.inference.tokens import BatchTokenizer, Tokens
-from sentence_transformers.modules.base import InputModule
-from sentence_transformers.modules.chat import ChatPairs
+from sentence_transformers.inference.packing import pad, pad_rows
+from sentence_transformers.modules.text_input import TextInput
 from sentence_transformers.storage.files import Source, check_links
 
 logger = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds")
 OLD_KWARGS = {"model_args": "model_kwargs", "tokenizer_args": "processor_kwargs", "config_args": "config_kwargs"}
 
 
-class Transformer(InputModule):
+class Transformer(TextInput):
     """A model of the transformers library.
 
     Args:
@@ -204,8 +203,11 @@ class Transformer(InputModule):
         prepack(model)
         if self.transformer_task in VOCABULARY_TASKS:
             vocabulary.defer(model)
-        if self.transformer_task == PER_TEXT and not boundary.install(model):
-            self._before_packing = None
+        if self.transformer_task == PER_TEXT:
+            if getattr(model.config, "pad_token_id", None) is None:
+                model.config.pad_token_id = self._cutter.pad_token_id
+            if not boundary.install(model):
+                self._before_packing = None
         self._modules["model"] = model
         self._takes = set(inspect.signature(model.forward).parameters)
 
@@ -307,110 +309,6 @@ class Transformer(InputModule):
         )
         return f"Transformer({self.transformer_task!r}, architecture={kind!r}, max_seq_length={self.max_seq_length})"
 
-    # ---- texts -> features
-
-    def preprocess(
-        self,
-        inputs: Sequence[Any],
-        prompt: str | None = None,
-        processing_kwargs: dict[str, Any] | None = None,
-        task: str | None = None,
-        **kwargs,
-    ) -> dict[str, Any]:
-        """Texts, or (text, text) pairs, as a padded batch.
-
-        Returns:
-            input_ids and attention_mask, int64 of shape (B, L); token_type_ids where the model has segments;
-            prompt_length, if there is a prompt.
-        """
-        return self.features(self.tokens(inputs, prompt, task=task), packed=False)
-
-    def tokens(self, inputs: Sequence[Any], prompt: str | None = None, task: str | None = None) -> Tokens:
-        """Texts, or (text, text) pairs, as one unpadded run of tokens; `prompt` is put before each text."""
-        if self.chats and inputs and not isinstance(inputs[0], str):
-            chat = ChatPairs(self.tokenizer, self.processing_kwargs.get("chat_template", {}), self.max_seq_length)
-            return self._report(self.batch_tokenizer(task, special=False)(chat(inputs, prompt)))
-        tokenizer = self.batch_tokenizer(task)
-        if not prompt:
-            return self._report(tokenizer(inputs))
-        if inputs and isinstance(inputs[0], str):
-            return self._report(tokenizer([prompt + text for text in inputs], self.prompt_length(tokenizer, prompt)))
-        return self._report(tokenizer([(prompt + first, second) for first, second in inputs]))
-
-    def features(self, tokens: Tokens, packed: bool, device: torch.device | str = "cpu") -> dict[str, Any]:
-        """Tokens as a packed or padded batch on `device`."""
-        ids = torch.from_numpy(tokens.ids)
-        types = None if tokens.type_ids is None else torch.from_numpy(tokens.type_ids)
-        features: dict[str, Any] = {"modality": "text"}
-        if tokens.prompt_length:
-            features["prompt_length"] = tokens.prompt_length
-        packing = Packing(tokens.lengths, device)
-        if packed:
-            features |= {"packing": packing, "input_ids": ids.to(device, non_blocking=True)}
-            features["position_ids"] = packing.positions + self.position_offset
-            if types is not None:
-                features["token_type_ids"] = types.to(device, non_blocking=True)
-            return features
-        packing = Packing(tokens.lengths)
-        left = getattr(self._cutter, "padding_side", "right") == "left"
-        steps = torch.arange(packing.longest)
-        features["input_ids"] = pad_rows(ids, packing, self.padding_id)
-        features["attention_mask"] = (steps[None, :] < packing.lengths_tensor[:, None]).long()
-        if types is not None:
-            features["token_type_ids"] = pad_rows(types, packing)
-        elif "token_type_ids" in self._cutter.model_input_names:
-            features["token_type_ids"] = torch.zeros_like(features["input_ids"])
-        for key in ("input_ids", "attention_mask", "token_type_ids"):
-            if key in features:
-                features[key] = (shift_left(features[key], packing) if left else features[key]).to(device)
-        return features
-
-    @property
-    def chats(self) -> bool:
-        """Whether pairs are rendered by a chat template."""
-        return self.transformer_task == "text-generation" and bool(getattr(self.tokenizer, "chat_template", None))
-
-    def batch_tokenizer(self, task: str | None = None, special: bool | None = None) -> BatchTokenizer:
-        """The private copy of the tokenizer; one per tokenizer, length and task.
-
-        Args:
-            special: whether special tokens are added; default: as the model's settings say.
-        """
-        limit = {"query": self.query_length, "document": self.document_length}.get(task or "") or self.max_seq_length
-        cutter = self._cutter
-        if special is None:
-            special = self.processing_kwargs.get("text", {}).get("add_special_tokens", True)
-        key = (len(cutter), limit, special)
-        kept = self.__dict__.get("_batch_tokenizer")
-        if kept is None or kept[0] is not cutter or kept[1] != key:
-            with_types = "token_type_ids" in cutter.model_input_names
-            kept = self.__dict__["_batch_tokenizer"] = (cutter, key, BatchTokenizer(cutter, limit, special, with_types))
-        return kept[2]
-
-    def id_to_tokens(self, ids: Sequence[int]) -> list[str]:
-        if isinstance(self._tokenizer, TokenizerFile):
-            return [self._tokenizer.backend_tokenizer.id_to_token(i) for i in ids]
-        return super().id_to_tokens(ids)
-
-    def prompt_length(self, tokenizer: BatchTokenizer, prompt: str) -> int:
-        """Tokens that the prompt takes at the start of a text, without the closing special token."""
-        ids = tokenizer([prompt]).ids
-        closing = len(ids) and int(ids[-1]) in (self._cutter.sep_token_id, self._cutter.eos_token_id)
-        return len(ids) - int(bool(closing))
-
-    def _report(self, tokens: Tokens) -> Tokens:
-        """Say once per model that texts were cut."""
-        if tokens.cut and not self.__dict__.get("_cut_reported"):
-            self.__dict__["_cut_reported"] = True
-            logger.warning(
-                "%d of %d texts are longer than max_seq_length = %s tokens and were cut. "
-                "Raise `model.max_seq_length` if the model allows it, or split the texts. (Said once per model.)",
-                tokens.cut,
-                len(tokens),
-                self.max_seq_length,
-            )
-        return tokens
-
     # ---- features -> vectors
 
     def forward(self, features: dict[str, Any], following: Any = None, **kwargs) -> dict[str, Any]:
@@ -441,7 +339,7 @@ class Transformer(InputModule):
         inputs = self._inputs(features, self._takes)
         if getattr(model.config, "use_cache", None):
             inputs["use_cache"] = False
-        with attention.use_packing(packing), vocabulary.stopping(defer):
+        with attention.use_packing(packing), vocabulary.stopping(defer), self._explained():
             output = model(**inputs)
         value = output[self.modality_config["text"]["method_output_name"]]
         if model.config.output_hidden_states and "hidden_states" in output:
@@ -452,6 +350,19 @@ class Transformer(InputModule):
             return value
         decoder = model.get_output_embeddings()
         return VocabularyRows(value, decoder.weight, decoder.bias)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say what to do where a classifier cannot find the last token of each text."""
+        try:
+            yield
+        except ValueError as error:
+            if self.transformer_task != PER_TEXT or self.auto_model.config.pad_token_id is not None:
+                raise
+            raise InputError(
+                f"{error} Neither the config nor the tokenizer of this classifier names a padding token, by which it "
+                "finds the end of each text. Set model.tokenizer.pad_token and model.config.pad_token_id."
+            ) from error
 
     def _inputs(self, features: dict[str, Any], takes: set[str]) -> dict[str, Any]:
         """Arguments of a transformers model that takes those named."""
@@ -522,17 +433,17 @@ class Transformer(InputModule):
         return max(MOST_LOGITS // self.vocabulary_size, 16)
 
     @property
+    def chats(self) -> bool:
+        """Whether pairs are rendered by the tokenizer's chat template."""
+        return self.transformer_task == "text-generation" and bool(getattr(self.tokenizer, "chat_template", None))
+
+    @property
     def position_offset(self) -> int:
         if self.light is not None:
             return self.light.shape.position_offset
         if "_position_offset" not in self.__dict__:
             self._position_offset = attention.position_offset(self.auto_model)
         return self._position_offset
-
-    @property
-    def padding_id(self) -> int:
-        """Token that fills up padded batches."""
-        return getattr(self._cutter, "pad_token_id", None) or 0
 
     # ---- disk
 
@@ -627,9 +538,3 @@ def lower_case(tokenizer: Any) -> None:
 
     lower = normalizers.Lowercase()
     rust.normalizer = lower if rust.normalizer is None else normalizers.Sequence([lower, rust.normalizer])
-
-
-def shift_left(tensor: Tensor, packing: Packing) -> Tensor:
-    """Move the padding of a right-padded (B, L) tensor to the left."""
-    gaps = tensor.shape[1] - packing.lengths_tensor[:, None]
-    return tensor.gather(1, (torch.arange(tensor.shape[1])[None, :] - gaps) % tensor.shape[1])

@@ -3,11 +3,15 @@
 Queries (Q, H) and documents (D, H) are walked in blocks; of each block of scores only the best `top_k` survive, merged
 with the best so far. Memory is Q × top_k plus one block of scores, whatever D is. Equal scores are ordered by document
 number, so the answer does not depend on the sizes of the blocks.
+
+Where both sides are sparse and the score is a dot product or cosine, a block of documents becomes an inverted index
+(see `inverted`); any other score function sees tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,10 +19,14 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError
+from sentence_transformers.search.inverted import Postings, SparseRows, sparse_rows
 from sentence_transformers.similarity import cos_sim, dot_score
 from sentence_transformers.util.tensor import ArrayLike, describe, normalize_embeddings, take_rows, to_float
 
 ScoreFunction: TypeAlias = Callable[[Any, Any], Tensor]
+Source: TypeAlias = Tensor | np.ndarray | SparseRows | list
+Blocks: TypeAlias = Iterable[tuple[int, Any]]
+"""Parts of a source in order, each with the number of its first row."""
 
 BLOCK_SCORES = 2**25
 """Scores held at once, at most (unless one row of a block has more)."""
@@ -26,8 +34,8 @@ BLOCK_SCORES = 2**25
 
 @torch.no_grad()
 def best_documents(
-    queries: Tensor | np.ndarray | list,
-    documents: Tensor | np.ndarray | list,
+    queries: Source,
+    documents: Source,
     top_k: int,
     score_function: ScoreFunction,
     query_block: int,
@@ -40,24 +48,52 @@ def best_documents(
         queries, documents: non-empty sources (see `as_source`).
         first_query: if given, query n is document `first_query + n` itself, which is then left out (score -inf).
     """
-    prepare, score = split_score_function(score_function)
     device = common_device(queries, documents)
     document_block = min(document_block, len(documents), BLOCK_SCORES)
     query_block = min(query_block, max(1, BLOCK_SCORES // document_block))
-    merged: list[tuple[Tensor, Tensor] | None] = [None] * -(-len(queries) // query_block)
-    for start in range(0, len(documents), document_block):
-        block = prepare(take_block(documents, start, start + document_block, device))
-        for number, query_start in enumerate(range(0, len(queries), query_block)):
-            query = prepare(take_block(queries, query_start, query_start + query_block, device))
+    prepare, score = split_score_function(score_function)
+    ready_query: Callable[[Any], Any] = partial(as_tensor, device=device)
+    ready_documents = ready_query
+    if score is dot_score and isinstance(queries, SparseRows) and isinstance(documents, SparseRows):
+        ready_query, ready_documents = identity, partial(Postings.of, wanted=queries.used_terms)
+        score = inverted_score
+    return best_of_blocks(
+        lambda: ((n, ready_query(prepare(block))) for n, block in blocks_of(queries, query_block, device)),
+        ((n, ready_documents(prepare(block))) for n, block in blocks_of(documents, document_block, device)),
+        top_k,
+        score,
+        first_query,
+    )
+
+
+def best_of_blocks(
+    query_blocks: Callable[[], Blocks],
+    document_blocks: Blocks,
+    top_k: int,
+    score: ScoreFunction,
+    first_query: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """As `best_documents`, of blocks that are ready to be scored: the loop over all pairs of blocks.
+
+    Args:
+        query_blocks: gives the blocks of the queries, anew for each block of documents.
+    """
+    best: dict[int, tuple[Tensor, Tensor]] = {}
+    for start, block in document_blocks:
+        for query_start, query in query_blocks():
             scores = score(query, block)
             if first_query is not None:
                 mask_self(scores, first_query + query_start - start)
             values, ids = top_stable(scores, top_k)
-            merged[number] = merge(merged[number], (values, ids + start), top_k)
-    blocks = [best for best in merged if best is not None]
-    if not blocks:
+            best[query_start] = merge(best.get(query_start), (values, ids + start), top_k)
+    if not best:
         return torch.zeros(0, 0), torch.zeros(0, 0, dtype=torch.int64)
-    return torch.cat([values for values, _ in blocks]), torch.cat([ids for _, ids in blocks])
+    return torch.cat([values for values, _ in best.values()]), torch.cat([ids for _, ids in best.values()])
+
+
+def inverted_score(queries: SparseRows, documents: Postings) -> Tensor:
+    """Dot products (q, d) by the inverted index of the documents."""
+    return documents.scores(queries)
 
 
 def top_stable(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -108,15 +144,28 @@ def split_score_function(score_function: ScoreFunction) -> tuple[Callable[[Any],
     Cosine is the dot product of normalised rows; so each block is normalised once instead of once a pair of blocks.
     """
     if score_function is cos_sim:
-        return normalize_embeddings, dot_score
-    return (lambda rows: rows), score_function
+        return unit_rows, dot_score
+    return identity, score_function
 
 
-def as_source(embeddings: ArrayLike) -> Tensor | np.ndarray | list:
+def identity(rows: Any) -> Any:
+    """Rows that need no preparation."""
+    return rows
+
+
+def unit_rows(rows: Tensor | SparseRows) -> Tensor | SparseRows:
+    """Rows of length 1, in the form they came in."""
+    return rows.normalized() if isinstance(rows, SparseRows) else normalize_embeddings(rows)
+
+
+def as_source(embeddings: ArrayLike) -> Source:
     """What blocks can be taken from: an array as it is, a list of vectors as one tensor, a list of token embeddings.
 
-    A single vector becomes one row.
+    Sparse tensors and SciPy matrices become `SparseRows`, a single vector becomes one row.
     """
+    rows = sparse_rows(embeddings)
+    if rows is not None:
+        return rows
     if isinstance(embeddings, (list, tuple)):
         ragged = len(embeddings) > 0 and getattr(embeddings[0], "ndim", 0) == 2
         return list(embeddings) if ragged else as_source(to_float(embeddings))
@@ -125,12 +174,33 @@ def as_source(embeddings: ArrayLike) -> Tensor | np.ndarray | list:
     raise InputError(f"Embeddings must be a tensor, a numpy array or a list of them, got {describe(embeddings)}.")
 
 
-def take_block(source: Tensor | np.ndarray | list, start: int, stop: int, device: torch.device) -> Any:
-    """Rows `start:stop` as float on `device`."""
+def blocks_of(source: Source, size: int, device: torch.device | str = "cpu") -> Iterator[tuple[int, Any]]:
+    """The blocks of at most `size` rows, each with the number of its first row."""
+    for start in range(0, len(source), size):
+        yield start, take_block(source, start, start + size, device)
+
+
+def take_block(source: Source, start: int, stop: int, device: torch.device | str) -> Any:
+    """Rows `start:stop` as float on `device`; sparse rows stay what they are."""
+    if isinstance(source, SparseRows):
+        return source.take(start, stop)
     if isinstance(source, list):
         return [to_float(item).to(device) for item in source[start:stop]]
     rows = take_rows(source, start, stop) if isinstance(source, Tensor) else source[start:stop]
     return to_float(rows).to(device)
+
+
+def as_tensor(rows: Any, device: torch.device) -> Any:
+    """Sparse rows as a tensor on `device`; anything else as it is."""
+    return rows.to_tensor().to(device) if isinstance(rows, SparseRows) else rows
+
+
+def as_results(scores: Tensor, ids: Tensor) -> list[list[dict[str, int | float]]]:
+    """Scores and ids, both of shape (Q, top_k), as plain Python: for each query its hits."""
+    return [
+        [{"corpus_id": i, "score": s} for s, i in zip(row_scores, row_ids, strict=True)]
+        for row_scores, row_ids in zip(scores.tolist(), ids.tolist(), strict=True)
+    ]
 
 
 def common_device(queries: Any, documents: Any) -> torch.device:

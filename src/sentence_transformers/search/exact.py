@@ -12,6 +12,7 @@ from typing import Any
 
 from sentence_transformers.search.blocks import (
     ScoreFunction,
+    as_results,
     as_source,
     best_documents,
     check_dimensions,
@@ -42,8 +43,8 @@ def semantic_search(
     """The `top_k` documents of each query, best first.
 
     Args:
-        query_embeddings: (Q, H), or (H,) for one query: tensor (dense or sparse), numpy array (also memory-mapped) or
-            list. With a `score_function` for token embeddings: (Q, I, H), or a list of (I, H).
+        query_embeddings: (Q, H), or (H,) for one query: tensor (dense or sparse), numpy array (also memory-mapped),
+            SciPy matrix or list. With a `score_function` for token embeddings: (Q, I, H), or a list of (I, H).
         corpus_embeddings: the documents, likewise.
         query_chunk_size: at most so many queries are scored at once.
         corpus_chunk_size: at most so many documents are scored at once.
@@ -61,11 +62,7 @@ def semantic_search(
     check_sizes(top_k, query_chunk_size=query_chunk_size, corpus_chunk_size=corpus_chunk_size)
     if len(documents) == 0 or top_k == 0:
         return [[] for _ in range(len(queries))]
-    scores, ids = best_documents(queries, documents, top_k, score_function, query_chunk_size, corpus_chunk_size)
-    return [
-        [{"corpus_id": i, "score": s} for s, i in zip(row_scores, row_ids, strict=True)]
-        for row_scores, row_ids in zip(scores.tolist(), ids.tolist(), strict=True)
-    ]
+    return as_results(*best_documents(queries, documents, top_k, score_function, query_chunk_size, corpus_chunk_size))
 
 
 def information_retrieval(*args: Any, **kwargs: Any) -> list[list[dict[str, int | float]]]:
