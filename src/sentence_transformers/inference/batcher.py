@@ -11,7 +11,13 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate
 from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sentence_transformers.util.tensor import take_rows
 
 
 class Request(NamedTuple):
@@ -70,6 +76,8 @@ class Batcher:
         """One batch for all requests of a group; if it fails each is tried alone, so that one cannot spoil another."""
         try:
             rows = self._encode([text for request in group for text in request.texts], **group[0].kwargs)
+            sizes = [len(request.texts) for request in group]
+            parts = [row_slice(rows, stop - size, stop) for size, stop in zip(sizes, accumulate(sizes), strict=True)]
         except Exception as error:
             if len(group) == 1:
                 group[0].future.set_exception(error)
@@ -77,8 +85,13 @@ class Batcher:
             for request in group:
                 self._compute([request])
             return
-        start = 0
-        for request in group:
-            stop = start + len(request.texts)
-            request.future.set_result(rows[start:stop])
-            start = stop
+        for request, part in zip(group, parts, strict=True):
+            request.future.set_result(part)
+
+
+def row_slice(rows: Any, start: int, stop: int) -> Any:
+    """Rows `start:stop` of a list, an array or a tensor of any layout."""
+    if not isinstance(rows, Tensor) or rows.layout == torch.strided:
+        return rows[start:stop]
+    part = take_rows(rows, start, stop)
+    return part.to_sparse_csr() if rows.layout == torch.sparse_csr else part

@@ -63,11 +63,14 @@ class ChatPairs:
         return text
 
     def count(self, text: str) -> int:
-        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(self.ids(text))
+
+    def ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
     def shorten(self, pair: Pair, surplus: int) -> Pair:
         """Take `surplus` tokens away, longest text first."""
-        ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in pair]
+        ids = [self.ids(text) for text in pair]
         lengths = [len(part) for part in ids]
         longer = 0 if lengths[0] > lengths[1] else 1
         difference = lengths[longer] - lengths[1 - longer]

@@ -97,13 +97,13 @@ class SpladePooling(Module):
         logits, packing = self.rows(features)
         size = logits.size if isinstance(logits, VocabularyRows) else logits.shape[1]
         step = self.chunk_size or block_width(packing.total, packing.device)
-        parts = []
+        dtype = logits.weight.dtype if isinstance(logits, VocabularyRows) else logits.dtype
+        pooled = torch.empty(len(packing), size, dtype=dtype, device=packing.device)
         for start in range(0, size, step):
             stop = min(start + step, size)
             block = logits.block(start, stop) if isinstance(logits, VocabularyRows) else logits[:, start:stop]
-            parts.append(self.reduce(block, packing))
-        dtype = logits.weight.dtype if isinstance(logits, VocabularyRows) else logits.dtype
-        features["sentence_embedding"] = torch.cat(parts, dim=1).to(dtype)
+            pooled[:, start:stop] = self.reduce(block, packing)
+        features["sentence_embedding"] = pooled
         self.embedding_dimension = self.embedding_dimension or size
         return features
 

@@ -60,9 +60,9 @@ def paraphrase_mining(
         show_progress_bar=show_progress_bar,
         batch_size=batch_size,
         convert_to_tensor=True,
-        truncate_dim=truncate_dim,
         prompt_name=prompt_name,
         prompt=prompt,
+        **({} if truncate_dim is None else {"truncate_dim": truncate_dim}),  # not every encoder truncates
     )
     return paraphrase_mining_embeddings(
         embeddings, query_chunk_size, corpus_chunk_size, max_pairs, top_k, score_function
