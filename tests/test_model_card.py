@@ -10,8 +10,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub import ModelCard
 
-from sentence_transformers import SentenceTransformer, SentenceTransformerModelCardData
-from tests.golden import layouts
+from sentence_transformers import CrossEncoder, SentenceTransformer, SentenceTransformerModelCardData, SparseEncoder
+from tests.golden import layouts, score_models
 from tests.golden.layouts import GOLDEN
 
 
@@ -209,3 +209,24 @@ def test_a_local_folder_is_uploaded_as_it_is(notes):
 def test_the_older_name_takes_an_organization(notes):
     model_of("out_static").save_to_hub("name", organization="org")
     assert notes[0].arguments("create_repo")["repo_id"] == "org/name"
+
+
+@pytest.mark.parametrize(
+    ("model_class", "write", "tag", "words"),
+    [
+        (CrossEncoder, score_models.SCORERS["causal"], "text-ranking", ["model.rank(query", "one score per pair"]),
+        (CrossEncoder, score_models.SCORERS["saved_settings"], "text-", ["CrossEncoder(", "per pair"]),
+        (SparseEncoder, score_models.SPARSE["splade_settings"], "feature-extraction", ["- splade", "model.decode("]),
+        (SparseEncoder, score_models.SPARSE["inference_free"], "feature-extraction", ["- inference-free"]),
+    ],
+    ids=["judge", "classifier", "splade", "inference-free"],
+)
+def test_cards_of_other_kinds(model_class, write, tag, words, tmp_path):
+    """Each kind's card has its tags, shows its own calls and says what comes out."""
+    write(tmp_path)
+    model_class(str(tmp_path), device="cpu").save_pretrained(str(tmp_path / "saved"))
+    card = (tmp_path / "saved" / "README.md").read_text(encoding="utf-8")
+    assert f"pipeline_tag: {tag}" in card and "$" not in card
+    assert f"from sentence_transformers import {model_class.__name__}" in card
+    for word in words:
+        assert word in card, word

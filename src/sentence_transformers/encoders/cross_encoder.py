@@ -388,7 +388,7 @@ def as_pairs(inputs: Sequence[Any]) -> list[Pair]:
     for i, item in enumerate(inputs):
         parts = tuple(item) if isinstance(item, (tuple, list, np.ndarray)) else ()
         if len(parts) != 2 or not all(isinstance(part, str) for part in parts):
-            count = f", which has {len(parts)} parts," if parts and len(parts) != 2 else ""
+            count = f" and length {len(parts)}" if parts and len(parts) != 2 else ""
             raise InputError(
                 f"Input {i} is {item!r:.80} of type {type(item).__name__}{count} and not a pair of two strings. "
                 f"Give `predict` one pair (text, text) or a list of pairs."

@@ -214,7 +214,8 @@ class CrossEncoderModelCardData(BaseModelCardData):
         self.task_name = self.task_name or ("reranking and semantic search" if ranks else "classification of pairs")
 
     def facts(self) -> dict[str, Any]:
-        return {"Output": f"{self.model.num_labels} score(s) per pair", "Activation": repr(self.model.activation_fn)}
+        count = "one score" if self.model.num_labels == 1 else f"{self.model.num_labels} scores"
+        return {"Output": f"{count} per pair", "Activation": repr(self.model.activation_fn)}
 
     def usage(self) -> str:
         return RANK if self.model.num_labels == 1 else PREDICT
