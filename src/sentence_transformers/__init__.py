@@ -21,13 +21,22 @@ __MODEL_HUB_ORGANIZATION__ = "sentence-transformers"
 __all__ = [
     "CrossEncoder",
     "CrossEncoderModelCardData",
+    "DefaultBatchSampler",
+    "InputExample",
     "LoggingHandler",
+    "MultiDatasetDefaultBatchSampler",
+    "ParallelSentencesDataset",
     "SentenceTransformer",
     "SentenceTransformerModelCardData",
+    "SentenceTransformerTrainer",
+    "SentenceTransformerTrainingArguments",
+    "SentencesDataset",
     "SimilarityFunction",
     "SparseEncoder",
     "SparseEncoderModelCardData",
+    "mine_hard_negatives",
     "quantize_embeddings",
+    "resolve_ids",
 ]
 
 _public = frozenset(__all__)

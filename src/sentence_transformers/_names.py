@@ -66,6 +66,94 @@ HOME: dict[str, str] = {
     "CrossEncoderModelCardData": "storage.model_card",
     "SparseEncoderModelCardData": "storage.model_card",
     "generate_model_card": "storage.model_card",
+    "BaseModelCardCallback": "training.card",
+    "SentenceTransformerModelCardCallback": "training.card",
+    "ModelCardCallback": "training.card",
+    # training
+    "BaseTrainer": "training.trainer",
+    "SentenceTransformerTrainer": "training.trainer",
+    "BaseTrainingArguments": "training.arguments",
+    "SentenceTransformerTrainingArguments": "training.arguments",
+    "BatchSamplers": "training.arguments",
+    "MultiDatasetBatchSamplers": "training.arguments",
+    "BaseDataCollator": "training.collator",
+    "SentenceTransformerDataCollator": "training.collator",
+    "SetEpochMixin": "training.samplers",
+    "DefaultBatchSampler": "training.samplers",
+    "GroupByLabelBatchSampler": "training.samplers",
+    "NoDuplicatesBatchSampler": "training.samplers",
+    "MultiDatasetDefaultBatchSampler": "training.samplers",
+    "RoundRobinBatchSampler": "training.samplers",
+    "ProportionalBatchSampler": "training.samplers",
+    "InputExample": "training.readers",
+    "LabelSentenceReader": "training.readers",
+    "NLIDataReader": "training.readers",
+    "PairedFilesReader": "training.readers",
+    "STSDataReader": "training.readers",
+    "STSBenchmarkDataReader": "training.readers",
+    "TripletReader": "training.readers",
+    "SentencesDataset": "training.datasets",
+    "ParallelSentencesDataset": "training.datasets",
+    "SentenceLabelDataset": "training.datasets",
+    "DenoisingAutoEncoderDataset": "training.datasets",
+    "NoDuplicatesDataLoader": "training.datasets",
+    "resolve_ids": "training.lookups",
+    "mine_hard_negatives": "search.hard_negatives",
+    # losses
+    "CoSENTLoss": "losses.pairs",
+    "AnglELoss": "losses.pairs",
+    "CosineSimilarityLoss": "losses.pairs",
+    "ContrastiveLoss": "losses.pairs",
+    "SiameseDistanceMetric": "losses.pairs",
+    "OnlineContrastiveLoss": "losses.pairs",
+    "SoftmaxLoss": "losses.softmax",
+    "MultipleNegativesRankingLoss": "losses.in_batch_negatives",
+    "MultipleNegativesSymmetricRankingLoss": "losses.in_batch_negatives",
+    "CachedMultipleNegativesRankingLoss": "losses.in_batch_negatives",
+    "CachedMultipleNegativesSymmetricRankingLoss": "losses.in_batch_negatives",
+    "GISTEmbedLoss": "losses.guided",
+    "CachedGISTEmbedLoss": "losses.guided",
+    "MegaBatchMarginLoss": "losses.mega_batch",
+    "TripletLoss": "losses.triplets",
+    "TripletDistanceMetric": "losses.triplets",
+    "BatchHardTripletLossDistanceFunction": "losses.batch_triplets",
+    "BatchAllTripletLoss": "losses.batch_triplets",
+    "BatchHardTripletLoss": "losses.batch_triplets",
+    "BatchHardSoftMarginTripletLoss": "losses.batch_triplets",
+    "BatchSemiHardTripletLoss": "losses.batch_triplets",
+    "ContrastiveTensionLoss": "losses.tension",
+    "ContrastiveTensionLossInBatchNegatives": "losses.tension",
+    "ContrastiveTensionDataLoader": "losses.tension",
+    "DenoisingAutoEncoderLoss": "losses.denoising",
+    "EmbedDistillLoss": "losses.distillation",
+    "MSELoss": "losses.distillation",
+    "MarginMSELoss": "losses.distillation",
+    "DistillKLDivLoss": "losses.distillation",
+    "MatryoshkaLoss": "losses.matryoshka",
+    "AdaptiveLayerLoss": "losses.layers",
+    "Matryoshka2dLoss": "losses.layers",
+    "GlobalOrthogonalRegularizationLoss": "losses.orthogonal",
+    "CrossEntropyLoss": "losses.cross",
+    "CachedLossMixin": "losses.gradient_cache",
+    "RandContext": "losses.gradient_cache",
+    "uses_gradient_cache": "losses.gradient_cache",
+    "column_merging_disabled": "losses.columns",
+    "has_static_embedding_input": "losses.columns",
+    # evaluation
+    "BaseEvaluator": "evaluation.base",
+    "SentenceEvaluator": "evaluation.base",
+    "SequentialEvaluator": "evaluation.base",
+    "EmbeddingSimilarityEvaluator": "evaluation.embedding_similarity",
+    "BinaryClassificationEvaluator": "evaluation.binary_classification",
+    "TripletEvaluator": "evaluation.triplet",
+    "InformationRetrievalEvaluator": "evaluation.information_retrieval",
+    "NanoBEIREvaluator": "evaluation.nano_beir",
+    "RerankingEvaluator": "evaluation.reranking",
+    "ParaphraseMiningEvaluator": "evaluation.paraphrase_mining",
+    "TranslationEvaluator": "evaluation.translation",
+    "MSEEvaluator": "evaluation.mse",
+    "MSEEvaluatorFromDataFrame": "evaluation.mse",
+    "LabelAccuracyEvaluator": "evaluation.label_accuracy",
     # functions
     "SimilarityFunction": "similarity",
     "quantize_embeddings": "search.quantization",
@@ -89,20 +177,115 @@ _SPARSE_MODULES = (
     "SpladePooling"
 )
 
-# package path elsewhere -> the public names it exports
+_LOSSES = {  # public name -> module of the existing library
+    "AdaptiveLayerLoss": "adaptive_layer",
+    "AnglELoss": "angle",
+    "BatchAllTripletLoss": "batch_all_triplet",
+    "BatchHardSoftMarginTripletLoss": "batch_hard_soft_margin_triplet",
+    "BatchHardTripletLoss": "batch_hard_triplet",
+    "BatchHardTripletLossDistanceFunction": "batch_hard_triplet",
+    "BatchSemiHardTripletLoss": "batch_semi_hard_triplet",
+    "CachedGISTEmbedLoss": "cached_gist_embed",
+    "CachedMultipleNegativesRankingLoss": "cached_multiple_negatives_ranking",
+    "CachedMultipleNegativesSymmetricRankingLoss": "cached_multiple_negatives_symmetric_ranking",
+    "CoSENTLoss": "cosent",
+    "ContrastiveLoss": "contrastive",
+    "ContrastiveTensionDataLoader": "contrastive_tension",
+    "ContrastiveTensionLoss": "contrastive_tension",
+    "ContrastiveTensionLossInBatchNegatives": "contrastive_tension",
+    "CosineSimilarityLoss": "cosine_similarity",
+    "DenoisingAutoEncoderLoss": "denoising_auto_encoder",
+    "DistillKLDivLoss": "distill_kl_div",
+    "EmbedDistillLoss": "embed_distill",
+    "GISTEmbedLoss": "gist_embed",
+    "GlobalOrthogonalRegularizationLoss": "global_orthogonal_regularization",
+    "MSELoss": "mse",
+    "MarginMSELoss": "margin_mse",
+    "Matryoshka2dLoss": "matryoshka_2d",
+    "MatryoshkaLoss": "matryoshka",
+    "MegaBatchMarginLoss": "mega_batch_margin",
+    "MultipleNegativesRankingLoss": "multiple_negatives_ranking",
+    "MultipleNegativesSymmetricRankingLoss": "multiple_negatives_symmetric_ranking",
+    "OnlineContrastiveLoss": "online_contrastive",
+    "SiameseDistanceMetric": "contrastive",
+    "SoftmaxLoss": "softmax",
+    "TripletDistanceMetric": "triplet",
+    "TripletLoss": "triplet",
+}
+_EVALUATORS = {
+    "BinaryClassificationEvaluator": "binary_classification",
+    "EmbeddingSimilarityEvaluator": "embedding_similarity",
+    "InformationRetrievalEvaluator": "information_retrieval",
+    "LabelAccuracyEvaluator": "label_accuracy",
+    "MSEEvaluator": "mse",
+    "MSEEvaluatorFromDataFrame": "mse_from_dataframe",
+    "NanoBEIREvaluator": "nano_beir",
+    "ParaphraseMiningEvaluator": "paraphrase_mining",
+    "RerankingEvaluator": "reranking",
+    "TranslationEvaluator": "translation",
+    "TripletEvaluator": "triplet",
+}
+_DATASETS = {
+    "DenoisingAutoEncoderDataset": "denoising_auto_encoder",
+    "NoDuplicatesDataLoader": "no_duplicates_dataloader",
+    "ParallelSentencesDataset": "parallel_sentences",
+    "SentencesDataset": "sentences",
+    "SentenceLabelDataset": "sentence_label",
+}
+_READERS = {
+    "InputExample": "input_example",
+    "LabelSentenceReader": "label_sentence",
+    "NLIDataReader": "nli_data",
+    "PairedFilesReader": "paired_files",
+    "STSDataReader": "sts_data",
+    "STSBenchmarkDataReader": "sts_data",
+    "TripletReader": "triplet",
+}
+_SAMPLERS = (
+    "BatchSamplers DefaultBatchSampler GroupByLabelBatchSampler MultiDatasetBatchSamplers "
+    "MultiDatasetDefaultBatchSampler NoDuplicatesBatchSampler ProportionalBatchSampler RoundRobinBatchSampler"
+)
+_EVALUATION = " ".join(
+    ["BaseEvaluator", "SentenceEvaluator", "SequentialEvaluator", "SimilarityFunction", *_EVALUATORS]
+)
+
+# package path elsewhere, or of a package here that is a front door -> the public names it exports
 PACKAGES: dict[str, str] = {
-    "base": "BaseModel PeftAdapterMixin",
+    "base": (
+        "BaseModel PeftAdapterMixin BaseDataCollator BaseTrainer BaseTrainingArguments BatchSamplers "
+        "MultiDatasetBatchSamplers DefaultBatchSampler GroupByLabelBatchSampler NoDuplicatesBatchSampler "
+        "MultiDatasetDefaultBatchSampler RoundRobinBatchSampler ProportionalBatchSampler"
+    ),
+    "base.evaluation": "BaseEvaluator SentenceEvaluator SequentialEvaluator",
+    "base.losses": (
+        "CachedLossMixin RandContext column_merging_disabled has_static_embedding_input uses_gradient_cache"
+    ),
+    "base.sampler": _SAMPLERS,
+    "losses": " ".join([*_LOSSES, "CrossEntropyLoss"]),
+    "datasets": " ".join(_DATASETS),
+    "readers": " ".join(_READERS),
+    "sampler": _SAMPLERS,
+    "training_args": "SentenceTransformerTrainingArguments BatchSamplers MultiDatasetBatchSamplers",
+    "sentence_transformer.losses": " ".join(_LOSSES),
+    "sentence_transformer.datasets": " ".join(_DATASETS),
+    "sentence_transformer.readers": " ".join(_READERS),
+    "sentence_transformer.training_args": (
+        "SentenceTransformerTrainingArguments BatchSamplers MultiDatasetBatchSamplers"
+    ),
     "base.modules": "Dense InputModule Module Normalize Router Transformer",
-    "sentence_transformer": "SentenceTransformer SentenceTransformerModelCardData",
+    "sentence_transformer": (
+        "SentenceTransformer SentenceTransformerModelCardData SentenceTransformerDataCollator "
+        "SentenceTransformerTrainer SentenceTransformerTrainingArguments"
+    ),
     "sentence_transformer.modules": _TEXT_MODULES,
-    "sentence_transformer.evaluation": "SimilarityFunction",
+    "sentence_transformer.evaluation": _EVALUATION,
     "cross_encoder": "CrossEncoder CrossEncoderModelCardData",
     "cross_encoder.modules": _CROSS_MODULES,
     "sparse_encoder": "SparseEncoder SparseEncoderModelCardData",
     "sparse_encoder.modules": _SPARSE_MODULES,
     "sparse_encoder.models": _SPARSE_MODULES,
     "models": _TEXT_MODULES,
-    "evaluation": "SimilarityFunction",
+    "evaluation": _EVALUATION,
     "sparse_encoder.search_engines": (
         "SparseIndex semantic_search_elasticsearch semantic_search_opensearch semantic_search_qdrant "
         "semantic_search_seismic"
@@ -148,6 +331,21 @@ ALIASES: dict[str, str] = {
     "sparse_encoder.modules.mlm_transformer": "modules.mlm_transformer",
     "util.similarity": "similarity",
     "util.retrieval": "search.exact",
+    "util.hard_negatives": "search.hard_negatives",
+    "util.dataset": "training.lookups",
+    "base.trainer": "training.trainer",
+    "base.training_args": "training.arguments",
+    "base.data_collator": "training.collator",
+    "base.evaluation.evaluator": "evaluation.base",
+    "base.evaluation.sequential": "evaluation.base",
+    "sentence_transformer.trainer": "training.trainer",
+    "sentence_transformer.data_collator": "training.collator",
+    "trainer": "training.trainer",
+    "data_collator": "training.collator",
+    **{f"sentence_transformer.losses.{path}": HOME[name] for name, path in _LOSSES.items()},
+    **{f"sentence_transformer.evaluation.{path}": HOME[name] for name, path in _EVALUATORS.items()},
+    **{f"sentence_transformer.datasets.{path}": HOME[name] for name, path in _DATASETS.items()},
+    **{f"sentence_transformer.readers.{path}": HOME[name] for name, path in _READERS.items()},
     "util.quantization": "search.quantization",
     # before version 5
     "cross_encoder.CrossEncoder": "encoders.cross_encoder",
@@ -163,6 +361,10 @@ ALIASES: dict[str, str] = {
     "peft_mixin": "encoders.peft",
     "model_card": "storage.model_card",
     "evaluation.SimilarityFunction": "similarity",
+    **{f"losses.{name}": HOME[name] for name in _LOSSES},
+    **{f"evaluation.{name}": HOME[name] for name in (*_EVALUATORS, "SentenceEvaluator", "SequentialEvaluator")},
+    **{f"datasets.{name}": HOME[name] for name in _DATASETS},
+    **{f"readers.{name}": HOME[name] for name in _READERS},
     "models.tokenizer": "modules.tokenizer",
     "models.tokenizer.WordTokenizer": "modules.tokenizer.word",
     "models.tokenizer.WhitespaceTokenizer": "modules.tokenizer.whitespace",
@@ -250,6 +452,17 @@ class FrontDoor(ModuleType):
         return sorted({*self.__dict__, *self.__dict__.get("_public", ())})
 
 
+OWN_PACKAGES = {"losses", "evaluation"}  # packages here that are front doors too: `open_door`
+
+
+def open_door(name: str) -> None:
+    """Make a package of this house export the public names that `PACKAGES` has for it."""
+    module = sys.modules[name]
+    public = PACKAGES[name.removeprefix(f"{ROOT}.")].split()
+    module.__dict__.update(_public=frozenset(public), __all__=sorted(public))
+    module.__class__ = FrontDoor
+
+
 class _PackageLoader(importlib.abc.Loader):
     """Makes a package that only exports names."""
 
@@ -284,7 +497,7 @@ class _Finder:
             return None
         if inner in ALIASES:
             return importlib.machinery.ModuleSpec(name, _AliasLoader())
-        if inner in PACKAGES:
+        if inner in PACKAGES and inner not in OWN_PACKAGES:
             return importlib.machinery.ModuleSpec(name, _PackageLoader(), is_package=True)
         return None
 

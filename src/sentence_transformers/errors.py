@@ -10,6 +10,7 @@
     ├── SearchEngineError (ConnectionError)   a search engine cannot be reached, or failed
     ├── NotAFolderError   (NotADirectoryError)   a file was given where a model folder is expected
     ├── WorkerError       (RuntimeError)      a worker process failed or died
+    ├── NonFiniteLossError (FloatingPointError)  a training loss became NaN or infinite
     ├── VersionRequirementError (ImportError) a model asks for package versions that are not installed
     └── MissingExtraError (ImportError)       an optional package is needed; the message has the pip command
 
@@ -58,6 +59,10 @@ class NotAFolderError(SentenceTransformersError, NotADirectoryError):
 
 class WorkerError(SentenceTransformersError, RuntimeError):
     """A worker process failed or died before it delivered its result."""
+
+
+class NonFiniteLossError(SentenceTransformersError, FloatingPointError):
+    """A training loss became NaN or infinite."""
 
 
 class VersionRequirementError(SentenceTransformersError, ImportError):

@@ -323,13 +323,21 @@ class Transformer(TextInput):
         defer = getattr(following, "takes_vocabulary", False) and self.defers
         if "input_ids" in features and not features["input_ids"].numel():
             value = self._without_tokens(features)
-        elif packing is not None and self.light is not None and not torch.is_grad_enabled() and self.light.fits_here():
-            value = self.light(features["input_ids"], features["position_ids"], packing, features.get("token_type_ids"))
+        elif packing is not None and (light := self._light_now()) is not None:
+            value = light(features["input_ids"], features["position_ids"], packing, features.get("token_type_ids"))
         else:
             value = self.run(features, defer)
         if defer:
             return features | {"vocabulary": value}
         return features | {self.module_output_name: value.logits() if isinstance(value, VocabularyRows) else value}
+
+    def _light_now(self) -> BertEncoder | None:
+        """The model without transformers if its forward pass can be used: no gradients, no dropout, nothing else in the
+        way.
+        """
+        light = self.light
+        plain = not torch.is_grad_enabled() and not self.training
+        return light if light is not None and plain and light.fits_here() else None
 
     def run(self, features: dict[str, Any], defer: bool = False) -> Tensor | VocabularyRows:
         """The transformers model's output: (B, L, …) or, of a packed batch, (T, …); (B, labels) of a classifier."""

@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 
 from huggingface_hub import CardData, ModelCard
 
+from sentence_transformers.storage.training_report import describe_dataset, training_report
+
 TEMPLATE = Path(__file__).parent / "model_card_template.md"
 
 ENCODE = """\
@@ -108,6 +110,12 @@ class BaseModelCardData(CardData):
     pipeline_tag: str | None = field(default="sentence-similarity", init=False)
     library_name: str = field(default="sentence-transformers", init=False)
     version: dict[str, str] = field(default_factory=get_versions, init=False)
+    non_default_hyperparameters: dict[str, Any] = field(default_factory=dict, init=False)
+    all_hyperparameters: dict[str, Any] = field(default_factory=dict, init=False)
+    eval_results_dict: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict, init=False)
+    training_logs: list[dict[str, Any]] = field(default_factory=list, init=False)
+    citations: dict[str, str] = field(default_factory=dict, init=False)
+    best_model_step: int | None = field(default=None, init=False)
     model: Any = field(default=None, init=False, repr=False)
 
     USAGE: ClassVar[str] = ENCODE
@@ -139,6 +147,50 @@ class BaseModelCardData(CardData):
             if tag not in self.tags:
                 self.tags.append(tag)
 
+    # ---- a training run
+
+    def set_losses(self, losses: list[Any]) -> None:
+        """Note the papers of the losses that are trained with, and of those inside them."""
+        for loss in losses:
+            for part in loss.modules():
+                if citation := getattr(part, "citation", ""):
+                    self.citations[type(part).__name__] = citation
+
+    def set_best_model_step(self, step: int) -> None:
+        """The step whose weights the model has."""
+        self.best_model_step = step
+
+    def set_evaluation_metrics(self, evaluator: Any, metrics: dict[str, Any], epoch: int = 0, step: int = 0) -> None:
+        """Note the last metrics of an evaluator."""
+        key = (type(evaluator).__name__, str(getattr(evaluator, "name", "") or ""))
+        self.eval_results_dict[key] = {name: round_metric(value) for name, value in metrics.items()}
+
+    def add_log(self, epoch: float, step: int, values: dict[str, Any]) -> None:
+        """Note values of a step; those of one step share a line."""
+        if not self.training_logs or self.training_logs[-1]["Step"] != step:
+            self.training_logs.append({"Epoch": epoch, "Step": step})
+        self.training_logs[-1].update({name: round_metric(value) for name, value in values.items()})
+
+    def extract_dataset_metadata(
+        self, dataset: Any, dataset_metadata: list[dict[str, Any]], loss: Any, dataset_type: str = "train"
+    ) -> list[dict[str, Any]]:
+        """What the card says of the data sets of a run.
+
+        Args:
+            dataset: one data set, or several by name.
+            dataset_metadata: what the user says of them, in the same order: name, id, …
+            loss: the loss, or one for each by name.
+        """
+        parts = dict(dataset) if isinstance(dataset, dict) else {"": dataset}
+        described = []
+        for i, (name, part) in enumerate(parts.items()):
+            given = dataset_metadata[i] if i < len(dataset_metadata) else {}
+            own = loss[name] if isinstance(loss, dict) else loss
+            config = own.get_config_dict() if hasattr(own, "get_config_dict") else {}
+            known = {"loss": type(own).__name__, "loss_config": config} | ({"name": name} if name else {})
+            described.append(known | (describe_dataset(part) if hasattr(part, "column_names") else {}) | given)
+        return described
+
     def get_default_model_name(self) -> str:
         base = f" based on {self.base_model}" if self.base_model else ""
         return f"{type(self.model).__name__}{base}"
@@ -147,12 +199,25 @@ class BaseModelCardData(CardData):
         """The header of the card."""
         data = {key: getattr(self, key) for key in self.HEADER}
         data["datasets"] = [entry["id"] for entry in self.train_datasets if "id" in entry]
+        data["model-index"] = self.model_index()
         return {key: value for key, value in data.items() if value not in (None, [], "")}
 
     def to_yaml(self, line_break: str | None = None, **kwargs: Any) -> str:
         from huggingface_hub.repocard_data import yaml_dump
 
         return yaml_dump(self.to_dict(), sort_keys=False, line_break=line_break).strip()
+
+    def model_index(self) -> list[dict[str, Any]]:
+        """The evaluation results as the hub reads them; [] without any."""
+        results = [
+            {
+                "task": {"type": kind.removesuffix("Evaluator"), "name": kind.removesuffix("Evaluator")},
+                "dataset": {"name": name or "unknown", "type": "unknown"},
+                "metrics": [{"type": key, "value": value, "name": key} for key, value in metrics.items()],
+            }
+            for (kind, name), metrics in self.eval_results_dict.items()
+        ]
+        return [{"name": self.model_name or self.get_default_model_name(), "results": results}] if results else []
 
     def usage(self) -> str:
         """Lines of Python that use the model, with the fields of the template."""
@@ -181,8 +246,14 @@ class BaseModelCardData(CardData):
             "facts": "\n".join(f"- **{name}:** {value}" for name, value in self.facts().items()),
             "prompts": "\n".join(f"- `{name}`: {text!r}" for name, text in model.prompts.items() if text) or "none",
             "architecture": repr(model),
+            "training": training_report(self),
             "versions": "\n".join(f"- {name}: {version}" for name, version in self.version.items()),
         }
+
+
+def round_metric(value: Any) -> Any:
+    """A value as it is shown: numbers with four decimals."""
+    return round(float(value), 4) if isinstance(value, int | float) or hasattr(value, "item") else value
 
 
 @dataclass

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -75,3 +78,30 @@ def all_gather_padded(tensor: Tensor, mask: Tensor, with_grad: bool = False) -> 
 @functools.cache
 def _log_alone_once() -> None:
     logger.warning("Nothing to gather from: torch.distributed is not initialised, so this process works alone.")
+
+
+@contextmanager
+def distributed_evaluation(model: Any, enabled: bool = True) -> Iterator[bool]:
+    """Within the context, whether this process is the one that computes.
+
+    An evaluator is run by the first process alone, the others wait for it at the end of the context.
+
+    Args:
+        model: kept for compatibility.
+        enabled: False lets every process compute (a sharded model needs all of them).
+    """
+    alone = enabled and is_dist_initialized()
+    try:
+        yield not alone or get_rank() == 0
+    finally:
+        if alone:
+            dist.barrier()
+
+
+def broadcast_object(value: Any) -> Any:
+    """The first process's value, in all processes."""
+    if not is_dist_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]

@@ -184,6 +184,11 @@ def disable_logging(highest_level: int = logging.CRITICAL) -> Iterator[None]:
         logging.disable(before)
 
 
+def column_values(dataset: Any, column: str) -> list[Any]:
+    """A column of a `datasets.Dataset` as a list, read at once."""
+    return dataset.with_format(None).select_columns([column])[:][column]
+
+
 def append_to_last_row(csv_path: str | os.PathLike[str], additional_data: list[Any]) -> bool:
     """Add cells to the end of the last row of a CSV file with a header.
 

@@ -1,0 +1,169 @@
+"""What evaluators share.
+
+    metrics = evaluator(model, output_path="results")          {"name_cosine_ndcg@10": 0.71, …}
+    metrics[evaluator.primary_metric]
+
+An evaluator holds data and settings; calling it with a model measures that model. It notes the metrics in the model's
+card and, if told to, adds a row to a CSV file. Which texts are embedded how is in `embed_inputs`, which evaluators of
+other kinds of models replace; the numbers are functions in `evaluation.metrics`.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sentence_transformers.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+class BaseEvaluator:
+    """Measures a model.
+
+    Attributes:
+        primary_metric: the one that says which of two models is better.
+        greater_is_better: how it says so.
+        name: put before the names of the metrics.
+    """
+
+    greater_is_better: bool = True
+    primary_metric: str | None = None
+    name: str = ""
+
+    def __init__(self) -> None:
+        self.greater_is_better = True
+        self.primary_metric = None
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> float | dict[str, float]:
+        """Measure a model.
+
+        Args:
+            output_path: folder for the CSV file; None for none.
+            epoch, steps: when in a training run this is; -1 outside of one.
+
+        Returns:
+            Metrics by name.
+        """
+        raise TypeError(f"{type(self).__name__} must define __call__(model, output_path, epoch, steps).")
+
+    def prefix_name_to_metrics(self, metrics: dict[str, float], name: str) -> dict[str, float]:
+        """Metrics with the evaluator's name before theirs, as plain floats."""
+        plain = {key: as_float(value) for key, value in metrics.items()}
+        if not name:
+            return plain
+        if self.primary_metric and not self.primary_metric.startswith(f"{name}_"):
+            self.primary_metric = f"{name}_{self.primary_metric}"
+        return {f"{name}_{key}": value for key, value in plain.items()}
+
+    def store_metrics_in_model_card_data(
+        self, model: Any, metrics: dict[str, Any], epoch: int = 0, step: int = 0
+    ) -> None:
+        """Note the metrics in the model's card."""
+        card: Any = getattr(model, "model_card_data", None)
+        if hasattr(card, "set_evaluation_metrics"):
+            card.set_evaluation_metrics(self, metrics, epoch, step)
+
+    @property
+    def description(self) -> str:
+        """The evaluator's kind in words: "Information Retrieval"."""
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", type(self).__name__)
+        return words.removesuffix(" Evaluator")
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Settings that the model card shows."""
+        return {}
+
+
+SentenceEvaluator = BaseEvaluator
+
+
+class SequentialEvaluator(BaseEvaluator):
+    """Several evaluators, one after the other.
+
+    Args:
+        evaluators: the evaluators.
+        main_score_function: list of their primary metrics -> the primary metric of all, "sequential_score"; by default
+            the last one's.
+    """
+
+    def __init__(
+        self,
+        evaluators: Iterable[BaseEvaluator],
+        main_score_function: Callable[[list[float]], float] = lambda scores: scores[-1],
+    ) -> None:
+        super().__init__()
+        self.evaluators, self.main_score_function = list(evaluators), main_score_function
+        if not self.evaluators:
+            raise InputError("SequentialEvaluator needs at least one evaluator.")
+        self.primary_metric = "sequential_score"
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        scores = []
+        for i, evaluator in enumerate(self.evaluators):
+            found: Any = evaluator(model, output_path, epoch, steps)
+            if not isinstance(found, dict):
+                scores.append(found)
+                found = {f"evaluator_{i}": found}
+            else:
+                scores.append(found.get(evaluator.primary_metric or "", next(iter(found.values()))))
+            metrics.update(found)
+        return metrics | {"sequential_score": self.main_score_function(scores)}
+
+
+def as_float(value: Any) -> Any:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return value
+
+
+def append_csv(path: str | None, file: str, headers: Sequence[str], row: Sequence[Any]) -> None:
+    """Add a row to a CSV file in the folder `path`, with a header if the file is new; in one write."""
+    if path is None:
+        return
+    target = Path(path, file)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = not target.is_file()
+    with target.open("a", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerows([list(headers), list(row)] if fresh else [list(row)])
+
+
+def file_name(kind: str, name: str, ending: str = "results") -> str:
+    """{kind}[_name]_{ending}.csv"""
+    return f"{kind}_{name}_{ending}.csv" if name else f"{kind}_{ending}.csv"
+
+
+def check_lengths(**columns: Sequence[Any] | np.ndarray) -> None:
+    """Raise `InputError` if columns are empty or of different lengths."""
+    sizes = {name: len(values) for name, values in columns.items()}
+    if len(set(sizes.values())) > 1:
+        raise InputError(f"Every row needs all columns, got {', '.join(f'{n} of {k}' for k, n in sizes.items())}.")
+    if not next(iter(sizes.values())):
+        raise InputError(f"There is nothing to evaluate: {', '.join(sizes)} are empty.")
+
+
+def check_texts(column: str, values: Iterable[Any]) -> None:
+    """Raise `InputError` naming the first missing value."""
+    for i, value in enumerate(values):
+        if value is None:
+            raise InputError(f"{column}[{i}] is None; drop such rows first.")
+
+
+def log_when(epoch: float, steps: int) -> str:
+    """When an evaluation is, in words."""
+    if epoch == -1:
+        return ""
+    return f" after epoch {epoch}" if steps == -1 else f" in epoch {epoch} after {steps} steps"

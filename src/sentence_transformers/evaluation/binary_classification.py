@@ -1,0 +1,147 @@
+"""Does a threshold on the similarity tell pairs that belong together from others?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from sentence_transformers.errors import InputError
+from sentence_transformers.evaluation.base import BaseEvaluator, append_csv, check_lengths, file_name
+from sentence_transformers.evaluation.embedding_similarity import truncation
+from sentence_transformers.evaluation.metrics import average_precision, best_accuracy, best_f1, matthews
+from sentence_transformers.evaluation.pairs import DISTANCES, check_names, names_of, pair_scores
+
+KINDS = ("accuracy", "accuracy_threshold", "f1", "precision", "recall", "f1_threshold", "ap", "mcc")  # as in the CSV
+
+
+class BinaryClassificationEvaluator(BaseEvaluator):
+    """Accuracy, F1 and average precision of similarities as a classifier, at the best thresholds.
+
+    Args:
+        sentences1, sentences2: the texts of the pairs.
+        labels: 1 for pairs that belong together, 0 for others.
+        batch_size, show_progress_bar: for `encode`.
+        name: put before the names of the metrics.
+        write_csv: whether a call with an output folder adds a row to the CSV file.
+        truncate_dim: keep only the first dimensions.
+        similarity_fn_names: "cosine", "dot", "euclidean", "manhattan"; default: the model's own. Thresholds of the last
+            two are distances.
+
+    Raises:
+        InputError: for columns of different lengths, or labels other than 0 and 1.
+    """
+
+    def __init__(
+        self,
+        sentences1: list[str],
+        sentences2: list[str],
+        labels: list[int],
+        name: str = "",
+        batch_size: int = 32,
+        show_progress_bar: bool = False,
+        write_csv: bool = True,
+        truncate_dim: int | None = None,
+        similarity_fn_names: list[Literal["cosine", "dot", "euclidean", "manhattan"]] | None = None,
+    ) -> None:
+        super().__init__()
+        check_lengths(sentences1=sentences1, sentences2=sentences2, labels=labels)
+        for i, label in enumerate(labels):
+            if label not in (0, 1):
+                raise InputError(f"labels[{i}] is {label!r}; labels must be 0 or 1.")
+        self.sentences1, self.sentences2, self.labels = sentences1, sentences2, labels
+        self.name, self.batch_size, self.show_progress_bar = name, batch_size, show_progress_bar
+        self.write_csv, self.truncate_dim = write_csv, truncate_dim
+        self.similarity_fn_names = check_names(similarity_fn_names)
+        self.csv_file = file_name("binary_classification_evaluation", name)
+        if self.similarity_fn_names:
+            self._set_primary(self.similarity_fn_names)
+
+    @classmethod
+    def from_input_examples(cls, examples: Sequence[Any], **kwargs: Any) -> BinaryClassificationEvaluator:
+        """The evaluator of a list of `InputExample` of two texts and a label."""
+        columns = zip(*((*example.texts[:2], example.label) for example in examples), strict=True)
+        return cls(*map(list, columns), **kwargs)  # type: ignore[arg-type]
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float]:
+        self.similarity_fn_names = names_of(self.similarity_fn_names, model)
+        self._set_primary(self.similarity_fn_names)
+        scores = self.compute_metrics(model)
+        if self.write_csv:
+            names = self.similarity_fn_names
+            headers = ["epoch", "steps", *(f"{name}_{kind}" for name in names for kind in KINDS)]
+            values = [scores[name][kind] for name in names for kind in KINDS]
+            append_csv(output_path, self.csv_file, headers, [epoch, steps, *values])
+        metrics = {f"{name}_{kind}": value for name, part in scores.items() for kind, value in part.items()}
+        if len(scores) > 1:
+            metrics |= {f"max_{kind}": max(part[kind] for part in scores.values()) for kind in KINDS}
+        metrics = self.prefix_name_to_metrics(metrics, self.name)
+        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
+        return metrics
+
+    def _set_primary(self, names: Sequence[str]) -> None:
+        if self.primary_metric is None:
+            self.primary_metric = f"{names[0]}_ap" if len(names) == 1 else "max_ap"
+
+    def compute_metrics(self, model: Any) -> dict[str, dict[str, float]]:
+        """The metrics of each similarity."""
+        try:
+            texts = list(dict.fromkeys([*self.sentences1, *self.sentences2]))
+        except TypeError:  # inputs that are no texts
+            texts = [*self.sentences1, *self.sentences2]
+        embeddings = self.embed_inputs(model, texts)
+        place = {text: i for i, text in enumerate(texts)}
+        first, second = (embeddings[[place[t] for t in column]] for column in (self.sentences1, self.sentences2))
+        labels, found = np.asarray(self.labels), {}
+        for name in names_of(self.similarity_fn_names, model):
+            scores, sign = pair_scores(first, second, name), -1 if name in DISTANCES else 1
+            accuracy, threshold = best_accuracy(labels, scores)
+            f1 = best_f1(labels, scores)
+            found[name] = {
+                "accuracy": accuracy,
+                "accuracy_threshold": sign * threshold,
+                "f1": f1.f1,
+                "f1_threshold": sign * f1.threshold,
+                "precision": f1.precision,
+                "recall": f1.recall,
+                "ap": average_precision(labels, scores),
+                "mcc": matthews(labels, scores >= f1.threshold),
+            }
+        return found
+
+    compute_metrices = compute_metrics
+
+    def embed_inputs(self, model: Any, sentences: Any, **kwargs: Any) -> Any:
+        """Texts -> (B, H)."""
+        return model.encode(
+            sentences,
+            batch_size=self.batch_size,
+            show_progress_bar=self.show_progress_bar,
+            convert_to_numpy=True,
+            **truncation(self.truncate_dim),
+            **kwargs,
+        )
+
+    @staticmethod
+    def find_best_acc_and_threshold(
+        scores: np.ndarray, labels: np.ndarray, high_score_more_similar: bool
+    ) -> tuple[float, float]:
+        """The greatest accuracy, and its threshold, of scores or of distances."""
+        sign = 1 if high_score_more_similar else -1
+        accuracy, threshold = best_accuracy(labels, sign * np.asarray(scores))
+        return accuracy, sign * threshold
+
+    @staticmethod
+    def find_best_f1_and_threshold(
+        scores: np.ndarray, labels: np.ndarray, high_score_more_similar: bool
+    ) -> tuple[float, float, float, float]:
+        """The greatest F1, its precision, recall and threshold, of scores or of distances."""
+        sign = 1 if high_score_more_similar else -1
+        found = best_f1(labels, sign * np.asarray(scores))
+        return found.f1, found.precision, found.recall, sign * found.threshold
+
+    def get_config_dict(self) -> dict[str, Any]:
+        return {} if self.truncate_dim is None else {"truncate_dim": self.truncate_dim}

@@ -1,0 +1,131 @@
+"""Do similarities order pairs as people do? Spearman and Pearson correlation with gold scores."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from sentence_transformers.errors import InputError
+from sentence_transformers.evaluation.base import BaseEvaluator, append_csv, check_lengths, file_name
+from sentence_transformers.evaluation.metrics import pearson, spearman
+from sentence_transformers.evaluation.pairs import check_names, names_of, pair_scores
+from sentence_transformers.similarity import SimilarityFunction
+
+logger = logging.getLogger(__name__)
+
+
+class EmbeddingSimilarityEvaluator(BaseEvaluator):
+    """Correlation of similarities with gold scores.
+
+    Args:
+        sentences1, sentences2: the texts of the pairs.
+        scores: the gold scores, greater for more alike.
+        batch_size, show_progress_bar: for `encode`.
+        main_similarity: the similarity of the primary metric, if several are reported.
+        similarity_fn_names: "cosine", "dot", "euclidean", "manhattan"; default: the model's own.
+        name: put before the names of the metrics.
+        write_csv: whether a call with an output folder adds a row to the CSV file.
+        precision: of the embeddings, as in `encode`.
+        truncate_dim: keep only the first dimensions.
+
+    Raises:
+        InputError: for columns of different lengths, or scores that are NaN.
+    """
+
+    def __init__(
+        self,
+        sentences1: list[str],
+        sentences2: list[str],
+        scores: list[float],
+        batch_size: int = 16,
+        main_similarity: str | SimilarityFunction | None = None,
+        similarity_fn_names: list[Literal["cosine", "euclidean", "manhattan", "dot"]] | None = None,
+        name: str = "",
+        show_progress_bar: bool = False,
+        write_csv: bool = True,
+        precision: Literal["float32", "int8", "uint8", "binary", "ubinary"] | None = None,
+        truncate_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_lengths(sentences1=sentences1, sentences2=sentences2, scores=scores)
+        if not np.isfinite(np.asarray(scores, np.float64)).all():
+            bad = int(np.flatnonzero(~np.isfinite(np.asarray(scores, np.float64)))[0])
+            raise InputError(f"scores[{bad}] is {scores[bad]}; every gold score must be a number.")
+        self.sentences1, self.sentences2, self.scores = sentences1, sentences2, scores
+        self.batch_size, self.show_progress_bar, self.write_csv = batch_size, show_progress_bar, write_csv
+        self.main_similarity = SimilarityFunction(main_similarity) if main_similarity else None
+        self.similarity_fn_names = check_names(similarity_fn_names)
+        self.name, self.precision, self.truncate_dim = name, precision, truncate_dim
+        middle = "_" + precision if precision else ""
+        self.csv_file = file_name("similarity_evaluation", f"{name}{middle}".lstrip("_") if not name else name + middle)
+        if self.similarity_fn_names:
+            self._set_primary(self.similarity_fn_names)
+
+    @classmethod
+    def from_input_examples(cls, examples: Sequence[Any], **kwargs: Any) -> EmbeddingSimilarityEvaluator:
+        """The evaluator of a list of `InputExample` of two texts and a score."""
+        columns = zip(*((*example.texts[:2], example.label) for example in examples), strict=True)
+        return cls(*map(list, columns), **kwargs)  # type: ignore[arg-type]
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float]:
+        first, second = (self.embed_inputs(model, column) for column in (self.sentences1, self.sentences2))
+        if self.precision == "binary":
+            first, second = ((rows + 128).astype(np.uint8) for rows in (first, second))
+        if self.precision in ("ubinary", "binary"):
+            first, second = (np.unpackbits(rows, axis=1) for rows in (first, second))
+        names = self.similarity_fn_names = names_of(self.similarity_fn_names, model)
+        self._set_primary(names)
+        metrics: dict[str, float] = {}
+        for name in names:
+            scores = pair_scores(first, second, name)
+            metrics[f"pearson_{name}"] = pearson(self.scores, scores)  # type: ignore[arg-type]
+            metrics[f"spearman_{name}"] = spearman(self.scores, scores)  # type: ignore[arg-type]
+        if self.write_csv:
+            kinds = ("pearson", "spearman")
+            headers = ["epoch", "steps", *(f"{name}_{kind}" for name in names for kind in kinds)]
+            values = [metrics[f"{kind}_{name}"] for name in names for kind in kinds]
+            append_csv(output_path, self.csv_file, headers, [epoch, steps, *values])
+        if len(names) > 1:
+            for kind in ("pearson", "spearman"):
+                metrics[f"{kind}_max"] = max(metrics[f"{kind}_{name}"] for name in names)
+        metrics = self.prefix_name_to_metrics(metrics, self.name)
+        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
+        return metrics
+
+    def _set_primary(self, names: Sequence[str]) -> None:
+        if self.primary_metric is not None:
+            return
+        if self.main_similarity is not None:
+            self.primary_metric = f"spearman_{self.main_similarity.value}"
+        else:
+            self.primary_metric = f"spearman_{names[0]}" if len(names) == 1 else "spearman_max"
+
+    def embed_inputs(self, model: Any, sentences: Any, **kwargs: Any) -> Any:
+        """Texts -> (B, H)."""
+        return model.encode(
+            sentences,
+            batch_size=self.batch_size,
+            show_progress_bar=self.show_progress_bar,
+            convert_to_numpy=True,
+            **truncation(self.truncate_dim),
+            **({"precision": self.precision, "normalize_embeddings": True} if self.precision else {}),
+            **kwargs,
+        )
+
+    @property
+    def description(self) -> str:
+        return "Semantic Similarity"
+
+    def get_config_dict(self) -> dict[str, Any]:
+        settings = {"truncate_dim": self.truncate_dim, "precision": self.precision}
+        return {key: value for key, value in settings.items() if value is not None}
+
+
+def truncation(truncate_dim: int | None) -> dict[str, int]:
+    """The argument of `encode`, where there is something to truncate."""
+    return {} if truncate_dim is None else {"truncate_dim": truncate_dim}

@@ -1,0 +1,333 @@
+"""Are the relevant documents found? The measures of information retrieval over queries, documents and relevance.
+
+Documents are encoded chunk by chunk, and of each chunk's scores only the best of every query are kept
+(`search.blocks`): memory is one chunk of vectors, one block of scores, and queries × the largest k. Equal scores are
+ordered by document id.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sentence_transformers.errors import InputError
+from sentence_transformers.evaluation import metrics as measures
+from sentence_transformers.evaluation.base import BaseEvaluator, append_csv, check_texts, file_name, log_when
+from sentence_transformers.evaluation.embedding_similarity import truncation
+from sentence_transformers.evaluation.triplet import side_of
+from sentence_transformers.search.blocks import as_source, best_documents, merge
+from sentence_transformers.similarity import SimilarityFunction
+
+logger = logging.getLogger(__name__)
+
+ScoreFunction = Callable[[Any, Any], Tensor]
+Best = dict[str, tuple[Tensor, Tensor]]
+QUERY_BLOCK = 256
+DOCUMENT_BLOCK = 16384
+
+
+class InformationRetrievalEvaluator(BaseEvaluator):
+    """Accuracy, precision, recall, MRR, NDCG and MAP of retrieval.
+
+    Args:
+        queries: id -> text.
+        corpus: id -> document.
+        relevant_docs: query id -> ids of the relevant documents. Queries without any are left out.
+        corpus_chunk_size: documents encoded at a time.
+        mrr_at_k, ndcg_at_k, accuracy_at_k, precision_recall_at_k, map_at_k: the k of each measure.
+        show_progress_bar, batch_size: for `encode`.
+        name: put before the names of the metrics.
+        write_csv: whether a call with an output folder adds a row to the CSV file.
+        truncate_dim: keep only the first dimensions.
+        score_functions: name -> (q, H), (d, H) -> (q, d); default: the model's own similarity.
+        main_score_function: the one of the primary metric; default: the best of the first call.
+        query_prompt, query_prompt_name, corpus_prompt, corpus_prompt_name: prompts of either side.
+        write_predictions: also write what was found, as JSON lines, into the output folder.
+
+    Raises:
+        InputError: if there are no queries, none has a relevant document, or none of the relevant ids is in the corpus.
+    """
+
+    def __init__(
+        self,
+        queries: dict[str, Any],
+        corpus: dict[str, Any],
+        relevant_docs: dict[str, set[str]],
+        corpus_chunk_size: int = 50000,
+        mrr_at_k: list[int] = [10],  # noqa: B006  # the contract; never changed
+        ndcg_at_k: list[int] = [10],  # noqa: B006
+        accuracy_at_k: list[int] = [1, 3, 5, 10],  # noqa: B006
+        precision_recall_at_k: list[int] = [1, 3, 5, 10],  # noqa: B006
+        map_at_k: list[int] = [100],  # noqa: B006
+        show_progress_bar: bool = False,
+        batch_size: int = 32,
+        name: str = "",
+        write_csv: bool = True,
+        truncate_dim: int | None = None,
+        score_functions: dict[str, ScoreFunction] | None = None,
+        main_score_function: str | SimilarityFunction | None = None,
+        query_prompt: str | None = None,
+        query_prompt_name: str | None = None,
+        corpus_prompt: str | None = None,
+        corpus_prompt_name: str | None = None,
+        write_predictions: bool = False,
+    ) -> None:
+        super().__init__()
+        self.queries_ids = [key for key in queries if relevant_docs.get(key)]
+        self.queries = [queries[key] for key in self.queries_ids]
+        self.corpus_ids = list(corpus)
+        self.corpus = [corpus[key] for key in self.corpus_ids]
+        self.relevant_docs = relevant_docs
+        self._check(queries)
+        self.corpus_chunk_size, self.batch_size, self.show_progress_bar = (
+            corpus_chunk_size,
+            batch_size,
+            show_progress_bar,
+        )
+        self.mrr_at_k, self.ndcg_at_k, self.accuracy_at_k = mrr_at_k, ndcg_at_k, accuracy_at_k
+        self.precision_recall_at_k, self.map_at_k = precision_recall_at_k, map_at_k
+        self.name, self.write_csv, self.truncate_dim = name, write_csv, truncate_dim
+        self.score_functions = score_functions
+        self.score_function_names = sorted(score_functions) if score_functions else []
+        self.main_score_function = SimilarityFunction(main_score_function) if main_score_function else None
+        self.query_prompt, self.query_prompt_name = query_prompt, query_prompt_name
+        self.corpus_prompt, self.corpus_prompt_name = corpus_prompt, corpus_prompt_name
+        self.write_predictions = write_predictions
+        self.csv_file = file_name("Information-Retrieval_evaluation", name)
+
+    def _check(self, queries: dict[str, Any]) -> None:
+        if not queries:
+            raise InputError("There are no queries to evaluate.")
+        if not self.queries_ids:
+            known = list(self.relevant_docs)[:3]
+            raise InputError(
+                f"None of the {len(queries)} queries has a relevant document. Query ids are like {list(queries)[:3]}, "
+                f"those in relevant_docs like {known}."
+            )
+        if not self.corpus:
+            raise InputError("There are no documents: the corpus is empty.")
+        check_texts("queries", self.queries)
+        check_texts("corpus", self.corpus)
+        there = set(self.corpus_ids)
+        missing = {doc for key in self.queries_ids for doc in self.relevant_docs[key] if doc not in there}
+        if not missing:
+            return
+        total = sum(len(self.relevant_docs[key]) for key in self.queries_ids)
+        text = f"{len(missing)} relevant document ids are not in the corpus, e.g. {sorted(map(repr, missing))[:3]}"
+        if all(doc not in there for key in self.queries_ids for doc in self.relevant_docs[key]):
+            raise InputError(f"{text}: none of them is. Corpus ids are like {self.corpus_ids[:3]}.")
+        logger.warning("%s (of %d judgements); they count as not found.", text, total)
+
+    def __call__(
+        self,
+        model: Any,
+        output_path: str | None = None,
+        epoch: int = -1,
+        steps: int = -1,
+        *args: Any,
+        **kwargs: Any,
+    ) -> dict[str, float]:
+        logger.info(
+            "Retrieval%s: %d queries, %d documents.", log_when(epoch, steps), len(self.queries), len(self.corpus)
+        )
+        functions = self._functions(model)
+        scores: dict[str, Any] = self._scores(model, *args, output_path=output_path, **kwargs)
+        if self.write_csv:
+            values = [value for name in self.score_function_names for value in self._csv_row(scores[name])]
+            append_csv(output_path, self.csv_file, self.csv_headers, [epoch, steps, *values])
+        if self.primary_metric is None:
+            k = max(self.ndcg_at_k)
+            main = self.main_score_function.value if self.main_score_function else None
+            best = main or max(functions, key=lambda name: scores[name]["ndcg@k"][k])
+            self.primary_metric = f"{best}_ndcg@{k}"
+        found = {
+            f"{name}_{measure.replace('@k', '@' + str(k))}": value
+            for name, part in scores.items()
+            for measure, values in part.items()
+            for k, value in values.items()
+        }
+        found = self.prefix_name_to_metrics(found, self.name)
+        self.store_metrics_in_model_card_data(model, found, epoch, steps)
+        return found
+
+    def _functions(self, model: Any) -> dict[str, ScoreFunction]:
+        if self.score_functions is None:
+            self.score_functions = {model.similarity_fn_name: model.similarity}
+            self.score_function_names = [model.similarity_fn_name]
+        return self.score_functions
+
+    @property
+    def csv_headers(self) -> list[str]:
+        """The first line of the CSV file."""
+        measures_of = [
+            *(f"Accuracy@{k}" for k in self.accuracy_at_k),
+            *(f"{kind}@{k}" for k in self.precision_recall_at_k for kind in ("Precision", "Recall")),
+            *(f"MRR@{k}" for k in self.mrr_at_k),
+            *(f"NDCG@{k}" for k in self.ndcg_at_k),
+            *(f"MAP@{k}" for k in self.map_at_k),
+        ]
+        return [
+            "epoch",
+            "steps",
+            *(f"{name}-{measure}" for name in self.score_function_names for measure in measures_of),
+        ]
+
+    def _csv_row(self, scores: dict[str, dict[int, float]]) -> list[float]:
+        row = [scores["accuracy@k"][k] for k in self.accuracy_at_k]
+        for k in self.precision_recall_at_k:
+            row += [scores["precision@k"][k], scores["recall@k"][k]]
+        for measure, ks in (("mrr", self.mrr_at_k), ("ndcg", self.ndcg_at_k), ("map", self.map_at_k)):
+            row += [scores[f"{measure}@k"][k] for k in ks]
+        return row
+
+    def get_corpus_id_ranks(self) -> Tensor:
+        """(D,) int64: the place of each document's id among the sorted ids, by which equal scores are ordered."""
+        order = sorted(range(len(self.corpus_ids)), key=lambda i: str(self.corpus_ids[i]))
+        places = torch.empty(len(order), dtype=torch.int64)
+        places[torch.tensor(order)] = torch.arange(len(order))
+        return places
+
+    def compute_all_metrics(
+        self,
+        model: Any,
+        corpus_model: Any = None,
+        corpus_embeddings: Any = None,
+        output_path: str | None = None,
+    ) -> Any:
+        """The metrics of each score function: {name: {"ndcg@k": {10: …}, …}}.
+
+        Args:
+            corpus_model: another model for the documents.
+            corpus_embeddings: (D, H) of the documents, in their order, instead of encoding them.
+            output_path: where predictions go.
+        """
+        functions = self._functions(model)
+        queries = self.embed_inputs(model, self.queries, "query", self.query_prompt_name, self.query_prompt)
+        order = self.get_corpus_id_ranks().argsort()
+        best = self._search(corpus_model or model, queries, corpus_embeddings, order, functions)
+        results = {name: (scores, order[ids.cpu()]) for name, (scores, ids) in best.items()}
+        if self.write_predictions and output_path is not None:
+            for name, (scores, ids) in results.items():
+                self._write_predictions(Path(output_path), name, scores, ids)
+        return {name: self._measure(ids.numpy()) for name, (_, ids) in results.items()}
+
+    compute_metrices = compute_all_metrics
+
+    def _scores(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.compute_all_metrics(model, *args, **kwargs)
+
+    def _search(
+        self, model: Any, queries: Any, corpus_embeddings: Any, order: Tensor, functions: dict[str, ScoreFunction]
+    ) -> Best:
+        """The best documents of every query by each function, with the document's place in `order`."""
+        top_k = max(*self.mrr_at_k, *self.ndcg_at_k, *self.accuracy_at_k, *self.precision_recall_at_k, *self.map_at_k)
+        best: Best = {}
+        query_source = as_source(queries)
+        for start in range(0, len(order), self.corpus_chunk_size):
+            rows = order[start : start + self.corpus_chunk_size].tolist()
+            if corpus_embeddings is None:
+                texts = [self.corpus[i] for i in rows]
+                chunk = self.embed_inputs(model, texts, "document", self.corpus_prompt_name, self.corpus_prompt)
+            else:
+                chunk = corpus_embeddings[rows]
+            source = as_source(chunk)
+            for name, function in functions.items():
+                own = plain_function(function)
+                found = best_documents(query_source, source, top_k, own, QUERY_BLOCK, DOCUMENT_BLOCK)
+                best[name] = merge(best.get(name), (found[0], found[1] + start), top_k)
+        return best
+
+    def _measure(self, ids: np.ndarray) -> dict[str, dict[int, float]]:
+        """The metrics of rankings: (Q, K) rows of documents, best first."""
+        relevant = np.zeros(ids.shape, dtype=bool)
+        row_of = {key: i for i, key in enumerate(self.corpus_ids)}
+        counts = np.array([len(self.relevant_docs[key]) for key in self.queries_ids])
+        for i, key in enumerate(self.queries_ids):
+            rows = [row_of[doc] for doc in self.relevant_docs[key] if doc in row_of]
+            relevant[i] = np.isin(ids[i], rows)
+
+        def mean(values: np.ndarray) -> float:
+            return float(values.mean())
+
+        ks = self.precision_recall_at_k
+        return {
+            "accuracy@k": {k: mean(measures.accuracy_at(relevant, k)) for k in self.accuracy_at_k},
+            "precision@k": {k: mean(measures.precision_at(relevant, k)) for k in ks},
+            "recall@k": {k: mean(measures.recall_at(relevant, counts, k)) for k in ks},
+            "ndcg@k": {k: mean(measures.ndcg_at(relevant, counts, k)) for k in self.ndcg_at_k},
+            "mrr@k": {k: mean(measures.reciprocal_rank_at(relevant, k)) for k in self.mrr_at_k},
+            "map@k": {k: mean(measures.average_precision_at(relevant, counts, k)) for k in self.map_at_k},
+        }
+
+    def compute_metrics(self, queries_result_list: list[Any]) -> dict[str, dict[int, float]]:
+        """The metrics of results given as one list of {"corpus_id": …, "score": …} per query."""
+        longest = max((len(hits) for hits in queries_result_list), default=0)
+        row_of = {key: i for i, key in enumerate(self.corpus_ids)}
+        ids = np.full((len(queries_result_list), longest), -1)
+        for i, hits in enumerate(queries_result_list):
+            ranked = sorted(hits, key=lambda hit: (-hit["score"], str(hit["corpus_id"])))
+            ids[i, : len(hits)] = [row_of.get(hit["corpus_id"], -1) for hit in ranked]
+        return self._measure(ids)
+
+    def _write_predictions(self, folder: Path, name: str, scores: Tensor, ids: Tensor) -> None:
+        """One line per query: what was found."""
+        file = file_name("Information-Retrieval_evaluation", self.name, f"predictions_{name}").replace(".csv", ".jsonl")
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = []
+        for key, query, row_scores, row_ids in zip(
+            self.queries_ids, self.queries, scores.tolist(), ids.tolist(), strict=True
+        ):
+            hits = [{"corpus_id": self.corpus_ids[i], "score": s} for i, s in zip(row_ids, row_scores, strict=True)]
+            lines.append(json.dumps({"query_id": key, "query": query, "results": hits}, ensure_ascii=False))
+        Path(folder, file).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def embed_inputs(
+        self,
+        model: Any,
+        sentences: Any,
+        encode_fn_name: str | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Texts of a side -> (B, H)."""
+        return side_of(model, encode_fn_name)(
+            sentences,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            batch_size=self.batch_size,
+            show_progress_bar=self.show_progress_bar,
+            convert_to_tensor=True,
+            **truncation(self.truncate_dim),
+            **kwargs,
+        )
+
+    def output_scores(self, scores: dict[str, dict[int, float]]) -> None:
+        """Log metrics, one a line."""
+        for measure, values in scores.items():
+            for k, value in values.items():
+                logger.info("%s: %.4f", measure.replace("@k", f"@{k}"), value)
+
+    @staticmethod
+    def compute_dcg_at_k(relevances: Sequence[float], k: int) -> float:
+        """Discounted cumulative gain of the first k."""
+        return float(measures.dcg(np.asarray(relevances[:k], np.float64)))
+
+    def get_config_dict(self) -> dict[str, Any]:
+        names = ("truncate_dim", "query_prompt", "query_prompt_name", "corpus_prompt", "corpus_prompt_name")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+def plain_function(function: ScoreFunction) -> ScoreFunction:
+    """The similarity behind a model's bound method, by which the search knows cosine and dot product."""
+    owner = getattr(function, "__self__", None)
+    if owner is not None and getattr(function, "__name__", "") == "similarity":
+        return SimilarityFunction.to_similarity_fn(owner.similarity_fn_name)
+    return function

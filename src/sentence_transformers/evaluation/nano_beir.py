@@ -1,0 +1,185 @@
+"""Retrieval on NanoBEIR: thirteen small data sets of the BEIR benchmark, and their mean.
+
+The data sets come from the hub, or from a folder that is given as `dataset_id`. The folder has, for each of `corpus`,
+`queries` and `qrels`, a folder {Name} written by `Dataset.save_to_disk`, or a file {Name}.parquet or {Name}.jsonl;
+{Name} is e.g. NanoMSMARCO. Columns are `_id` and `text`, of qrels `query-id` and `corpus-id`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sentence_transformers.errors import InputError, MissingExtraError
+from sentence_transformers.evaluation.base import BaseEvaluator, append_csv
+from sentence_transformers.evaluation.information_retrieval import InformationRetrievalEvaluator, ScoreFunction
+from sentence_transformers.similarity import SimilarityFunction
+
+NAMES = {
+    "climatefever": "ClimateFEVER",
+    "dbpedia": "DBPedia",
+    "fever": "FEVER",
+    "fiqa2018": "FiQA2018",
+    "hotpotqa": "HotpotQA",
+    "msmarco": "MSMARCO",
+    "nfcorpus": "NFCorpus",
+    "nq": "NQ",
+    "quoraretrieval": "QuoraRetrieval",
+    "scidocs": "SCIDOCS",
+    "arguana": "ArguAna",
+    "scifact": "SciFact",
+    "touche2020": "Touche2020",
+}
+
+
+class NanoBEIREvaluator(BaseEvaluator):
+    """The measures of `InformationRetrievalEvaluator` on each data set, and over all.
+
+    Args:
+        dataset_names: names as "msmarco", "nq"; default: all thirteen.
+        dataset_id: hub id of the collection, or a local folder.
+        aggregate_fn: list of values -> value over all data sets.
+        aggregate_key: its name.
+        query_prompts, corpus_prompts: one for all, or by data set.
+        others: see `InformationRetrievalEvaluator`.
+
+    Raises:
+        InputError: for unknown names, or a folder without one of the data sets.
+        MissingExtraError: if the `datasets` package is not installed.
+    """
+
+    information_retrieval_class: ClassVar[Any] = InformationRetrievalEvaluator
+
+    def __init__(
+        self,
+        dataset_names: list[str] | None = None,
+        dataset_id: str = "sentence-transformers/NanoBEIR-en",
+        mrr_at_k: list[int] = [10],  # noqa: B006  # the contract; never changed
+        ndcg_at_k: list[int] = [10],  # noqa: B006
+        accuracy_at_k: list[int] = [1, 3, 5, 10],  # noqa: B006
+        precision_recall_at_k: list[int] = [1, 3, 5, 10],  # noqa: B006
+        map_at_k: list[int] = [100],  # noqa: B006
+        show_progress_bar: bool = False,
+        batch_size: int = 32,
+        write_csv: bool = True,
+        truncate_dim: int | None = None,
+        score_functions: dict[str, ScoreFunction] | None = None,
+        main_score_function: str | SimilarityFunction | None = None,
+        aggregate_fn: Callable[[list[float]], float] = np.mean,  # type: ignore[assignment]
+        aggregate_key: str = "mean",
+        query_prompts: str | dict[str, str] | None = None,
+        corpus_prompts: str | dict[str, str] | None = None,
+        write_predictions: bool = False,
+    ) -> None:
+        super().__init__()
+        names = list(NAMES) if dataset_names is None else dataset_names
+        self.dataset_names, self.dataset_id = names, dataset_id
+        self.aggregate_fn, self.aggregate_key, self.write_csv = aggregate_fn, aggregate_key, write_csv
+        self.truncate_dim, self.show_progress_bar = truncate_dim, show_progress_bar
+        self.query_prompts, self.corpus_prompts = self._prompts(query_prompts), self._prompts(corpus_prompts)
+        self.main_score_function = SimilarityFunction(main_score_function) if main_score_function else None
+        ending = f"_{truncate_dim}" if truncate_dim is not None else ""
+        self.name = f"NanoBEIR_{aggregate_key}{ending}"
+        self.csv_file = f"NanoBEIR_evaluation_{aggregate_key}_results.csv"
+        shared = {
+            "mrr_at_k": mrr_at_k,
+            "ndcg_at_k": ndcg_at_k,
+            "accuracy_at_k": accuracy_at_k,
+            "precision_recall_at_k": precision_recall_at_k,
+            "map_at_k": map_at_k,
+            "show_progress_bar": show_progress_bar,
+            "batch_size": batch_size,
+            "write_csv": write_csv,
+            "score_functions": score_functions,
+            "main_score_function": main_score_function,
+            "write_predictions": write_predictions,
+            **({} if truncate_dim is None else {"truncate_dim": truncate_dim}),
+        }
+        self.evaluators = [self._evaluator(name, ending, shared) for name in names]
+        self.ndcg_at_k = ndcg_at_k
+
+    def _prompts(self, prompts: str | dict[str, str] | None) -> dict[str, str]:
+        if isinstance(prompts, str):
+            return dict.fromkeys(self.dataset_names, prompts)
+        return dict(prompts or {})
+
+    def _evaluator(self, name: str, ending: str, shared: dict[str, Any]) -> Any:
+        """The retrieval evaluator of one data set."""
+        folder = full_name(name)
+        corpus, queries, qrels = (load_part(self.dataset_id, part, folder) for part in ("corpus", "queries", "qrels"))
+        relevant: dict[str, set[str]] = {}
+        for row in qrels:
+            relevant.setdefault(row["query-id"], set()).add(row["corpus-id"])
+        return self.information_retrieval_class(
+            queries={row["_id"]: row["text"] for row in queries if row["text"]},
+            corpus={row["_id"]: row["text"] for row in corpus if row["text"]},
+            relevant_docs=relevant,
+            name=f"{folder}{ending}",
+            query_prompt=self.query_prompts.get(name),
+            corpus_prompt=self.corpus_prompts.get(name),
+            **shared,
+        )
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1, *args: Any, **kwargs: Any
+    ) -> dict[str, float]:
+        every: dict[str, float] = {}
+        columns: dict[str, list[float]] = {}
+        for evaluator in self.evaluators:
+            found = evaluator(model, output_path, epoch, steps)
+            every.update(found)
+            for key, value in found.items():
+                columns.setdefault(key.removeprefix(f"{evaluator.name}_"), []).append(value)
+        overall = {key: float(self.aggregate_fn(values)) for key, values in columns.items()}
+        names = self.evaluators[0].score_function_names
+        if self.write_csv:
+            headers = self.evaluators[0].csv_headers
+            row = [overall[key_of(header)] for header in headers[2:]]
+            append_csv(output_path, self.csv_file, headers, [epoch, steps, *row])
+        if self.primary_metric is None:
+            k = max(self.ndcg_at_k)
+            main = self.main_score_function.value if self.main_score_function else None
+            self.primary_metric = f"{main or max(names, key=lambda name: overall[f'{name}_ndcg@{k}'])}_ndcg@{k}"
+        overall = self.prefix_name_to_metrics(overall, self.name)
+        self.store_metrics_in_model_card_data(model, overall, epoch, steps)
+        return every | overall
+
+    def get_config_dict(self) -> dict[str, Any]:
+        shown = ("dataset_names", "dataset_id", "truncate_dim", "query_prompts", "corpus_prompts")
+        return {name: getattr(self, name) for name in shown if getattr(self, name)}
+
+
+def key_of(header: str) -> str:
+    """The metric of a column of the CSV file: cosine-NDCG@10 -> cosine_ndcg@10."""
+    name, _, measure = header.partition("-")
+    return f"{name}_{measure.lower()}"
+
+
+def full_name(name: str) -> str:
+    """msmarco -> NanoMSMARCO; names of other collections stay as they are."""
+    if name.lower() in NAMES:
+        return f"Nano{NAMES[name.lower()]}"
+    if name.startswith("Nano"):
+        return name
+    raise InputError(f"Unknown data set {name!r}; known are {', '.join(NAMES)}.")
+
+
+def load_part(dataset_id: str, part: str, name: str) -> Any:
+    """The rows of one part of a data set, from a folder or the hub."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError("datasets", "train", "NanoBEIREvaluator") from error
+    folder = Path(dataset_id)
+    if not folder.is_dir():
+        return datasets.load_dataset(dataset_id, part, split=name)
+    for ending, kind in (("parquet", "parquet"), ("jsonl", "json")):
+        file = folder / part / f"{name}.{ending}"
+        if file.is_file():
+            return datasets.load_dataset(kind, data_files=str(file), split="train")
+    if (folder / part / name).is_dir():
+        return datasets.load_from_disk(str(folder / part / name))
+    raise InputError(f"{folder} has no {part}/{name}.parquet, {part}/{name}.jsonl or saved data set {part}/{name}.")

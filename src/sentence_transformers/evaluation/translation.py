@@ -1,0 +1,87 @@
+"""Is a text's translation the nearest of all, in both directions?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sentence_transformers.evaluation.base import BaseEvaluator, append_csv, check_lengths, file_name
+from sentence_transformers.evaluation.embedding_similarity import truncation
+from sentence_transformers.search.blocks import as_source, best_documents
+from sentence_transformers.similarity import cos_sim
+
+BLOCK = 4096
+
+
+class TranslationEvaluator(BaseEvaluator):
+    """Share of texts whose translation, the text at the same place, is the most similar one.
+
+    Args:
+        source_sentences, target_sentences: texts and their translations.
+        show_progress_bar, batch_size: for `encode`.
+        name: put before the names of the metrics.
+        print_wrong_matches: print the texts that found another one.
+        write_csv: whether a call with an output folder adds a row to the CSV file.
+        truncate_dim: keep only the first dimensions.
+
+    Raises:
+        InputError: for columns that are empty or of different lengths.
+    """
+
+    def __init__(
+        self,
+        source_sentences: list[str],
+        target_sentences: list[str],
+        show_progress_bar: bool = False,
+        batch_size: int = 16,
+        name: str = "",
+        print_wrong_matches: bool = False,
+        write_csv: bool = True,
+        truncate_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_lengths(source_sentences=source_sentences, target_sentences=target_sentences)
+        self.source_sentences, self.target_sentences = source_sentences, target_sentences
+        self.show_progress_bar, self.batch_size, self.name = show_progress_bar, batch_size, name
+        self.print_wrong_matches, self.write_csv, self.truncate_dim = print_wrong_matches, write_csv, truncate_dim
+        self.csv_file = file_name("translation_evaluation", name)
+        self.csv_headers = ["epoch", "steps", "src2trg", "trg2src"]
+        self.primary_metric = "mean_accuracy"
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float]:
+        sides = [as_source(self.embed_inputs(model, part)) for part in (self.source_sentences, self.target_sentences)]
+        forth, back = (nearest(*pair) for pair in (sides, sides[::-1]))
+        right = np.arange(len(forth))
+        if self.print_wrong_matches:
+            for i in np.flatnonzero(forth != right):
+                print(f"{i}: {self.source_sentences[i]!r}\n  found  {self.target_sentences[forth[i]]!r}")
+                print(f"  wanted {self.target_sentences[i]!r}")
+        there, again = float((forth == right).mean()), float((back == right).mean())
+        if self.write_csv:
+            append_csv(output_path, self.csv_file, self.csv_headers, [epoch, steps, there, again])
+        metrics = {"src2trg_accuracy": there, "trg2src_accuracy": again, "mean_accuracy": (there + again) / 2}
+        metrics = self.prefix_name_to_metrics(metrics, self.name)
+        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
+        return metrics
+
+    def embed_inputs(self, model: Any, sentences: Any, **kwargs: Any) -> Any:
+        """Texts -> (B, H)."""
+        return model.encode(
+            sentences,
+            batch_size=self.batch_size,
+            show_progress_bar=self.show_progress_bar,
+            convert_to_tensor=True,
+            **truncation(self.truncate_dim),
+            **kwargs,
+        )
+
+    def get_config_dict(self) -> dict[str, Any]:
+        return {} if self.truncate_dim is None else {"truncate_dim": self.truncate_dim}
+
+
+def nearest(queries: Any, documents: Any) -> np.ndarray:
+    """(Q,) the document that is most like each query, block by block."""
+    return best_documents(queries, documents, 1, cos_sim, BLOCK, BLOCK)[1][:, 0].cpu().numpy()

@@ -1,0 +1,158 @@
+"""All columns of a batch in one packed forward.
+
+    sentence_features: one dictionary of features per column          (anchor, positive, negative, …)
+      -> joined, texts ordered by length, one forward, put back       one (B, H) per column
+
+Texts of equal length lie side by side then, whatever column they come from, so that attention runs on plain dense
+blocks and nothing is computed for padding. A model that cannot take packed batches gets padded ones, each of texts of
+nearly equal length. Columns are joined where they are alike: the same route of a `Router`, the same prompt length.
+Features that are not texts go through the model column by column.
+
+With dropout the order of texts decides which random numbers they meet, not their distribution.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sentence_transformers.inference import batches
+from sentence_transformers.inference.batches import Features
+from sentence_transformers.inference.engine import input_module
+
+WIDEST = 1.25  # longest : shortest text of a padded batch
+FEWEST = 4  # texts of a padded batch that are not worth a forward pass of their own
+
+_merging: ContextVar[bool] = ContextVar("merging", default=True)
+
+
+@contextlib.contextmanager
+def column_merging_disabled() -> Iterator[None]:
+    """Within the context each column of a batch goes through the model by itself."""
+    token = _merging.set(False)
+    try:
+        yield
+    finally:
+        _merging.reset(token)
+
+
+def unwrap(model: Any) -> Any:
+    """The encoder inside the wrappers that distributed training and compilation put around it."""
+    while not hasattr(model, "preprocess") and isinstance(getattr(model, "module", None), torch.nn.Module):
+        model = model.module
+    return getattr(model, "_orig_mod", model)
+
+
+def has_static_embedding_input(model: Any) -> bool:
+    """Whether texts go into a table of static vectors."""
+    from sentence_transformers.modules.static_embedding import StaticEmbedding
+
+    return any(isinstance(module, StaticEmbedding) for module in unwrap(model).modules())
+
+
+def embed_columns(model: Any, sentence_features: Iterable[Features]) -> list[Tensor]:
+    """One vector per text.
+
+    Args:
+        model: the encoder, or what wraps it.
+        sentence_features: features of each column, packed or padded.
+
+    Returns:
+        (B, H) for each column.
+    """
+    return over_columns(model, sentence_features, lambda features: run(model, features)["sentence_embedding"])
+
+
+def over_columns(
+    model: Any, sentence_features: Iterable[Features], rows_of: Callable[[Features], Tensor]
+) -> list[Tensor]:
+    """`rows_of` a batch, computed over all columns together.
+
+    Args:
+        rows_of: features of b texts -> (b, …); called with joined batches.
+
+    Returns:
+        (B, …) for each column.
+    """
+    columns = list(sentence_features)
+    results: list[Any] = [None] * len(columns)
+    for members in alike(model, columns):
+        parts = [columns[i] for i in members]
+        sizes = [batches.count(part) for part in parts]
+        if batches.layout(parts[0]) is None:
+            results[members[0]] = rows_of(parts[0])
+            continue
+        joined = batches.join(parts)
+        order, groups = forwards(model, joined)
+        rows = torch.cat([rows_of(batches.take(joined, group)) for group in groups])
+        back = torch.empty(len(order), dtype=torch.int64)
+        back[torch.tensor(order)] = torch.arange(len(order))
+        for i, part in zip(members, rows[back.to(rows.device)].split(sizes), strict=True):
+            results[i] = part
+    return results
+
+
+def alike(model: Any, columns: list[Features]) -> list[list[int]]:
+    """Columns that can be joined, as lists of their numbers. Padded columns become packed ones, in place, if the model
+    can take them.
+    """
+    inner = unwrap(model)
+    for i, features in enumerate(columns):
+        if batches.layout(features) == "attention_mask":
+            module = input_module(inner, features.get("task"))
+            if getattr(module, "packs", False) and hasattr(module, "tokens"):
+                columns[i] = batches.unpad(features, getattr(module, "position_offset", 0))
+    if not _merging.get():
+        return [[i] for i in range(len(columns))]
+    groups: dict[Any, list[int]] = {}
+    for i, features in enumerate(columns):
+        alone = batches.layout(features) is None
+        groups.setdefault(i if alone else batches.signature(features), []).append(i)
+    return list(groups.values())
+
+
+def forwards(model: Any, features: Features) -> tuple[list[int], list[list[int]]]:
+    """The texts in the order in which they are computed, and the same cut into forward passes."""
+    lengths = batches.text_lengths(features)
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    if batches.layout(features) != "attention_mask":
+        return order, [order]
+    module = input_module(unwrap(model), features.get("task"))
+    equal = not getattr(module, "pads_safely", True)
+    groups: list[list[int]] = []
+    for i in order:
+        longest = lengths[groups[-1][0]] if groups else 0
+        narrow = lengths[i] == longest if equal else lengths[i] * WIDEST >= longest or len(groups[-1]) < FEWEST
+        if groups and narrow:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return order, groups
+
+
+def run(model: Any, features: Features) -> Features:
+    """Features through the model, with the task of their column."""
+    features = dict(features)
+    task = features.pop("task", None)
+    return model(features, **({"task": task} if task is not None else {}))
+
+
+def mini_batches(lengths: Sequence[int], size: int, most_tokens: int | None) -> list[list[int]]:
+    """Texts, longest first, cut into batches of at most `size` texts or, if given, `most_tokens` tokens."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    if most_tokens is None:
+        return [order[start : start + size] for start in range(0, len(order), size)]
+    groups: list[list[int]] = []
+    total = 0
+    for i in order:
+        if not groups or total + lengths[i] > most_tokens:
+            groups.append([])
+            total = 0
+        groups[-1].append(i)
+        total += lengths[i]
+    return groups

@@ -1,0 +1,284 @@
+"""Learning from a teacher: its vectors, its margins, its ranking.
+
+    embeddings   distance(student(text), teacher), mean over the columns                      Kim et al. 2023
+    margin MSE   (sim(q, p) − sim(q, n) − (t_p − t_n))²                                 Hofstätter et al. 2020
+    KL           KL(softmax(t / T_t) ‖ softmax(sim(q, ·) / T_s)) · T_s²                        Lin et al. 2020
+
+t are the teacher's scores, given as labels.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sentence_transformers.errors import InputError
+from sentence_transformers.losses.base import Accepts, Loss, check_columns, check_labels
+from sentence_transformers.similarity import pairwise_dot_score
+from sentence_transformers.util.misc import check_teacher_targets
+
+Similarity = Callable[[Tensor, Tensor], Tensor]
+DISTANCES = ("mse", "l2", "cosine")
+PROJECTION_FILE = "projection.safetensors"
+
+
+def embedding_distance(student: Tensor, teacher: Tensor, metric: str) -> Tensor:
+    """(B, H), (B, H) -> scalar."""
+    if metric == "mse":
+        return F.mse_loss(student, teacher)
+    if metric == "l2":
+        return (student - teacher).norm(p=2, dim=-1).mean()
+    return (1 - F.cosine_similarity(student, teacher, dim=-1)).mean()
+
+
+class EmbedDistillLoss(Loss):
+    """Each text's vector should be the teacher's.
+
+    Args:
+        model: the student.
+        distance_metric: "cosine", "l2" or "mse".
+        projection_dim: the teacher's dimension, if it is another: a linear layer is trained on top of the student.
+
+    Labels: the teacher's vectors, (B, H) for all columns or (B, columns, H).
+    """
+
+    accepts: tuple[Accepts, ...] = (Accepts(("sentence",), "embedding", least=1, most=None),)
+    config_keys: ClassVar[tuple[str, ...]] = ("distance_metric", "projection_dim")
+
+    def __init__(
+        self,
+        model: Any,
+        distance_metric: Literal["mse", "l2", "cosine"] = "cosine",
+        projection_dim: int | None = None,
+    ) -> None:
+        super().__init__(model)
+        if distance_metric not in DISTANCES:
+            raise InputError(f"Unknown distance_metric {distance_metric!r}; known are {', '.join(DISTANCES)}.")
+        self.distance_metric, self.projection_dim = distance_metric, projection_dim
+        self.projection: nn.Module | None = None
+        if projection_dim is not None:
+            dimension = model.get_embedding_dimension()
+            self.projection = nn.Linear(dimension, projection_dim, device=getattr(model, "device", None))
+
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Any) -> Tensor:
+        """Loss of the student's vectors (B, H) of each column.
+
+        Args:
+            labels: the teacher's, (B, H), (B, columns, H), or a list of (B, H).
+        """
+        name = type(self).__name__
+        check_columns(embeddings, 1, None, name)
+        if isinstance(labels, list | tuple):
+            labels = torch.stack(list(labels), 1)
+        labels = check_labels(labels, len(embeddings[0]), name, "the teacher's embeddings")
+        targets = [labels] * len(embeddings) if labels.dim() == 2 else list(labels.unbind(1))
+        if len(targets) != len(embeddings):
+            raise InputError(f"{name} got {len(targets)} teacher embeddings per row for {len(embeddings)} columns.")
+        losses = []
+        for student, teacher in zip(embeddings, targets, strict=True):
+            student = student if self.projection is None else self.projection(student)
+            if student.shape[-1] != teacher.shape[-1]:
+                raise InputError(
+                    f"The student has {student.shape[-1]} dimensions, the teacher {teacher.shape[-1]}. "
+                    f"{name}(model, projection_dim={teacher.shape[-1]}) trains a projection between them."
+                )
+            losses.append(embedding_distance(student, teacher.to(student.dtype), self.distance_metric))
+        return torch.stack(losses).mean()
+
+    def save_projection(self, path: str | os.PathLike[str]) -> None:
+        """Write the projection into the folder `path`, or into a file of that name."""
+        from safetensors.torch import save_file
+
+        if self.projection is None:
+            raise InputError("There is no projection to save: projection_dim is not set.")
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.projection.state_dict().items()}
+        file = Path(path) if Path(path).suffix else Path(path, PROJECTION_FILE)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, str(file))
+
+    def load_projection(self, path: str | os.PathLike[str]) -> None:
+        """Read a projection that was saved."""
+        from safetensors.torch import load_file
+
+        if self.projection is None:
+            raise InputError("There is no projection to load into: projection_dim is not set.")
+        file = Path(path) if Path(path).suffix else Path(path, PROJECTION_FILE)
+        self.projection.load_state_dict(load_file(str(file)))
+
+    @property
+    def citation(self) -> str:
+        return """@misc{kim2023embeddistillgeometricknowledgedistillation,
+      title={EmbedDistill: A Geometric Knowledge Distillation for Information Retrieval},
+      author={Seungyeon Kim and Ankit Singh Rawat and Manzil Zaheer and Sadeep Jayasumana and Veeranjaneyulu Sadhanala and Wittawat Jitkrittum and Aditya Krishna Menon and Rob Fergus and Sanjiv Kumar},
+      year={2023},
+      eprint={2301.12005},
+      archivePrefix={arXiv},
+      primaryClass={cs.LG}
+}"""  # noqa: E501
+
+
+class MSELoss(EmbedDistillLoss):
+    """Mean squared error against the teacher's vectors.
+
+    Given a `CrossEncoder`, this is its loss of that name: mean squared error against scores.
+
+    Args:
+        model: the student.
+        projection_dim: the teacher's dimension, if it is another.
+    """
+
+    config_keys = ("projection_dim",)
+
+    def __new__(cls, model: Any = None, *args: Any, **kwargs: Any) -> Any:
+        from sentence_transformers.losses.cross import CrossMSELoss, is_cross_encoder
+
+        if cls is MSELoss and is_cross_encoder(model):
+            return CrossMSELoss(model, *args, **kwargs)
+        return super().__new__(cls)
+
+    def __init__(self, model: Any, projection_dim: int | None = None) -> None:
+        super().__init__(model, "mse", projection_dim)
+
+    @property
+    def citation(self) -> str:
+        return """@inproceedings{reimers-2020-multilingual-sentence-bert,
+    title = "Making Monolingual Sentence Embeddings Multilingual using Knowledge Distillation",
+    author = "Reimers, Nils and Gurevych, Iryna",
+    booktitle = "Proceedings of the 2020 Conference on Empirical Methods in Natural Language Processing",
+    month = "11",
+    year = "2020",
+    publisher = "Association for Computational Linguistics",
+    url = "https://arxiv.org/abs/2004.09813",
+}"""
+
+
+TEACHER_TUPLES = (Accepts(("query", "positive", "negative_1"), "scores", least=3, most=None),)
+
+
+def candidate_scores(embeddings: list[Tensor], similarity: Similarity) -> Tensor:
+    """(B, n): similarity of each query to its own n candidates, the further columns."""
+    return torch.stack([similarity(embeddings[0], column) for column in embeddings[1:]], 1)
+
+
+class MarginMSELoss(Loss):
+    """The student's margins between positive and negatives should be the teacher's.
+
+    Args:
+        model: the student.
+        similarity_fct: (B, H), (B, H) -> (B,).
+
+    Labels: the margin (B,), the margins (B, n), or the teacher's scores (B, n + 1), of n columns of negatives.
+    """
+
+    accepts = (Accepts(("query", "positive", "negative"), "score"), *TEACHER_TUPLES)
+    config_keys: ClassVar[tuple[str, ...]] = ("similarity_fct",)
+
+    def __init__(self, model: Any, similarity_fct: Similarity = pairwise_dot_score) -> None:
+        super().__init__(model)
+        self.similarity_fct = similarity_fct
+
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
+        name = type(self).__name__
+        check_columns(embeddings, 3, None, name)
+        labels = check_labels(labels, len(embeddings[0]), name)
+        scores = candidate_scores(embeddings, self.similarity_fct)
+        margins = scores[:, :1] - scores[:, 1:]
+        targets = labels.view(len(labels), -1).to(margins.dtype)
+        if targets.shape[1] == scores.shape[1]:
+            targets = targets[:, :1] - targets[:, 1:]
+        if targets.shape != margins.shape:
+            raise InputError(
+                f"{name} got labels of shape {tuple(labels.shape)} for {margins.shape[1]} columns of negatives; "
+                f"expected {margins.shape[1]} margins or {scores.shape[1]} scores per row."
+            )
+        return F.mse_loss(margins, targets)
+
+    @property
+    def citation(self) -> str:
+        return """@misc{hofstätter2021improving,
+    title={Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge Distillation},
+    author={Sebastian Hofstätter and Sophia Althammer and Michael Schröder and Mete Sertkan and Allan Hanbury},
+    year={2021},
+    eprint={2010.02666},
+    archivePrefix={arXiv},
+    primaryClass={cs.IR}
+}"""
+
+
+class DistillKLDivLoss(Loss):
+    """The student's distribution over a query's candidates should be the teacher's.
+
+    Args:
+        model: the student.
+        similarity_fct: (B, H), (B, H) -> (B,).
+        temperature: of both distributions.
+        student_temperature, teacher_temperature: of one of them, instead.
+
+    Labels: the teacher's scores (B, n) of the n candidates.
+    """
+
+    accepts = TEACHER_TUPLES
+    config_keys: ClassVar[tuple[str, ...]] = (
+        "similarity_fct",
+        "temperature",
+        "student_temperature",
+        "teacher_temperature",
+    )
+
+    def __init__(
+        self,
+        model: Any,
+        similarity_fct: Similarity = pairwise_dot_score,
+        temperature: float = 1.0,
+        student_temperature: float | None = None,
+        teacher_temperature: float | None = None,
+    ) -> None:
+        super().__init__(model)
+        self.similarity_fct, self.temperature = similarity_fct, temperature
+        self.student_temperature = temperature if student_temperature is None else student_temperature
+        self.teacher_temperature = temperature if teacher_temperature is None else teacher_temperature
+        for name in ("temperature", "student_temperature", "teacher_temperature"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"{name} must be a finite number above 0, got {value}.")
+
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
+        name = type(self).__name__
+        check_columns(embeddings, 3, None, name)
+        labels = check_labels(labels, len(embeddings[0]), name, "the teacher's scores")
+        scores = candidate_scores(embeddings, self.similarity_fct)
+        if labels.shape != scores.shape:
+            raise InputError(
+                f"{name} got labels of shape {tuple(labels.shape)}; expected {scores.shape[1]} scores per row."
+            )
+        return distill_kl(scores, labels, self.student_temperature, self.teacher_temperature, name)
+
+    @property
+    def citation(self) -> str:
+        return """@misc{lin2020distillingdenserepresentationsranking,
+      title={Distilling Dense Representations for Ranking using Tightly-Coupled Teachers},
+      author={Sheng-Chieh Lin and Jheng-Hong Yang and Jimmy Lin},
+      year={2020},
+      eprint={2010.11386},
+      archivePrefix={arXiv},
+      primaryClass={cs.IR},
+      url={https://arxiv.org/abs/2010.11386},
+}"""
+
+
+def distill_kl(
+    student: Tensor, teacher: Tensor, student_temperature: float, teacher_temperature: float, name: str
+) -> Tensor:
+    """KL(softmax(teacher / T_t) ‖ softmax(student / T_s)) · T_s², mean over the rows: (B, n), (B, n) -> scalar."""
+    logits = teacher.to(student.dtype) / teacher_temperature
+    targets = logits.softmax(-1)
+    check_teacher_targets(targets, teacher, teacher_temperature, name)
+    log_student = (student / student_temperature).log_softmax(-1)
+    return F.kl_div(log_student, targets, reduction="batchmean") * student_temperature**2

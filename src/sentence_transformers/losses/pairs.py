@@ -1,0 +1,255 @@
+"""Losses of pairs of texts with a label: how alike they are, or whether they belong together.
+
+CoSENT        log(1 + Σ exp(s_j − s_i))  over rows with label_i > label_j,  s = scale · sim(a, b)       Su 2022
+AnglE         the same, with the similarity of angles in complex space                        Li & Li 2023
+cosine        loss(transform(cos(a, b)), label)                                  Reimers & Gurevych 2019
+contrastive   ½ (y d² + (1 − y) max(m − d, 0)²),  d a distance                      Hadsell et al. 2006
+online        the same, over hard pairs alone: positives farther apart than the nearest negatives, and the reverse
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sentence_transformers.losses.base import Accepts, Loss, check_columns, check_labels
+from sentence_transformers.similarity import pairwise_angle_sim, pairwise_cos_sim
+from sentence_transformers.util.misc import fullname
+
+SCORED_PAIRS: tuple[Accepts, ...] = (Accepts(("sentence_A", "sentence_B"), "score"),)
+BINARY_PAIRS = (Accepts(("anchor", "positive/negative"), "class"), Accepts(("anchor", "positive/negative"), "score"))
+
+
+def cosent(scores: Tensor, labels: Tensor) -> Tensor:
+    """log(1 + Σ exp(s_j − s_i)) over all i, j with label_i > label_j, in O(B log B).
+
+    Args:
+        scores: float of shape (B,).
+        labels: (B,).
+
+    With rows in the order of rising labels, Σ_j exp(s_j) over smaller labels is a running sum; rows of equal labels
+    share the sum at the beginning of their run.
+    """
+    scores, labels = scores.float(), labels.reshape(-1)
+    order = torch.argsort(labels, stable=True)
+    scores, labels = scores[order], labels[order]
+    # the pairs are (i, j): a text pair j with a smaller label should have the smaller score
+    running = torch.logcumsumexp(scores, 0)
+    smaller = torch.searchsorted(labels.contiguous(), labels.contiguous(), side="left")
+    has = smaller > 0
+    below = running[(smaller - 1).clamp(min=0)]
+    terms = torch.cat([scores.new_zeros(1), (below - scores)[has]])
+    return terms.logsumexp(0)
+
+
+class CoSENTLoss(Loss):
+    """The order of similarities should be that of the labels (formula above).
+
+    Args:
+        model: the model that is trained.
+        scale: factor of the similarities; 1 / temperature.
+        similarity_fct: (B, H), (B, H) -> (B,).
+    """
+
+    accepts: tuple[Accepts, ...] = SCORED_PAIRS
+    config_keys: ClassVar[tuple[str, ...]] = ("scale", "similarity_fct")
+
+    def __init__(
+        self, model: Any, scale: float = 20.0, similarity_fct: Callable[[Tensor, Tensor], Tensor] = pairwise_cos_sim
+    ) -> None:
+        super().__init__(model)
+        self.scale, self.similarity_fct = scale, similarity_fct
+
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
+        name = type(self).__name__
+        check_columns(embeddings, 2, 2, name)
+        labels = check_labels(labels, len(embeddings[0]), name)
+        return cosent(self.similarity_fct(embeddings[0], embeddings[1]) * self.scale, labels)
+
+    @property
+    def citation(self) -> str:
+        return """@article{10531646,
+    author={Huang, Xiang and Peng, Hao and Zou, Dongcheng and Liu, Zhiwei and Li, Jianxin and Liu, Kay and Wu, Jia and Su, Jianlin and Yu, Philip S.},
+    journal={IEEE/ACM Transactions on Audio, Speech, and Language Processing},
+    title={CoSENT: Consistent Sentence Embedding via Similarity Ranking},
+    year={2024},
+    doi={10.1109/TASLP.2024.3402087}
+}"""  # noqa: E501
+
+
+class AnglELoss(CoSENTLoss):
+    """CoSENT with the similarity of angles; also for (anchor, positive, negative, …) without labels.
+
+    Args:
+        model: the model that is trained.
+        scale: factor of the similarities.
+    """
+
+    accepts = (
+        *SCORED_PAIRS,
+        Accepts(("anchor", "positive", "negative_1"), least=3, most=None),
+    )
+    config_keys: ClassVar[tuple[str, ...]] = ("scale", "similarity_fct")
+
+    def __init__(self, model: Any, scale: float = 20.0) -> None:
+        super().__init__(model, scale, pairwise_angle_sim)
+
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
+        if len(embeddings) > 2:
+            anchors, others = embeddings[0], embeddings[1:]
+            count = len(anchors)
+            firsts = torch.ones(count, device=anchors.device) if labels is None else labels.to(anchors.dtype)
+            labels = torch.cat([firsts, *[1 - firsts] * (len(others) - 1)])
+            embeddings = [anchors.repeat(len(others), 1), torch.cat(others)]
+        return super().compute_loss_from_embeddings(embeddings, labels)
+
+    @property
+    def citation(self) -> str:
+        return """@misc{li2023angleoptimized,
+    title={AnglE-optimized Text Embeddings},
+    author={Xianming Li and Jing Li},
+    year={2023},
+    eprint={2309.12871},
+    archivePrefix={arXiv},
+    primaryClass={cs.CL}
+}"""
+
+
+class CosineSimilarityLoss(Loss):
+    """The cosine of a pair should be its label.
+
+    Args:
+        model: the model that is trained.
+        loss_fct: compares cosine and label, by default their squared difference.
+        cos_score_transformation: applied to the cosine before.
+    """
+
+    accepts = SCORED_PAIRS
+
+    def __init__(
+        self, model: Any, loss_fct: nn.Module | None = None, cos_score_transformation: nn.Module | None = None
+    ) -> None:
+        super().__init__(model)
+        self.loss_fct = nn.MSELoss() if loss_fct is None else loss_fct
+        self.cos_score_transformation = nn.Identity() if cos_score_transformation is None else cos_score_transformation
+
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
+        check_columns(embeddings, 2, 2, type(self).__name__)
+        labels = check_labels(labels, len(embeddings[0]), type(self).__name__)
+        cosines = self.cos_score_transformation(F.cosine_similarity(embeddings[0], embeddings[1]))
+        return self.loss_fct(cosines, labels.to(cosines.dtype).view(-1))
+
+    def get_config_dict(self) -> dict[str, Any]:
+        return {
+            "loss_fct": fullname(self.loss_fct),
+            "cos_score_transformation": fullname(self.cos_score_transformation),
+        }
+
+
+class SiameseDistanceMetric(Enum):
+    """Distances of pairs: (B, H), (B, H) -> (B,)."""
+
+    EUCLIDEAN = lambda x, y: F.pairwise_distance(x, y, p=2)  # noqa: E731
+    MANHATTAN = lambda x, y: F.pairwise_distance(x, y, p=1)  # noqa: E731
+    COSINE_DISTANCE = lambda x, y: 1 - F.cosine_similarity(x, y)  # noqa: E731
+
+
+def name_of_distance(metric: Any, names: type[Enum]) -> str:
+    """Name of a distance as its enumeration calls it, or the function's own."""
+    for name, value in vars(names).items():
+        if value is metric:
+            return f"{names.__name__}.{name}"
+    return getattr(metric, "__name__", repr(metric))
+
+
+class ContrastiveLoss(Loss):
+    """Pairs that belong together close, others at least `margin` apart (formula above).
+
+    Args:
+        model: the model that is trained.
+        distance_metric: a `SiameseDistanceMetric`, or a function (B, H), (B, H) -> (B,).
+        margin: negatives farther apart than this cost nothing.
+        size_average: mean over the pairs, or their sum.
+    """
+
+    accepts = BINARY_PAIRS
+
+    def __init__(
+        self,
+        model: Any,
+        distance_metric: Any = SiameseDistanceMetric.COSINE_DISTANCE,
+        margin: float = 0.5,
+        size_average: bool = True,
+    ) -> None:
+        super().__init__(model)
+        self.distance_metric, self.margin, self.size_average = distance_metric, margin, size_average
+
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
+        check_columns(embeddings, 2, 2, type(self).__name__)
+        labels = check_labels(labels, len(embeddings[0]), type(self).__name__)
+        distances = self.distance_metric(embeddings[0], embeddings[1])
+        positive = labels.to(distances.dtype)
+        losses = 0.5 * (positive * distances**2 + (1 - positive) * F.relu(self.margin - distances) ** 2)
+        return losses.mean() if self.size_average else losses.sum()
+
+    def get_config_dict(self) -> dict[str, Any]:
+        return {
+            "distance_metric": name_of_distance(self.distance_metric, SiameseDistanceMetric),
+            "margin": self.margin,
+            "size_average": self.size_average,
+        }
+
+    @property
+    def citation(self) -> str:
+        return """@inproceedings{hadsell2006dimensionality,
+    author={Hadsell, R. and Chopra, S. and LeCun, Y.},
+    booktitle={2006 IEEE Computer Society Conference on Computer Vision and Pattern Recognition (CVPR'06)},
+    title={Dimensionality Reduction by Learning an Invariant Mapping},
+    year={2006},
+    volume={2},
+    pages={1735-1742},
+    doi={10.1109/CVPR.2006.100}
+}"""
+
+
+class OnlineContrastiveLoss(Loss):
+    """Contrastive loss summed over the hard pairs of a batch alone.
+
+    Args:
+        model: the model that is trained.
+        distance_metric: a `SiameseDistanceMetric`, or a function (B, H), (B, H) -> (B,).
+        margin: negatives farther apart than this cost nothing.
+    """
+
+    accepts = BINARY_PAIRS
+
+    def __init__(
+        self, model: Any, distance_metric: Any = SiameseDistanceMetric.COSINE_DISTANCE, margin: float = 0.5
+    ) -> None:
+        super().__init__(model)
+        self.distance_metric, self.margin = distance_metric, margin
+
+    def forward(self, sentence_features: Any, labels: Tensor | None = None, size_average: bool = False) -> Tensor:
+        return self.compute_loss_from_embeddings(self.embed(sentence_features), labels)
+
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
+        check_columns(embeddings, 2, 2, type(self).__name__)
+        labels = check_labels(labels, len(embeddings[0]), type(self).__name__)
+        distances = self.distance_metric(embeddings[0], embeddings[1])
+        negatives, positives = distances[labels == 0], distances[labels == 1]
+        # without pairs of the other kind, those beyond the mean are the hard ones
+        farthest = positives.max() if len(positives) > 1 else negatives.mean()
+        nearest = negatives.min() if len(negatives) > 1 else positives.mean()
+        hard_negatives, hard_positives = negatives[negatives < farthest], positives[positives > nearest]
+        return hard_positives.pow(2).sum() + F.relu(self.margin - hard_negatives).pow(2).sum()
+
+    def get_config_dict(self) -> dict[str, Any]:
+        return {
+            "distance_metric": name_of_distance(self.distance_metric, SiameseDistanceMetric),
+            "margin": self.margin,
+        }

@@ -1,0 +1,129 @@
+"""What a model card tells of a training run, in Markdown: data, losses, settings, results, citations.
+
+Plain data in, text out; nothing here loads torch or datasets. Of a data set the first rows are looked at, a stream is
+not touched.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections import Counter
+from typing import Any
+
+FIRST_ROWS = 1000
+LIBRARY_CITATION = """@inproceedings{reimers-2019-sentence-bert,
+    title = "Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks",
+    author = "Reimers, Nils and Gurevych, Iryna",
+    booktitle = "Proceedings of the 2019 Conference on Empirical Methods in Natural Language Processing",
+    month = "11",
+    year = "2019",
+    publisher = "Association for Computational Linguistics",
+    url = "https://arxiv.org/abs/1908.10084",
+}"""
+
+
+def cell(value: Any, width: int = 120) -> str:
+    """A value as the cell of a Markdown table."""
+    text = str(value) if not isinstance(value, float) else f"{value:.4g}"
+    text = text if len(text) <= width else text[: width - 1] + "…"
+    return html.escape(" ".join(text.split()), quote=False).replace("|", "&#124;")
+
+
+def table(headers: list[str], rows: list[list[Any]]) -> str:
+    """A Markdown table."""
+    lines = [f"| {' | '.join(map(cell, headers))} |", f"|{'|'.join(' --- ' for _ in headers)}|"]
+    return "\n".join(lines + [f"| {' | '.join(map(cell, row))} |" for row in rows])
+
+
+def column_statistics(values: list[Any]) -> str:
+    """What the values of a column are like, in a few words."""
+    if all(isinstance(value, str) for value in values):
+        lengths = [len(value) for value in values]
+        return f"text, {min(lengths)} to {max(lengths)} characters, mean {sum(lengths) / len(lengths):.0f}"
+    if all(isinstance(value, bool | int) for value in values) and len(set(values)) <= 20:
+        shares = Counter(values)
+        return "class, " + ", ".join(f"{key}: {shares[key] / len(values):.1%}" for key in sorted(shares))
+    if all(isinstance(value, int | float) for value in values):
+        return f"number, {min(values):.4g} to {max(values):.4g}, mean {sum(values) / len(values):.4g}"
+    if all(isinstance(value, list | tuple) for value in values):
+        return f"list of {min(map(len, values))} to {max(map(len, values))} values"
+    return type(values[0]).__name__
+
+
+def describe_dataset(dataset: Any) -> dict[str, Any]:
+    """Size, columns, what their values are like, and three rows of a data set."""
+    columns = list(dataset.column_names or [])
+    described: dict[str, Any] = {"columns": columns}
+    if not hasattr(dataset, "__len__"):
+        return described
+    described["size"] = len(dataset)
+    first = dataset.with_format(None)[: min(FIRST_ROWS, len(dataset))]
+    described["stats"] = {name: column_statistics(first[name]) for name in columns if first[name]}
+    described["examples"] = [[first[name][i] for name in columns] for i in range(min(3, len(dataset)))]
+    return described
+
+
+def dataset_section(entry: dict[str, Any]) -> str:
+    """The paragraph of one data set."""
+    title = entry.get("name") or entry.get("id") or "Unnamed data set"
+    lines = [f"### {cell(title)}", ""]
+    if "size" in entry:
+        lines.append(f"- **Size:** {entry['size']:,} rows")
+    if entry.get("columns"):
+        lines.append(f"- **Columns, in order:** {', '.join(f'`{name}`' for name in entry['columns'])}")
+    if entry.get("loss"):
+        lines.append(f"- **Loss:** `{entry['loss']}` with `{json.dumps(entry.get('loss_config') or {}, default=str)}`")
+    if entry.get("stats"):
+        count = min(FIRST_ROWS, entry["size"])
+        rows = [[name, text] for name, text in entry["stats"].items()]
+        lines += ["", f"The first {count:,} rows:", "", table(["column", "values"], rows)]
+    if entry.get("examples"):
+        lines += ["", "Samples:", "", table(entry["columns"], entry["examples"])]
+    return "\n".join(lines)
+
+
+def logs_section(logs: list[dict[str, Any]], best_step: int | None) -> str:
+    """The table of losses and metrics over time; the best step in bold."""
+    keys = list(dict.fromkeys(key for entry in logs for key in entry if key not in ("Epoch", "Step")))
+    rows = []
+    for entry in logs:
+        row: list[Any] = [f"{entry['Epoch']:.4g}", entry["Step"], *(entry.get(key, "-") for key in keys)]
+        best = best_step is not None and entry["Step"] == best_step
+        rows.append([f"**{cell(value)}**" for value in row] if best else row)
+    return table(["Epoch", "Step", *keys], rows)
+
+
+def metrics_section(results: list[tuple[str, str, dict[str, Any]]]) -> str:
+    """The metrics of each evaluator: (title, name, metrics)."""
+    parts = []
+    for title, name, metrics in results:
+        rows = [[key, value] for key, value in metrics.items()]
+        parts += [f"### {cell(title)}{f': {cell(name)}' if name else ''}", "", table(["metric", "value"], rows), ""]
+    return "\n".join(parts).rstrip()
+
+
+def training_report(card: Any) -> str:
+    """All sections that a card's data have something for; "" for a model that was not trained here."""
+    parts: list[str] = []
+    results = [(kind, name, metrics) for (kind, name), metrics in card.eval_results_dict.items()]
+    if results:
+        parts += ["## Evaluation", metrics_section(results)]
+    for title, entries in (("Training data", card.train_datasets), ("Evaluation data", card.eval_datasets)):
+        if any("columns" in entry for entry in entries):
+            parts += [f"## {title}", *(dataset_section(entry) for entry in entries)]
+    if card.non_default_hyperparameters or card.all_hyperparameters:
+        parts.append("## Settings")
+        parts.append(
+            "\n".join(f"- `{k}`: {cell(v)}" for k, v in card.non_default_hyperparameters.items()) or "Defaults."
+        )
+        every = "\n".join(f"- `{key}`: {cell(value)}" for key, value in card.all_hyperparameters.items())
+        parts.append(f"<details><summary>All settings</summary>\n\n{every}\n\n</details>")
+    if card.training_logs:
+        parts += ["## Training log", logs_section(card.training_logs, card.best_model_step)]
+    if not parts:
+        return ""
+    citations = {"Sentence Transformers": LIBRARY_CITATION, **card.citations}
+    parts.append("## Citation")
+    parts += [f"{name}:\n\n```bibtex\n{text}\n```" for name, text in citations.items()]
+    return "\n\n".join(parts) + "\n\n"

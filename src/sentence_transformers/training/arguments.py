@@ -1,0 +1,130 @@
+"""Settings of a training run: all of transformers' `TrainingArguments`, and what training on texts needs besides.
+
+    SentenceTransformerTrainingArguments(
+        output_dir="out",
+        prompts={"anchor": "query: ", "positive": "passage: "},
+        batch_sampler="no_duplicates",
+        learning_rate_mapping={r"\\.embeddings\\.": 1e-5},
+    )
+
+Settings that are dictionaries may be given as JSON text, as a command line does. Wrong names are found here, before
+anything is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+from transformers import TrainingArguments
+from transformers.utils import ExplicitEnum
+
+from sentence_transformers.errors import InputError
+
+Prompts = Union[str, None, dict[str, str], dict[str, dict[str, str]]]  # noqa: UP007  # transformers' parser reads these
+
+
+class BatchSamplers(ExplicitEnum):
+    """How the rows of one data set become batches."""
+
+    BATCH_SAMPLER = "batch_sampler"
+    NO_DUPLICATES = "no_duplicates"
+    NO_DUPLICATES_HASHED = "no_duplicates_hashed"
+    GROUP_BY_LABEL = "group_by_label"
+
+
+class MultiDatasetBatchSamplers(ExplicitEnum):
+    """From which of several data sets the next batch comes."""
+
+    ROUND_ROBIN = "round_robin"
+    PROPORTIONAL = "proportional"
+
+
+@dataclass
+class BaseTrainingArguments(TrainingArguments):
+    """Arguments of a trainer.
+
+    Args:
+        prompts: text put before inputs: one for all columns, or {column: prompt}, {dataset: prompt} or
+            {dataset: {column: prompt}}.
+        batch_sampler: a `BatchSamplers`, a sampler class, or a function with a sampler's arguments.
+        multi_dataset_batch_sampler: a `MultiDatasetBatchSamplers`, a class, or a function.
+        router_mapping: {column: route} or {dataset: {column: route}}, for models with a `Router`.
+        learning_rate_mapping: {pattern of parameter names: learning rate}; the first pattern found in a name wins.
+        warmup_ratio: share of all steps with a rising learning rate; older form of `warmup_steps` below 1.
+        others: see `transformers.TrainingArguments`.
+
+    Raises:
+        InputError: for an unknown sampler, a pattern that is none, or text that is not JSON.
+    """
+
+    prompts: Prompts = field(default=None, metadata={"help": "Text put before inputs, per data set and column."})
+    batch_sampler: Any = field(default=BatchSamplers.BATCH_SAMPLER, metadata={"help": "How rows become batches."})
+    multi_dataset_batch_sampler: Any = field(
+        default=MultiDatasetBatchSamplers.PROPORTIONAL, metadata={"help": "Which data set the next batch is from."}
+    )
+    router_mapping: Prompts = field(default_factory=dict, metadata={"help": "Route per column."})
+    learning_rate_mapping: Union[str, dict[str, float], None] = field(  # noqa: UP007
+        default_factory=dict, metadata={"help": "Learning rate per pattern of parameter names."}
+    )
+    warmup_ratio: float | None = field(default=None, metadata={"help": "Share of steps with a rising learning rate."})
+
+    def __post_init__(self) -> None:
+        self.prompts = from_json(self.prompts, "prompts", plain_text=True)
+        self.router_mapping = from_json(self.router_mapping, "router_mapping") or {}
+        self.learning_rate_mapping = from_json(self.learning_rate_mapping, "learning_rate_mapping") or {}
+        self.batch_sampler = sampler_named(self.batch_sampler, BatchSamplers, "batch_sampler")
+        self.multi_dataset_batch_sampler = sampler_named(
+            self.multi_dataset_batch_sampler, MultiDatasetBatchSamplers, "multi_dataset_batch_sampler"
+        )
+        for pattern in self.learning_rate_mapping:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise InputError(f"learning_rate_mapping: {pattern!r} is not a regular expression: {error}") from error
+        if self.warmup_ratio and not self.warmup_steps:
+            self.warmup_steps = self.warmup_ratio
+        super().__post_init__()
+        self.prediction_loss_only = True
+        self.ddp_broadcast_buffers = False
+        if self.world_size > 1 and not self.fsdp:
+            self.dataloader_drop_last = True  # ranks must see the same number of equally large batches
+
+    def to_dict(self) -> dict[str, Any]:
+        """The arguments as plain values."""
+        plain = super().to_dict()
+        for key in ("batch_sampler", "multi_dataset_batch_sampler"):
+            if callable(plain[key]):
+                plain[key] = getattr(plain[key], "__qualname__", repr(plain[key]))
+        return plain
+
+
+@dataclass
+class SentenceTransformerTrainingArguments(BaseTrainingArguments):
+    """Arguments of a `SentenceTransformerTrainer`; see `BaseTrainingArguments`."""
+
+
+def from_json(value: Any, name: str, plain_text: bool = False) -> Any:
+    """A setting that may be JSON text."""
+    if not isinstance(value, str) or (plain_text and not value.lstrip().startswith("{")):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{name} is text that is not JSON: {error}. Got {value!r:.100}.") from error
+
+
+def sampler_named(value: Any, names: type[ExplicitEnum], argument: str) -> Any:
+    """A sampler's name as a member of its enumeration; classes and functions stay as they are."""
+    if isinstance(value, Callable) and not isinstance(value, str | ExplicitEnum):  # type: ignore[arg-type]
+        return value
+    try:
+        return names(value)
+    except ValueError:
+        known = ", ".join(repr(member.value) for member in names)
+        raise InputError(
+            f"{argument}={value!r} is unknown; known are {known}, a sampler class or a function."
+        ) from None

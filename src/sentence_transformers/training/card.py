@@ -1,0 +1,79 @@
+"""The model card follows the training run: what was trained on, with which loss and settings, and how it went."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from transformers import TrainerCallback
+
+
+class BaseModelCardCallback(TrainerCallback):
+    """Tells the model's card data what happens in a run.
+
+    Args:
+        default_args_dict: the training arguments as they are when nothing is set, to tell which ones were.
+    """
+
+    def __init__(self, default_args_dict: dict[str, Any]) -> None:
+        super().__init__()
+        self.default_args_dict = default_args_dict
+
+    def on_init_end(
+        self, args: Any, state: Any, control: Any, model: Any = None, trainer: Any = None, **kw: Any
+    ) -> None:
+        """The trainer is ready: note losses and data sets."""
+        if trainer is None:
+            return
+        card = model.model_card_data
+        card.set_losses(trainer._losses)
+        for kind, dataset in (("train", trainer.train_dataset), ("eval", trainer.eval_dataset)):
+            if dataset is not None:
+                known = getattr(card, f"{kind}_datasets")
+                described = card.extract_dataset_metadata(dataset, known, trainer.loss, kind)
+                setattr(card, f"{kind}_datasets", described)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kw: Any) -> None:
+        """Note the settings."""
+        import json
+
+        card, plain = model.model_card_data, args.to_dict()
+        shown = {key: value for key, value in plain.items() if not key.startswith(("_", "hub_", "push_to_hub"))}
+        card.all_hyperparameters = json.loads(json.dumps(shown, default=str))
+        hidden = {"output_dir", "logging_dir", "logging_strategy", "logging_steps", "report_to", "run_name"}
+        card.non_default_hyperparameters = {
+            key: value
+            for key, value in card.all_hyperparameters.items()
+            if key not in hidden and value != json.loads(json.dumps(self.default_args_dict.get(key), default=str))
+        }
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, model: Any = None, metrics: dict[str, float] | None = None, **kw: Any
+    ) -> None:
+        """Note the losses and metrics of an evaluation."""
+        left_out = ("runtime", "_per_second", "epoch", "preparation_time")
+        kept = {key: value for key, value in (metrics or {}).items() if not key.endswith(left_out)}
+        renamed = {
+            key.removeprefix("eval_") if not key.endswith("_loss") else key: value for key, value in kept.items()
+        }
+        model.model_card_data.add_log(state.epoch or 0, state.global_step, renamed)
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, model: Any = None, logs: dict[str, float] | None = None, **kw: Any
+    ) -> None:
+        """Note the training loss."""
+        if logs and "loss" in logs:
+            model.model_card_data.add_log(state.epoch or 0, state.global_step, {"Training Loss": logs["loss"]})
+
+
+class SentenceTransformerModelCardCallback(BaseModelCardCallback):
+    """The callback of a `SentenceTransformerTrainer`."""
+
+
+class ModelCardCallback(SentenceTransformerModelCardCallback):
+    """Older name of `SentenceTransformerModelCardCallback`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        text = "ModelCardCallback is now SentenceTransformerModelCardCallback."
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        super().__init__(*args, **kwargs)

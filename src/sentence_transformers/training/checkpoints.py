@@ -1,0 +1,69 @@
+"""What a checkpoint holds besides what transformers writes, and which checkpoint can be gone on from.
+
+The model is written as a model folder, in one step. A loss with parameters of its own (a classifier, a learned scale)
+is part of the run and not of the model: it goes into `loss.safetensors`. transformers writes `trainer_state.json` last,
+so a checkpoint without it was cut off while it was written and is passed over.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sentence_transformers.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+LOSS_FILE = "loss.safetensors"
+STATE_FILE = "trainer_state.json"
+
+
+def last_checkpoint(folder: str) -> str | None:
+    """The latest complete checkpoint in a folder; None if there is none."""
+    found = {}
+    for path in Path(folder).glob("checkpoint-*"):
+        number = re.fullmatch(r"checkpoint-(\d+)", path.name)
+        if number and (path / STATE_FILE).is_file():
+            found[int(number[1])] = path
+        elif number:
+            logger.warning("%s is incomplete, it was cut off while it was written; it is passed over.", path)
+    return str(found[max(found)]) if found else None
+
+
+def save_loss(parameters: Mapping[str, nn.Parameter], folder: str) -> None:
+    """Write the parameters of the losses."""
+    if not parameters:
+        return
+    from safetensors.torch import save_file
+
+    tensors = {name: parameter.detach().cpu().contiguous().clone() for name, parameter in parameters.items()}
+    save_file(tensors, str(Path(folder, LOSS_FILE)))
+
+
+def load_loss(parameters: Mapping[str, nn.Parameter], folder: str) -> None:
+    """Read the parameters of the losses."""
+    path = Path(folder, LOSS_FILE)
+    if not parameters or not path.is_file():
+        return
+    from safetensors.torch import load_file
+
+    tensors = load_file(str(path))
+    if missing := parameters.keys() ^ tensors.keys():
+        raise InputError(f"{path} is of another loss: {sorted(missing)} are in one of the two only.")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
+
+
+def load_model(model: Any, folder: str) -> None:
+    """Read a checkpoint's weights into a model."""
+    saved = type(model)(folder, device="cpu", trust_remote_code=model.trust_remote_code, local_files_only=True)
+    for encoder in (model, saved):
+        _ = encoder.transformers_model  # the same form of both
+    model.load_state_dict(saved.state_dict())

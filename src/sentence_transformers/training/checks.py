@@ -1,0 +1,144 @@
+"""Do the data fit the loss? Asked before the first step, answered with the whole situation.
+
+A loss says which columns it takes (`losses.base.Accepts`); a data set says which it has. Where they disagree the error
+shows the loss's table of accepted columns, the columns there are, and the first row. Losses of other people that say
+nothing are not checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from sentence_transformers.errors import InputError
+from sentence_transformers.losses.base import Accepts, LabelKind
+from sentence_transformers.training.collator import LABEL_COLUMNS, RESERVED
+from sentence_transformers.util.misc import column_values
+
+LABELS = {
+    "none": "no label",
+    "score": "a float",
+    "class": "an integer",
+    "embedding": "a list of floats: the teacher's embedding",
+    "scores": "a list of floats",
+}
+
+
+def check_dataset(
+    dataset: Any, loss: Any, name: str | None = None, label_columns: Sequence[str] = LABEL_COLUMNS
+) -> None:
+    """Raise `InputError` if a data set is empty, has missing values, reserved names, or does not fit the loss.
+
+    Args:
+        dataset: a `datasets.Dataset` or `IterableDataset`.
+        loss: the loss it goes to.
+        name: which of several data sets it is.
+    """
+    called = f"Data set {name!r}" if name else "The data set"
+    columns = list(dataset.column_names or [])
+    if reserved := [column for column in columns if column in RESERVED]:
+        raise InputError(f"{called} has columns named {reserved}, which are reserved. Rename them.")
+    if hasattr(dataset, "__len__") and len(dataset) == 0:
+        raise InputError(f"{called} is empty: it has no rows to train on. Its columns are {columns}.")
+    check_missing(dataset, called)
+    label = next((column for column in label_columns if column in columns), None)
+    inputs = [column for column in columns if column != label]
+    accepts: tuple[Accepts, ...] = tuple(getattr(loss, "accepts", ()) or ())
+    if not columns or not accepts:
+        return
+    kinds = kinds_of(dataset, label)
+    if any(row.fits(len(inputs), cast(LabelKind, kind)) for row in accepts for kind in kinds):
+        return
+    raise InputError(disagreement(called, type(loss).__name__, accepts, dataset, inputs, label))
+
+
+def check_missing(dataset: Any, called: str) -> None:
+    """Raise `InputError` naming the first row that holds None."""
+    table = getattr(dataset, "data", None)
+    if table is None or not hasattr(table, "column"):
+        return
+    for column in dataset.column_names:
+        if not table.column(column).null_count:
+            continue
+        for i, value in enumerate(column_values(dataset, column)):
+            if value is None:
+                raise InputError(
+                    f"{called} holds None in row {i}, column {column!r}. Drop such rows first: "
+                    f"dataset.filter(lambda row: row[{column!r}] is not None)."
+                )
+
+
+def kinds_of(dataset: Any, label: str | None) -> set[str]:
+    """The kinds of label that a label column may be meant as."""
+    if label is None:
+        return {"none"}
+    feature = (dataset.features or {}).get(label) if dataset.features is not None else None
+    if feature is None:
+        return set(LABELS) - {"none"}
+    kind = type(feature).__name__
+    dtype = str(getattr(feature, "dtype", ""))
+    if kind == "ClassLabel":
+        return {"class"}
+    if kind == "Value" and dtype.startswith(("int", "uint", "bool")):
+        return {"class", "score"} if is_binary(dataset, label) else {"class"}
+    if kind == "Value" and "float" in dtype:
+        return {"score", "class"} if is_whole(dataset, label) else {"score"}
+    if kind in ("List", "Sequence", "LargeList", "list", "Array2D"):
+        return {"embedding", "scores"}
+    return set()
+
+
+def sample(dataset: Any, label: str) -> list[Any]:
+    """Labels of the first rows; none of a stream."""
+    if not hasattr(dataset, "__len__"):
+        return []
+    return list(dataset.with_format(None)[:1000][label])
+
+
+def is_binary(dataset: Any, label: str) -> bool:
+    return all(value in (0, 1) for value in sample(dataset, label))
+
+
+def is_whole(dataset: Any, label: str) -> bool:
+    return all(float(value).is_integer() for value in sample(dataset, label))
+
+
+def disagreement(
+    called: str, loss: str, accepts: tuple[Accepts, ...], dataset: Any, inputs: list[str], label: str | None
+) -> str:
+    """The error text: what the loss takes, what there is, what to do."""
+    lines = [f"{called} does not fit {loss}.", f"{loss} takes"]
+    for row in accepts:
+        more = ", …" if row.most is None else ""
+        lines.append(f"    texts ({', '.join(row.inputs)}{more}) and {LABELS[row.label]}")
+    feature = (dataset.features or {}).get(label) if label and dataset.features is not None else None
+    has = f"label column {label!r}: {feature}" if label else f"no label column (none of {', '.join(LABEL_COLUMNS)})"
+    lines += ["but there are", f"    texts ({', '.join(inputs)}) and {has}"]
+    first = next(iter(dataset), None) if hasattr(dataset, "__len__") else None
+    if first is not None:
+        lines += ["First row:", *(f"    {key}: {shortened(value)}" for key, value in first.items())]
+    lines.append(advice(accepts, len(inputs), label, feature))
+    return "\n".join(lines)
+
+
+def advice(accepts: tuple[Accepts, ...], inputs: int, label: str | None, feature: Any) -> str:
+    """What to do about it."""
+    right_count = [row for row in accepts if row.least <= inputs and (row.most is None or inputs <= row.most)]
+    wanted = {row.label for row in right_count}
+    if not right_count:
+        return "Choose the text columns, in their order, with dataset.select_columns([...])."
+    if label is None:
+        return "Name the label column 'label': dataset.rename_column(old, 'label')."
+    if wanted == {"none"}:
+        return f"Remove the label: dataset.remove_columns({label!r})."
+    if "score" in wanted:
+        return (
+            "Make the label a float, for most losses between 0 and 1: scale it where needed and "
+            f"dataset.cast_column({label!r}, Value('float32'))."
+        )
+    return f"Change the label, which is {feature}."
+
+
+def shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,205 @@
+"""Rows of a data set -> one batch: texts cut into tokens, nothing padded.
+
+    [{"anchor": "…", "positive": "…", "label": 1.0}, …]
+      -> {"anchor_lengths": (B,), "anchor_input_ids": (T,), "anchor_position_ids": (T,), "positive_…": …,
+          "label": (B,), "dataset_name": "…"}
+
+The first column called label, labels, score or scores is the label; every other column is an input, in the order in
+which the columns come. A prompt and a route may belong to a column. `split_columns` is the way back: one dictionary of
+features per column. A batch holds only tensors and names, so that any data loader can move it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sentence_transformers.errors import InputError
+from sentence_transformers.inference.engine import input_module
+from sentence_transformers.inference.packing import Packing
+
+logger = logging.getLogger(__name__)
+
+LABEL_COLUMNS = ("label", "labels", "score", "scores")
+DATASET_NAME = "dataset_name"
+RESERVED = (DATASET_NAME, "return_loss")
+LENGTHS = "lengths"
+FIRST_KEYS = (LENGTHS, "input_ids", "sentence_embedding", "pixel_values")  # one of them ends each column's features
+
+ANCHORS = {"anchor", "query", "question", "premise", "sentence1", "sentence_a", "text1", "source"}
+POSITIVES = {"positive", "pos", "answer", "passage", "document", "entailment", "sentence2", "sentence_b", "target"}
+NEGATIVES = {"negative", "neg", "contradiction", "hard_negative"}
+LABEL_LIKE = {"similarity", "similarity_score", "relevance", "target_score", "class", "category", "stars", "rating"}
+
+
+@dataclass
+class BaseDataCollator:
+    """Makes batches of rows.
+
+    Args:
+        preprocess_fn: texts, prompt=…, task=… -> features; `model.preprocess` gives padded ones, a `Preprocess` packed
+            ones.
+        valid_label_columns: names that mark the label.
+        router_mapping: {column: route} or {dataset: {column: route}}.
+        prompts: see `BaseTrainingArguments`.
+        max_length: kept for models with token limits per side.
+    """
+
+    preprocess_fn: Callable[..., dict[str, Any]]
+    valid_label_columns: list[str] = field(default_factory=lambda: list(LABEL_COLUMNS))
+    router_mapping: dict[str, Any] | None = field(default_factory=dict)
+    prompts: str | dict[str, Any] | None = field(default_factory=dict)
+    max_length: int | dict[str, int] | None = None
+    _warned: set[tuple[str, ...]] = field(default_factory=set, init=False, repr=False)
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        """Rows -> batch."""
+        names = list(features[0])
+        batch: dict[str, Any] = {}
+        dataset = features[0].get(DATASET_NAME)
+        if dataset is not None:
+            batch[DATASET_NAME] = dataset
+            names.remove(DATASET_NAME)
+        label = next((name for name in self.valid_label_columns if name in names), None)
+        inputs = [name for name in names if name != label and name not in RESERVED]
+        self.maybe_warn_about_column_order(inputs)
+        for name in inputs:
+            texts = [check_value(row[name], name, i) for i, row in enumerate(features)]
+            batch |= self.column(name, texts, dataset)
+        if label is not None:
+            batch["label"] = as_labels([row[label] for row in features], label)
+        return batch
+
+    def column(self, name: str, texts: list[Any], dataset: str | None) -> dict[str, Any]:
+        """The features of one column under names that begin with the column's."""
+        task = of_column(self.router_mapping, dataset, name)
+        prompt = of_column(self.prompts, dataset, name)
+        features = self.preprocess_fn(texts, **{k: v for k, v in {"prompt": prompt, "task": task}.items() if v})
+        packing = features.pop("packing", None)
+        first = {} if packing is None else {LENGTHS: torch.tensor(packing.lengths)}
+        if task:
+            features["task"] = task
+        return {f"{name}_{key}": value for key, value in {**first, **features}.items()}
+
+    def maybe_warn_about_column_order(self, column_names: list[str]) -> None:
+        """Warn once about names that suggest another order, or a label among the inputs."""
+        key = tuple(column_names)
+        if key in self._warned:
+            return
+        self._warned.add(key)
+        for message in doubts(column_names):
+            logger.warning(message)
+
+
+@dataclass
+class SentenceTransformerDataCollator(BaseDataCollator):
+    """The collator of a `SentenceTransformerTrainer`."""
+
+
+@dataclass
+class Preprocess:
+    """Texts -> features as the model computes them in training: packed, where it can take that."""
+
+    model: Any
+
+    def __call__(self, texts: list[Any], prompt: str | None = None, task: str | None = None) -> dict[str, Any]:
+        module = input_module(self.model, task)
+        if not hasattr(module, "tokens"):
+            return self.model.preprocess(texts, prompt=prompt, **({"task": task} if task else {}))
+        tokens = module.tokens(texts, prompt, task=task)
+        return module.features(tokens, packed=bool(getattr(module, "packs", False)))
+
+
+def doubts(column_names: list[str]) -> list[str]:
+    """What looks wrong with the order of the input columns."""
+    found = []
+    ranks = [(rank(name), name) for name in column_names]
+    known = [(value, name) for value, name in ranks if value is not None]
+    for (before, first), (after, second) in itertools.pairwise(known):
+        if before > after:
+            found.append(
+                f"Column {first!r} comes before {second!r}. Losses go by the ORDER of the columns, not by their names: "
+                f"{column_names}. If that is not meant: dataset.select_columns([...]) in the right order."
+            )
+    found.extend(
+        f"Column {name!r} is used as a text, though its name suggests a label. Labels are recognised by the names "
+        f"{', '.join(LABEL_COLUMNS)}: dataset.rename_column({name!r}, 'label') or dataset.remove_columns({name!r})."
+        for name in column_names
+        if name.lower() in LABEL_LIKE
+    )
+    return found
+
+
+def rank(name: str) -> int | None:
+    """0 for names that usually stand first, 1 second, 2 after that; None for names that tell nothing."""
+    plain = name.lower()
+    for value, names in enumerate((ANCHORS, POSITIVES, NEGATIVES)):
+        if plain in names or (value == 2 and plain.rstrip("0123456789_") in names):
+            return value
+    return None
+
+
+def check_value(value: Any, column: str, row: int) -> Any:
+    """The value, or `InputError` if it is missing."""
+    if value is None:
+        raise InputError(
+            f"Column {column!r} is None in row {row} of a batch. Drop such rows first: "
+            f"dataset.filter(lambda row: row[{column!r}] is not None)."
+        )
+    return value
+
+
+def as_labels(values: list[Any], column: str) -> Tensor:
+    """Labels of a batch: (B,) or, for lists, (B, n)."""
+    for i, value in enumerate(values):
+        check_value(value, column, i)
+    try:
+        if isinstance(values[0], Tensor):
+            return torch.stack(values)
+        return torch.as_tensor(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        kinds = sorted({f"{type(v).__name__} of length {len(v)}" if hasattr(v, "__len__") else type(v).__name__
+                        for v in values})  # fmt: skip
+        raise InputError(
+            f"The labels in column {column!r} cannot be one tensor: a batch holds {', '.join(kinds)}. "
+            "Every row needs a number, or a list of numbers of one length."
+        ) from error
+
+
+def of_column(settings: Any, dataset: str | None, column: str) -> str | None:
+    """What a setting like `prompts` says for one column of a data set; None if nothing."""
+    if isinstance(settings, str) or not settings:
+        return settings or None
+    if dataset is not None and dataset in settings:
+        settings = settings[dataset]
+        if isinstance(settings, str):
+            return settings
+    value = settings.get(column)
+    return value if isinstance(value, str) else None
+
+
+def split_columns(batch: dict[str, Any]) -> tuple[list[dict[str, Any]], Tensor | None]:
+    """One dictionary of features per column, and the labels."""
+    columns: list[str] = []
+    for key in batch:
+        for end in FIRST_KEYS:
+            if key.endswith(f"_{end}") and (name := key.removesuffix(f"_{end}")) not in columns:
+                columns.append(name)
+                break
+    parts: dict[str, dict[str, Any]] = {name: {} for name in columns}
+    for key, value in batch.items():
+        owners = [name for name in columns if key.startswith(f"{name}_")]
+        if owners:
+            owner = max(owners, key=len)
+            parts[owner][key.removeprefix(f"{owner}_")] = value
+    for features in parts.values():
+        lengths = features.pop(LENGTHS, None)
+        if lengths is not None:
+            features["packing"] = Packing(lengths.tolist(), lengths.device)
+    return list(parts.values()), batch.get("label")

@@ -1,0 +1,186 @@
+"""From data sets to batches: one data set, several, streams, and data loaders that people bring along.
+
+Dataset                     batches by the batch sampler of the arguments
+dict of data sets           each batch from one of them; the multi-data-set sampler says which
+IterableDataset             rows as they come
+a DataLoader of InputExamples, rows or texts         its batches, as they come (`BatchStream`)
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, IterableDataset
+
+from sentence_transformers.errors import InputError
+from sentence_transformers.training.arguments import BatchSamplers, MultiDatasetBatchSamplers
+from sentence_transformers.training.collator import DATASET_NAME
+from sentence_transformers.util.distributed import get_rank, get_world_size
+
+Rows = list[dict[str, Any]]
+
+
+class NamedRows(Dataset):
+    """A data set whose rows tell which data set they are from; nothing is copied."""
+
+    def __init__(self, dataset: Any, name: str) -> None:
+        self.dataset, self.name = dataset, name
+        self.column_names = list(dataset.column_names)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {**self.dataset[i], DATASET_NAME: self.name}
+
+    def __getitems__(self, indices: list[int]) -> Rows:
+        return [{**row, DATASET_NAME: self.name} for row in rows_at(self.dataset, indices)]
+
+
+class ManyRows(torch.utils.data.ConcatDataset):
+    """Several named data sets, one after the other, read by whole batches."""
+
+    def __getitems__(self, indices: list[int]) -> Rows:
+        starts = [0, *self.cumulative_sizes[:-1]]
+        which = next(i for i, stop in enumerate(self.cumulative_sizes) if indices[0] < stop)
+        return self.datasets[which].__getitems__([i - starts[which] for i in indices])  # type: ignore[attr-defined]
+
+
+def rows_at(dataset: Any, indices: list[int]) -> Rows:
+    if hasattr(dataset, "__getitems__"):
+        return dataset.__getitems__(indices)
+    return [dataset[i] for i in indices]
+
+
+def make_batch_sampler(kind: Any, dataset: Any, batch_size: int, drop_last: bool, **settings: Any) -> Any:
+    """The sampler that an argument asks for.
+
+    Args:
+        kind: a `BatchSamplers`, a class or a function.
+        settings: `valid_label_columns`, `generator`, `seed`.
+    """
+    from sentence_transformers.training import samplers
+
+    if callable(kind) and not isinstance(kind, BatchSamplers):
+        return kind(dataset, batch_size=batch_size, drop_last=drop_last, **settings)
+    if kind == BatchSamplers.NO_DUPLICATES:
+        return samplers.NoDuplicatesBatchSampler(dataset, batch_size, drop_last, **settings)
+    if kind == BatchSamplers.NO_DUPLICATES_HASHED:
+        return samplers.NoDuplicatesBatchSampler(dataset, batch_size, drop_last, **settings, precompute_hashes=True)
+    if kind == BatchSamplers.GROUP_BY_LABEL:
+        return samplers.GroupByLabelBatchSampler(dataset, batch_size, drop_last, **settings)
+    return samplers.DefaultBatchSampler(dataset, batch_size, drop_last, **settings)
+
+
+def make_multi_sampler(kind: Any, dataset: Any, batch_samplers: list[Any], **settings: Any) -> Any:
+    """The sampler that says from which data set the next batch is."""
+    from sentence_transformers.training import samplers
+
+    if callable(kind) and not isinstance(kind, MultiDatasetBatchSamplers):
+        return kind(dataset, batch_samplers, **settings)
+    round_robin = kind == MultiDatasetBatchSamplers.ROUND_ROBIN
+    sampler_class = samplers.RoundRobinBatchSampler if round_robin else samplers.ProportionalBatchSampler
+    return sampler_class(dataset, batch_samplers, **settings)
+
+
+class BatchStream(IterableDataset):
+    """The batches of data loaders as batches of features.
+
+    Args:
+        loaders: one data loader, or several by name, which take turns until the first has no more.
+        collate: rows -> batch.
+
+    A data loader may give lists of `InputExample`, lists of rows (dictionaries), dictionaries of lists, or tuples of
+    lists of texts with the labels last. Its own collate function is left out where it has a list to collate.
+    """
+
+    def __init__(self, loaders: Any, collate: Callable[[Rows], Any]) -> None:
+        named = isinstance(loaders, Mapping)
+        self.loaders: dict[str | None, Any] = dict(loaders) if named else {None: loaders}
+        self.collate = collate
+        for loader in self.loaders.values():
+            if hasattr(loader, "collate_fn"):
+                loader.collate_fn = list
+
+    def __len__(self) -> int:
+        try:
+            return min(len(loader) for loader in self.loaders.values()) * len(self.loaders) // get_world_size()
+        except TypeError:
+            raise TypeError("a data loader without a length") from None
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return itertools.islice(self.all_batches(), get_rank(), None, get_world_size())
+
+    def all_batches(self) -> Iterator[dict[str, Any]]:
+        """Batches for all processes, data loader by data loader in turn."""
+        streams = {name: iter(loader) for name, loader in self.loaders.items()}
+        while True:
+            for name, stream in streams.items():
+                try:
+                    batch = next(stream)
+                except StopIteration:
+                    return
+                rows = rows_of_batch(batch)
+                yield self.collate([{**row, DATASET_NAME: name} for row in rows] if name is not None else rows)
+
+
+def rows_of_batch(batch: Any) -> Rows:
+    """A data loader's batch as rows.
+
+    Raises:
+        InputError: for a batch of no known form; lists them.
+    """
+    if isinstance(batch, Mapping):
+        columns = {key: list(value) for key, value in batch.items()}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    if isinstance(batch, list | tuple) and len(batch):
+        first = batch[0]
+        if hasattr(first, "texts"):
+            return [row_of_example(example) for example in batch]
+        if isinstance(first, Mapping):
+            return [dict(row) for row in batch]
+        if isinstance(first, list | tuple) and first and isinstance(first[0], str):
+            return rows_of_texts(batch)
+        if isinstance(first, str):
+            return [{"sentence_0": text} for text in batch]
+    raise InputError(
+        f"A data loader gave a batch that is a {type(batch).__name__}. Known are lists of InputExample, lists of "
+        "dictionaries, dictionaries of lists, and lists of (text, …, label)."
+    )
+
+
+def rows_of_texts(batch: Any) -> Rows:
+    """Rows given as (text, …, label), or columns given as (texts, …, labels)."""
+    same_length = len({len(part) for part in batch}) == 1
+    columns = isinstance(batch[-1], torch.Tensor) or (isinstance(batch, tuple) and same_length)
+    rows = zip(*batch, strict=True) if columns else batch
+    return [row_of_values(list(row)) for row in rows]
+
+
+def row_of_values(values: list[Any]) -> dict[str, Any]:
+    texts = [value for value in values if isinstance(value, str)]
+    row: dict[str, Any] = {f"sentence_{i}": text for i, text in enumerate(texts)}
+    if len(texts) < len(values):
+        row["label"] = values[-1]
+    return row
+
+
+def row_of_example(example: Any) -> dict[str, Any]:
+    """An `InputExample` as a row."""
+    row: dict[str, Any] = {f"sentence_{i}": text for i, text in enumerate(example.texts)}
+    return row | {"label": example.label}
+
+
+def named_datasets(data: Any) -> dict[str, Any] | None:
+    """Several data sets by name, or None for a single one."""
+    if isinstance(data, Mapping):
+        return dict(data)
+    return None
+
+
+def is_stream(dataset: Any) -> bool:
+    """Whether rows come without a known number."""
+    return not hasattr(dataset, "__len__")

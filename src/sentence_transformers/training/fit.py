@@ -1,0 +1,132 @@
+"""`model.fit(…)` of earlier days, as a run of today's trainer.
+
+    model.fit(train_objectives=[(DataLoader(examples, batch_size=16, shuffle=True), loss)], epochs=1, warmup_steps=100)
+
+Data loaders of `InputExample` are taken as they are, several take turns. What `fit` calls a scheduler, an evaluation
+step, a checkpoint, is an argument of the trainer.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from transformers import TrainerCallback
+
+from sentence_transformers.errors import InputError
+from sentence_transformers.training.arguments import SentenceTransformerTrainingArguments
+from sentence_transformers.training.collator import BaseDataCollator, split_columns
+from sentence_transformers.training.dataloaders import rows_of_batch
+from sentence_transformers.training.trainer import SentenceTransformerTrainer
+
+SCHEDULERS = {
+    "constantlr": "constant",
+    "warmupconstant": "constant_with_warmup",
+    "warmuplinear": "linear",
+    "warmupcosine": "cosine",
+    "warmupcosinewithhardrestarts": "cosine_with_restarts",
+}
+
+
+class FollowEvaluation(TrainerCallback):
+    """Tells `fit`'s callback each score, and keeps the best model."""
+
+    def __init__(
+        self, evaluator: Any, output_path: str | None, save_best: bool, callback: Callable[..., None] | None
+    ) -> None:
+        self.evaluator, self.output_path, self.save_best, self.callback = evaluator, output_path, save_best, callback
+        self.best: float | None = None
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, model: Any = None, metrics: dict[str, Any] | None = None, **kw: Any
+    ) -> None:
+        key = getattr(self.evaluator, "primary_metric", None) or "evaluator"
+        score = (metrics or {}).get(f"eval_{key}")
+        if score is None:
+            return
+        if self.callback is not None:
+            self.callback(score, state.epoch, state.global_step)
+        signed = score if getattr(self.evaluator, "greater_is_better", True) else -score
+        if self.best is None or signed > self.best:
+            self.best = signed
+            if self.save_best and self.output_path is not None:
+                model.save_pretrained(self.output_path)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kw: Any) -> None:
+        if self.output_path is not None and self.evaluator is None:
+            model.save_pretrained(self.output_path)
+
+
+def fit(
+    model: Any,
+    train_objectives: Iterable[tuple[Any, Any]],
+    evaluator: Any,
+    epochs: int,
+    steps_per_epoch: int | None,
+    scheduler: str,
+    warmup_steps: int,
+    optimizer_class: Any,
+    optimizer_params: dict[str, Any],
+    weight_decay: float,
+    evaluation_steps: int,
+    output_path: str | None,
+    save_best_model: bool,
+    max_grad_norm: float,
+    use_amp: bool,
+    callback: Callable[[float, int, int], None] | None,
+    show_progress_bar: bool,
+    checkpoint_path: str | None,
+    checkpoint_save_steps: int,
+    checkpoint_save_total_limit: int,
+    resume_from_checkpoint: bool,
+) -> None:
+    """Train a model; see `SentenceTransformer.fit` for the arguments."""
+    loaders, losses = zip(*train_objectives, strict=True)
+    if scheduler.lower() not in SCHEDULERS:
+        raise InputError(f"Unknown scheduler {scheduler!r}; known are WarmupLinear, WarmupCosine, WarmupConstant, "
+                         "WarmupCosineWithHardRestarts and ConstantLR.")  # fmt: skip
+    names = [f"objective_{i}" for i in range(len(loaders))]
+    many = len(loaders) > 1
+    with tempfile.TemporaryDirectory() as scratch:
+        args = SentenceTransformerTrainingArguments(
+            output_dir=checkpoint_path or scratch,
+            num_train_epochs=epochs,
+            max_steps=(steps_per_epoch or 0) * epochs * len(loaders) or -1,
+            lr_scheduler_type=SCHEDULERS[scheduler.lower()],
+            warmup_steps=warmup_steps,
+            learning_rate=float(optimizer_params.get("lr", 2e-5)),
+            weight_decay=weight_decay,
+            eval_strategy="steps" if evaluator is not None and evaluation_steps > 0 else epochs_if(evaluator),
+            eval_steps=evaluation_steps if evaluation_steps > 0 else None,
+            save_strategy="steps" if checkpoint_path else "no",
+            save_steps=checkpoint_save_steps,
+            save_total_limit=checkpoint_save_total_limit or None,
+            max_grad_norm=max_grad_norm,
+            fp16=use_amp and model.device.type == "cuda",
+            disable_tqdm=not show_progress_bar,
+            report_to=[],
+        )
+        trainer = SentenceTransformerTrainer(
+            model=model,
+            args=args,
+            train_dataloader=dict(zip(names, loaders, strict=True)) if many else loaders[0],
+            loss=dict(zip(names, losses, strict=True)) if many else losses[0],
+            evaluator=evaluator,
+            optimizer_cls_and_kwargs=(optimizer_class, dict(optimizer_params)),
+            callbacks=[FollowEvaluation(evaluator, output_path, save_best_model, callback)],
+        )
+        trainer.train(resume_from_checkpoint=resume_from_checkpoint or None)
+    if output_path is not None and evaluator is not None and not save_best_model:
+        model.save_pretrained(output_path)
+
+
+def epochs_if(evaluator: Any) -> str:
+    return "no" if evaluator is None else "epoch"
+
+
+def smart_batching_collate(model: Any, batch: list[Any]) -> tuple[list[dict[str, Any]], Any]:
+    """Examples -> (features of each column, labels)."""
+    rows = rows_of_batch(batch)
+    collated = BaseDataCollator(model.preprocess)(rows)
+    return split_columns(collated)

@@ -1,0 +1,62 @@
+"""Which parameters are trained, in which groups.
+
+Parameters of the model and of the loss (a classifier on top, a learned scale) are trained together. A group has one
+learning rate and decays or does not; biases and the weights of normalisation never decay.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from sentence_transformers.util.environment import is_dist_initialized
+
+
+def loss_parameters(losses: Iterable[nn.Module], model: nn.Module) -> dict[str, nn.Parameter]:
+    """Trainable parameters of the losses that are not the model's, by name."""
+    own = {id(parameter) for parameter in model.parameters()}
+    found: dict[str, nn.Parameter] = {}
+    for loss in losses:
+        inside = {id(p) for part in loss.modules() if hasattr(part, "preprocess") for p in part.parameters()}
+        for name, parameter in loss.named_parameters():
+            belongs = id(parameter) in own or (id(parameter) in inside and not getattr(loss, "trains_copies", False))
+            if parameter.requires_grad and not belongs and not any(parameter is p for p in found.values()):
+                found[f"loss.{name}"] = parameter
+    return found
+
+
+def parameter_groups(
+    parameters: dict[str, nn.Parameter], decaying: Iterable[str], weight_decay: float, rates: dict[str, float]
+) -> list[dict[str, Any]]:
+    """Parameters as groups for an optimizer.
+
+    Args:
+        parameters: all that are trained, by name.
+        decaying: names of those that decay.
+        rates: pattern -> learning rate; the first pattern found in a name wins.
+    """
+    decays = set(decaying)
+    groups: dict[Any, dict[str, Any]] = {}
+    for name, parameter in parameters.items():
+        rate = next((value for pattern, value in rates.items() if re.search(pattern, name)), None)
+        decay = weight_decay if name in decays else 0.0
+        group = groups.setdefault((rate, decay), {"params": [], "weight_decay": decay})
+        group["params"].append(parameter)
+        if rate is not None:
+            group["lr"] = rate
+    return list(groups.values())
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Mean of the gradients over all processes, for parameters that no wrapper takes care of."""
+    if not is_dist_initialized() or dist.get_world_size() == 1:
+        return
+    for parameter in parameters:
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        dist.all_reduce(gradient)
+        parameter.grad = gradient / dist.get_world_size()

