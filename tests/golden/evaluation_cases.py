@@ -70,6 +70,7 @@ BINARY = [1 if i % 2 == 0 else 0 for i in range(0, 57, 3)]
 QUERIES = {f"q{i}": text(i) for i in range(0, 30, 3)}
 CORPUS = {f"d{(i * 7) % N}": text((i * 7) % N) for i in range(N) if (i * 7) % N % 3}
 RELEVANT = {f"q{i}": {f"d{i + 1}", f"d{i + 2}", f"d{(i * 5 + 10) % N}"} for i in range(0, 27, 3)}
+RELEVANT["q3"].add("lost")
 KNOWN = {query: {d for d in docs if d in CORPUS} for query, docs in RELEVANT.items()}
 SAMPLES = [
     {"query": text(i), "positive": [text(i + 1), text(40)], "negative": [text(i + 2), text(41), text((i + 7) % N)]}

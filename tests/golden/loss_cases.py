@@ -160,7 +160,13 @@ def guided(losses: Any, model: Any) -> Any:
 
 def guided_relative(losses: Any, model: Any) -> Any:
     return losses.GISTEmbedLoss(
-        model, packaged(), 0.05, margin_strategy="relative", margin=0.2, contrast_anchors=False, contrast_positives=False
+        model,
+        packaged(),
+        0.05,
+        margin_strategy="relative",
+        margin=0.2,
+        contrast_anchors=False,
+        contrast_positives=False,
     )
 
 

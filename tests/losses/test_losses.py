@@ -36,7 +36,7 @@ def quiet() -> Any:
 def model(tmp_path: Path) -> SentenceTransformer:
     models.build("bert", tmp_path / "bert")
     model = SentenceTransformer(str(tmp_path / "bert"), device="cpu")
-    for module in model.modules():
+    for module in model.transformers_model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     return model
@@ -63,7 +63,10 @@ def test_losses_of_texts_are_those_of_6_2_0(name: str) -> None:
 def test_cosent_is_the_sum_over_pairs_of_rows() -> None:
     scores, labels = torch.randn(9), torch.tensor([0.1, 0.5, 0.5, 0.9, 0.1, 0.0, 1.0, 0.5, 0.2])
     total = sum(
-        math.exp(float(scores[j] - scores[i])) for i in range(9) for j in range(9) if float(labels[i]) > float(labels[j])
+        math.exp(float(scores[j] - scores[i]))
+        for i in range(9)
+        for j in range(9)
+        if float(labels[i]) > float(labels[j])
     )
     assert float(cosent(scores, labels)) == pytest.approx(math.log1p(total), rel=1e-5)
 
@@ -109,7 +112,10 @@ def test_the_order_of_the_rows_does_not_matter(name: str) -> None:
     vectors, targets, order = loss_cases.vectors_of(columns), loss_cases.labels_of(labels), torch.randperm(loss_cases.B)
     loss = loss_cases.make(losses, name, loss_cases.StandIn())
     terms = [
-        loss([{"vectors": v[rows].detach().requires_grad_()} for v in vectors], None if targets is None else targets[rows])
+        loss(
+            [{"vectors": v[rows].detach().requires_grad_()} for v in vectors],
+            None if targets is None else targets[rows],
+        )
         for rows in (torch.arange(loss_cases.B), order)
     ]
     first, second = ([float(t) for t in (term.values() if isinstance(term, dict) else [term])] for term in terms)

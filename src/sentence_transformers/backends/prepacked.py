@@ -6,7 +6,8 @@ layers of a model that ability by changing their class; parameters, names, `stat
 are.
 
 The packed copy is made at the first call without gradients and made again whenever the weight changes
-(`Tensor._version` counts in-place changes). With gradients, on other devices, inside `torch.compile` or for unusual
+(`Tensor._version` counts in-place changes; fused optimizers do not, so a call with gradients drops it). With gradients,
+in training, on other devices, inside `torch.compile` or for unusual
 types the layer is an ordinary linear layer. Weights in bfloat16 or float16 on a CPU without such arithmetic are packed
 as float32, which gives results at least as precise and many times faster than emulating it.
 """
@@ -30,9 +31,11 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         weight = self.weight
+        if torch.is_grad_enabled() or self.training:
+            self._packed = None  # the weights are about to change, which a fused optimizer does not count
+            return F.linear(input, weight, self.bias)
         if (
-            torch.is_grad_enabled()
-            or input.device.type != "cpu"
+            input.device.type != "cpu"
             or weight.device.type != "cpu"
             or weight.is_inference()
             or torch.compiler.is_compiling()

@@ -171,7 +171,8 @@ class Transformer(TextInput):
         with lock:
             own = self._modules["model"]
             if isinstance(own, BertEncoder):
-                self._adopt(self._full(own))
+                with torch.random.fork_rng(devices=[]):  # a model is made with random weights first
+                    self._adopt(self._full(own))
         return self._modules["model"]
 
     model = auto_model

@@ -8,6 +8,20 @@ from typing import Any
 from transformers import TrainerCallback
 
 
+HIDDEN = {  # of the settings that were chosen: where files go, what is shown, and what the trainer always sets
+    "accelerator_config",
+    "ddp_broadcast_buffers",
+    "disable_tqdm",
+    "logging_dir",
+    "logging_steps",
+    "logging_strategy",
+    "output_dir",
+    "prediction_loss_only",
+    "report_to",
+    "run_name",
+}
+
+
 class BaseModelCardCallback(TrainerCallback):
     """Tells the model's card data what happens in a run.
 
@@ -28,7 +42,7 @@ class BaseModelCardCallback(TrainerCallback):
         card = model.model_card_data
         card.set_losses(trainer._losses)
         for kind, dataset in (("train", trainer.train_dataset), ("eval", trainer.eval_dataset)):
-            if dataset is not None:
+            if hasattr(dataset, "column_names") or isinstance(dataset, dict):
                 known = getattr(card, f"{kind}_datasets")
                 described = card.extract_dataset_metadata(dataset, known, trainer.loss, kind)
                 setattr(card, f"{kind}_datasets", described)
@@ -40,11 +54,12 @@ class BaseModelCardCallback(TrainerCallback):
         card, plain = model.model_card_data, args.to_dict()
         shown = {key: value for key, value in plain.items() if not key.startswith(("_", "hub_", "push_to_hub"))}
         card.all_hyperparameters = json.loads(json.dumps(shown, default=str))
-        hidden = {"output_dir", "logging_dir", "logging_strategy", "logging_steps", "report_to", "run_name"}
         card.non_default_hyperparameters = {
             key: value
             for key, value in card.all_hyperparameters.items()
-            if key not in hidden and value != json.loads(json.dumps(self.default_args_dict.get(key), default=str))
+            if key not in HIDDEN
+            and value
+            and value != json.loads(json.dumps(self.default_args_dict.get(key), default=str))
         }
 
     def on_evaluate(

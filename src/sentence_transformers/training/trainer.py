@@ -125,7 +125,7 @@ class BaseTrainer(Trainer, ABC):
             args=args,
             data_collator=data_collator or self.get_data_collator(model, args, processing_class),
             train_dataset=self._without_length(train_dataset, args),
-            eval_dataset=eval_dataset,
+            eval_dataset=eval_dataset if eval_dataset is not None or evaluator is None else [],
             model_init=model_init,
             processing_class=processing_class,
             callbacks=callbacks,
@@ -133,6 +133,7 @@ class BaseTrainer(Trainer, ABC):
             optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
+        self.eval_dataset = eval_dataset
         self.can_return_loss, self.model_accepts_loss_kwargs = True, False
         self.add_model_card_callback(defaults_of(self.training_args_class))
 
@@ -302,7 +303,13 @@ class BaseTrainer(Trainer, ABC):
         if self.optimizer is None and self.optimizer_cls_and_kwargs is not None:
             kind, kwargs = self.optimizer_cls_and_kwargs
             self.optimizer_cls_and_kwargs = kind, self._with_groups(dict(kwargs), self.args, model)
-        return super().create_optimizer(model)
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        extra = list(loss_parameters(self._losses, self.model).values())
+        if fresh and extra and hasattr(optimizer, "register_step_post_hook"):
+            # transformers zeroes the gradients of the model after a step, not those of the loss
+            optimizer.register_step_post_hook(lambda *args: [setattr(parameter, "grad", None) for parameter in extra])
+        return optimizer
 
     # ---- data
 
@@ -402,7 +409,7 @@ class BaseTrainer(Trainer, ABC):
         settings: dict[str, Any] = {
             "collate_fn": self.data_collator,
             "num_workers": self.args.dataloader_num_workers,
-            "pin_memory": self.args.dataloader_pin_memory,
+            "pin_memory": self.args.dataloader_pin_memory and torch.accelerator.is_available(),
             "persistent_workers": self.args.dataloader_persistent_workers,
             "prefetch_factor": self.args.dataloader_prefetch_factor,
         }
@@ -433,7 +440,7 @@ class BaseTrainer(Trainer, ABC):
             raise InputError(
                 "Several IterableDatasets cannot be mixed; interleave them with datasets.interleave_datasets."
             )
-        self.accelerator.dispatch_batches = False  # batches of unpadded tokens are not cut in the middle
+        self.accelerator.dataloader_config.dispatch_batches = False  # batches of unpadded tokens are not cut in two
         loader = DataLoader(data, batch_size=batch_size, drop_last=drop_last, **settings)
         return self.accelerator.prepare(loader)
 

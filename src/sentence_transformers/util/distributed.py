@@ -41,13 +41,27 @@ def all_gather(tensor: Tensor, with_grad: bool = False) -> Tensor:
         _log_alone_once()
         return tensor
     if with_grad:
-        from torch.distributed.nn.functional import all_gather as all_gather_differentiable
-
-        return torch.cat(list(all_gather_differentiable(tensor)))
+        return _GatherWithGradient.apply(tensor)
     parts = [torch.empty_like(tensor) for _ in range(get_world_size())]
     dist.all_gather(parts, tensor.detach().contiguous())
     parts[get_rank()] = tensor
     return torch.cat(parts)
+
+
+class _GatherWithGradient(torch.autograd.Function):
+    """Gathering whose gradient is the sum of what all processes made of the own part."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        parts = [torch.empty_like(tensor) for _ in range(get_world_size())]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(get_world_size())[get_rank()]
 
 
 def all_gather_with_grad(tensor: Tensor) -> Tensor:

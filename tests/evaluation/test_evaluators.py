@@ -1,0 +1,237 @@
+"""Evaluators: metrics of version 6.2.0, formulas written out, and what holds for every one of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sentence_transformers import InputExample, SentenceTransformer, evaluation, losses
+from sentence_transformers.evaluation import metrics
+from tests import models
+from tests.golden import evaluation_cases as cases
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "evaluation.json").read_text())
+
+
+@pytest.mark.parametrize("name", cases.CASES)
+def test_metrics_and_files_are_those_of_6_2_0(name: str, tmp_path: Path) -> None:
+    found, expected = cases.run(evaluation, name, tmp_path), GOLDEN[name]
+    assert found["primary"] == expected["primary"]
+    assert found["csv"] == expected["csv"]
+    assert found["metrics"].keys() == expected["metrics"].keys()
+    for key, value in found["metrics"].items():
+        assert value == pytest.approx(expected["metrics"][key], rel=1e-6, abs=1e-6), key
+
+
+# ---- what holds for every evaluator
+
+
+@pytest.mark.parametrize("name", cases.CASES)
+def test_laws(name: str, tmp_path: Path) -> None:
+    evaluator, model = cases.make(evaluation, name), cases.StandIn()
+    first = evaluator(model, str(tmp_path), 0, 1)
+    again = evaluator(model, str(tmp_path), 1, 2)
+    assert first == again and all(isinstance(value, float) for value in first.values())
+    assert evaluator.primary_metric in first
+    (file,) = tmp_path.glob("*.csv")
+    rows = list(csv.reader(file.open()))
+    assert len(rows) == 3 and len({len(row) for row in rows}) == 1 and rows[0][:2] == ["epoch", "steps"]
+    json.dumps(evaluator.get_config_dict())
+    assert evaluator(model) == first and evaluator.description
+
+
+def test_nothing_is_written_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cases.make(evaluation, "retrieval")(cases.StandIn())
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_order_of_the_corpus_does_not_matter() -> None:
+    found = [
+        evaluation.InformationRetrievalEvaluator(cases.QUERIES, corpus, cases.KNOWN, corpus_chunk_size=size)(
+            cases.StandIn()
+        )
+        for corpus in (cases.CORPUS, dict(reversed(cases.CORPUS.items())))
+        for size in (3, 11, 50_000)
+    ]
+    assert all(one == found[0] for one in found)
+
+
+# ---- metrics, by formulas of their own
+
+
+def test_rankings_document_by_document() -> None:
+    chance = np.random.default_rng(0)
+    relevant, counts = chance.random((30, 12)) < 0.3, chance.integers(4, 9, 30)
+    counts = np.maximum(counts, relevant.sum(1))
+    for k in (1, 5, 12):
+        ndcg, precision, mean_precision, first = [], [], [], []
+        for row, count in zip(relevant, counts, strict=True):
+            gain = sum(1 / np.log2(i + 2) for i in range(k) if row[i])
+            best = sum(1 / np.log2(i + 2) for i in range(min(k, count)))
+            ndcg.append(gain / best)
+            precision.append(sum(row[:k]) / k)
+            hits = [sum(row[: i + 1]) / (i + 1) for i in range(k) if row[i]]
+            mean_precision.append(sum(hits) / min(k, count))
+            first.append(next((1 / (i + 1) for i in range(k) if row[i]), 0))
+        np.testing.assert_allclose(metrics.ndcg_at(relevant, counts, k), ndcg)
+        np.testing.assert_allclose(metrics.precision_at(relevant, k), precision)
+        np.testing.assert_allclose(metrics.average_precision_at(relevant, counts, k), mean_precision)
+        np.testing.assert_allclose(metrics.reciprocal_rank_at(relevant, k), first)
+
+
+def test_correlations_are_scipys() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    chance = np.random.default_rng(1)
+    x, y = chance.integers(0, 6, 50), chance.normal(size=50)
+    assert metrics.pearson(x, y) == pytest.approx(stats.pearsonr(x, y)[0])
+    assert metrics.spearman(x, y) == pytest.approx(stats.spearmanr(x, y)[0])
+    assert np.isnan(metrics.spearman(np.ones(5), np.arange(5)))
+
+
+def test_average_precision_with_ties_threshold_by_threshold() -> None:
+    chance = np.random.default_rng(2)
+    labels, scores = chance.integers(0, 2, 40), chance.integers(0, 9, 40) / 9
+    total, before = 0.0, 0.0
+    for threshold in sorted(set(scores), reverse=True):
+        chosen = scores >= threshold
+        recall = labels[chosen].sum() / labels.sum()
+        total += (recall - before) * labels[chosen].mean()
+        before = recall
+    assert metrics.average_precision(labels, scores) == pytest.approx(total)
+
+
+def test_best_thresholds_by_trying_all() -> None:
+    chance = np.random.default_rng(3)
+    labels, scores = chance.integers(0, 2, 40), chance.normal(size=40)
+    ordered = sorted(scores, reverse=True)
+    middles = [(a + b) / 2 for a, b in zip(ordered, ordered[1:], strict=False)]
+    accuracy, threshold = metrics.best_accuracy(labels, scores)
+    assert accuracy == pytest.approx(max(((scores > m) == labels).mean() for m in middles))
+    assert ((scores > threshold) == labels).mean() == pytest.approx(accuracy)
+    best = metrics.best_f1(labels, scores)
+    tried = [2 * (labels * (scores > m)).sum() / (labels.sum() + (scores > m).sum()) for m in middles]
+    assert best.f1 == pytest.approx(max(tried))
+
+
+def test_matthews_from_its_four_counts() -> None:
+    labels, guesses = np.array([1, 1, 1, 0, 0, 0, 0, 1]), np.array([1, 0, 1, 0, 1, 0, 0, 1])
+    assert metrics.matthews(labels, guesses) == pytest.approx((3 * 3 - 1 * 1) / np.sqrt(4 * 4 * 4 * 4))
+
+
+# ---- real models, files, further parts
+
+
+@pytest.fixture
+def model(bert_folder: Path) -> SentenceTransformer:
+    return SentenceTransformer(str(bert_folder), device="cpu")
+
+
+def test_predictions_are_written(tmp_path: Path) -> None:
+    evaluator = evaluation.InformationRetrievalEvaluator(
+        cases.QUERIES, cases.CORPUS, cases.KNOWN, write_predictions=True, name="p", map_at_k=[10]
+    )
+    evaluator(cases.StandIn(), str(tmp_path))
+    lines = (tmp_path / "Information-Retrieval_evaluation_p_predictions_cosine.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["query_id"] for row in rows] == list(cases.KNOWN)
+    scores = [hit["score"] for hit in rows[0]["results"]]
+    assert len(scores) == 10 and scores == sorted(scores, reverse=True)
+
+
+def test_several_evaluators_and_the_models_card(model: SentenceTransformer) -> None:
+    texts = models.SENTENCES
+    one = evaluation.EmbeddingSimilarityEvaluator(texts[:6], texts[6:12], [0.1 * i for i in range(6)], name="sts")
+    two = evaluation.TripletEvaluator(texts[:4], texts[4:8], texts[8:12], name="tri")
+    both = evaluation.SequentialEvaluator([one, two], main_score_function=sum)
+    found = both(model)
+    assert found["sequential_score"] == pytest.approx(found["sts_spearman_cosine"] + found["tri_cosine_accuracy"])
+    assert "sts_spearman_cosine" in "".join(map(str, model.model_card_data.eval_results_dict.values()))
+
+
+def test_label_accuracy(model: SentenceTransformer, tmp_path: Path) -> None:
+    loss = losses.SoftmaxLoss(model, 32, 3)
+    examples = [InputExample(texts=[a, b], label=i % 3) for i, (a, b) in enumerate(zip(models.SENTENCES[:6], models.SENTENCES[6:], strict=True))]  # fmt: skip # noqa: E501
+    loader: Any = torch.utils.data.DataLoader(examples, batch_size=4)  # type: ignore[arg-type]
+    found = evaluation.LabelAccuracyEvaluator(loader, softmax_model=loss, name="nli")(model, str(tmp_path))
+    features = [model.tokenize([e.texts[i] for e in examples]) for i in range(2)]
+    _, logits = loss(features, None)
+    expected = (logits.argmax(1) == torch.tensor([e.label for e in examples])).float().mean()
+    assert found == {"nli_accuracy": pytest.approx(float(expected))}
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "saved"])
+def test_nano_beir_from_a_folder(form: str, tmp_path: Path, model: SentenceTransformer) -> None:
+    datasets = pytest.importorskip("datasets")
+    for name in ("NanoMSMARCO", "NanoNQ"):
+        parts = {
+            "corpus": [{"_id": f"d{i}", "text": text} for i, text in enumerate(models.SENTENCES)],
+            "queries": [
+                {"_id": f"q{i}", "text": text.split(",")[0][:20]} for i, text in enumerate(models.SENTENCES[:5])
+            ],
+            "qrels": [{"query-id": f"q{i}", "corpus-id": f"d{i}"} for i in range(5)],
+        }
+        for part, rows in parts.items():
+            data, folder = datasets.Dataset.from_list(rows), tmp_path / part
+            folder.mkdir(exist_ok=True)
+            if form == "jsonl":
+                data.to_json(folder / f"{name}.jsonl")
+            elif form == "parquet":
+                data.to_parquet(folder / f"{name}.parquet")
+            else:
+                data.save_to_disk(folder / name)
+    evaluator = evaluation.NanoBEIREvaluator(["msmarco", "nq"], dataset_id=str(tmp_path))
+    found = evaluator(model, str(tmp_path / "out"))
+    both = [found[f"{name}_cosine_ndcg@10"] for name in ("NanoMSMARCO", "NanoNQ")]
+    assert evaluator.primary_metric == "NanoBEIR_mean_cosine_ndcg@10"
+    assert found["NanoBEIR_mean_cosine_ndcg@10"] == pytest.approx(np.mean(both)) and 0 < both[0] <= 1
+    assert (tmp_path / "out" / "NanoBEIR_evaluation_mean_results.csv").is_file()
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda e: e.InformationRetrievalEvaluator({}, {"d": "x"}, {}), "no queries"),
+        (lambda e: e.InformationRetrievalEvaluator({"q": "x"}, {"d": "x"}, {"p": {"d"}}), "None of the 1 queries"),
+        (lambda e: e.InformationRetrievalEvaluator({"q": "x"}, {"d": "x"}, {"q": {"e"}}), "not in the corpus, e.g."),
+        (lambda e: e.InformationRetrievalEvaluator({"q": "x"}, {}, {"q": {"e"}}), "corpus is empty"),
+        (lambda e: e.InformationRetrievalEvaluator({"q": None}, {"d": "x"}, {"q": {"d"}}), r"queries\[0\] is None"),
+        (lambda e: e.EmbeddingSimilarityEvaluator(["a"], ["b", "c"], [1]), "2 of sentences2"),
+        (lambda e: e.EmbeddingSimilarityEvaluator([], [], []), "nothing to evaluate"),
+        (lambda e: e.EmbeddingSimilarityEvaluator(["a"], ["b"], [float("nan")]), r"scores\[0\] is nan"),
+        (lambda e: e.BinaryClassificationEvaluator(["a"], ["b"], [2]), r"labels\[0\] is 2"),
+        (lambda e: e.RerankingEvaluator([{"query": "a", "positive": []}]), r"samples\[0\] has no \['negative'\]"),
+        (lambda e: e.RerankingEvaluator([{"query": "a", "positive": [], "negative": ["b"]}]), "None of the 1 samples"),
+        (lambda e: e.ParaphraseMiningEvaluator({"a": "x"}, [("b", "c")]), "no duplicates"),
+        (lambda e: e.TranslationEvaluator(["a"], []), "0 of target_sentences"),
+        (lambda e: e.NanoBEIREvaluator(["nothing"]), "Unknown data set"),
+        (lambda e: e.SequentialEvaluator([]), "at least one"),
+        (lambda e: e.LabelAccuracyEvaluator([]), "needs softmax_model"),
+    ],
+    ids=range(16),
+)
+def test_what_cannot_be_meant_is_said(make: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        make(evaluation)
+
+
+def test_relevant_ids_that_are_missing_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    cases.make(evaluation, "retrieval-missing")
+    assert "relevant document ids are not in the corpus" in caplog.text
+
+
+def test_older_names(model: SentenceTransformer) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        evaluator = evaluation.RerankingEvaluator(cases.SAMPLES, mrr_at_k=3)
+    assert evaluator.at_k == 3 and evaluator.compute_metrices.__func__ is type(evaluator).compute_metrics
