@@ -131,7 +131,7 @@ def parse_synsets(text: str) -> list[Synset]:
         above = [pointers[i + 1] for i in range(0, 4 * int(fields[4 + 2 * count]), 4) if pointers[i].startswith("@")]
         heads[fields[0]] = words
         examples = [part.strip() for part in re.findall(r'"([^"]+)"', gloss)]
-        found.append((words, gloss.partition(';')[0].strip(), [*examples, "\0".join(above)]))
+        found.append((words, gloss.partition(";")[0].strip(), [*examples, "\0".join(above)]))
     return [
         Synset(words, definition, rest[:-1], [heads[key][0] for key in rest[-1].split("\0") if key in heads])
         for words, definition, rest in found

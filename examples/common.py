@@ -17,8 +17,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import texts  # noqa: E402, F401  # the scripts take it from here
-from sentence_transformers import (  # noqa: E402
+from benchmarks import texts  # noqa: F401  # the scripts take it from here
+
+from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,

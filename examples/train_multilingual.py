@@ -36,7 +36,9 @@ def local() -> list[tuple[str, ...]]:
 
 
 def hub() -> list[tuple[str, ...]]:
-    parts = [load_dataset("sentence-transformers/parallel-sentences-talks", f"en-{x}", split="train") for x in ("de", "fr")]
+    parts = [
+        load_dataset("sentence-transformers/parallel-sentences-talks", f"en-{x}", split="train") for x in ("de", "fr")
+    ]
     columns = [dict(zip(part["english"][:200_000], part["non_english"][:200_000], strict=True)) for part in parts]
     return [(text, columns[0][text], columns[1][text]) for text in columns[0] if text in columns[1]]
 

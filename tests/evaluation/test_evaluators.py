@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import warnings
 from pathlib import Path
@@ -112,7 +113,7 @@ def test_best_thresholds_by_trying_all() -> None:
     chance = np.random.default_rng(3)
     labels, scores = chance.integers(0, 2, 40), chance.normal(size=40)
     ordered = sorted(scores, reverse=True)
-    middles = [(a + b) / 2 for a, b in zip(ordered, ordered[1:], strict=False)]
+    middles = [(a + b) / 2 for a, b in itertools.pairwise(ordered)]
     accuracy, threshold = metrics.best_accuracy(labels, scores)
     assert accuracy == pytest.approx(max(((scores > m) == labels).mean() for m in middles))
     assert ((scores > threshold) == labels).mean() == pytest.approx(accuracy)

@@ -286,7 +286,7 @@ def test_the_card_tells_the_run(model: SentenceTransformer, tmp_path: Path) -> N
     model.save_pretrained(str(tmp_path / "final"))
     card = (tmp_path / "final" / "README.md").read_text()
     for part in ("## Training data", "**Size:** 12 rows", "`CoSENTLoss`", "| label |", "## Training log", "eval_loss",
-                 "dev_spearman_cosine", "- `warmup_steps`: 1", "bibtex", "reimers-2019", "model-index", "| 1 |"):  # fmt: skip
+                 "dev_spearman_cosine", "- `warmup_steps`: 1", "bibtex", "reimers-2019", "model-index"):  # fmt: skip
         assert part in card, part
     assert "prediction_loss_only" not in card.partition("<details>")[0]
 
@@ -303,7 +303,8 @@ def test_evaluate_without_data_runs_the_evaluators(model: SentenceTransformer, t
 RUN = """
 import sys, torch, os, signal
 from datasets import Dataset
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments, losses
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, losses
+from sentence_transformers import SentenceTransformerTrainingArguments
 from transformers import TrainerCallback
 folder, out, kill, resume = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "resume"
 model = SentenceTransformer(folder, device="cpu")
@@ -355,7 +356,7 @@ def test_resuming_needs_a_checkpoint(model: SentenceTransformer, tmp_path: Path)
 @pytest.mark.parametrize(
     ("loss", "columns", "says"),
     [
-        ("CoSENTLoss", {"a": WORDS, "b": WORDS}, ["texts (sentence_A, sentence_B) and a float", "no label column", "'label'"]),
+        ("CoSENTLoss", {"a": WORDS, "b": WORDS}, ["(sentence_A, sentence_B) and a float", "no label column"]),
         ("CoSENTLoss", {"a": WORDS, "label": [0.5] * 12}, ["texts (a) and label column 'label'", "select_columns"]),
         ("CoSENTLoss", {"a": WORDS, "b": WORDS, "label": [3] * 12}, ["cast_column", "int64", "First row"]),
         ("MultipleNegativesRankingLoss", {"a": WORDS, "b": WORDS, "label": [0.5] * 12}, ["remove_columns('label')"]),

@@ -68,6 +68,6 @@ trainer.save_model(f"{out}.model")
 if int(os.environ["RANK"]) == 0:
     saved = SentenceTransformer(f"{out}.model", device="cpu")
     _ = saved.transformers_model
-    torch.save({name: tensor for name, tensor in saved.state_dict().items()}, out)
+    torch.save(dict(saved.state_dict()), out)
 if torch.distributed.is_initialized():
     torch.distributed.destroy_process_group()

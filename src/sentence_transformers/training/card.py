@@ -7,7 +7,6 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-
 HIDDEN = {  # of the settings that were chosen: where files go, what is shown, and what the trainer always sets
     "accelerator_config",
     "ddp_broadcast_buffers",
