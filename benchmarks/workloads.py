@@ -172,7 +172,7 @@ WORKLOADS = (
         texts="pairs",
         count=768,
         batch_size=256,
-        repeats=2,
+        repeats=1,
         loss="CachedMultipleNegativesRankingLoss",
         loss_kwargs={"mini_batch_size": 32},
     ),

@@ -52,6 +52,11 @@ def parameter_groups(
     return list(groups.values())
 
 
+def forget_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = None
+
+
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Mean of the gradients over all processes, for parameters that no wrapper takes care of."""
     if not is_dist_initialized() or dist.get_world_size() == 1:

@@ -40,7 +40,12 @@ from sentence_transformers.training.collator import (
     SentenceTransformerDataCollator,
     split_columns,
 )
-from sentence_transformers.training.optimizers import average_gradients, loss_parameters, parameter_groups
+from sentence_transformers.training.optimizers import (
+    average_gradients,
+    forget_gradients,
+    loss_parameters,
+    parameter_groups,
+)
 from sentence_transformers.util.distributed import broadcast_object, distributed_evaluation
 
 logger = logging.getLogger(__name__)
@@ -308,7 +313,7 @@ class BaseTrainer(Trainer, ABC):
         extra = list(loss_parameters(self._losses, self.model).values())
         if fresh and extra and hasattr(optimizer, "register_step_post_hook"):
             # transformers zeroes the gradients of the model after a step, not those of the loss
-            optimizer.register_step_post_hook(lambda *args: [setattr(parameter, "grad", None) for parameter in extra])
+            optimizer.register_step_post_hook(lambda *args: forget_gradients(extra))
         return optimizer
 
     # ---- data
