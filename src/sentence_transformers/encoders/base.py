@@ -345,12 +345,20 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
             Path(output_path).mkdir(parents=True, exist_ok=True)
         return evaluator(self, output_path)
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None, **kwargs) -> None:
-        """Trade computing for memory in training: layers are computed again in the backward pass."""
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict | None = None, **kwargs: Any
+    ) -> None:
+        """Trade computing for memory in training: layers are computed again in the backward pass. Arguments as for the
+        method of a transformers model, whatever its version calls it.
+        """
         model = self.transformers_model
-        if model is not None:  # newer versions of transformers renamed the method
+        if model is not None:
             newer = getattr(model, "activation_checkpointing_enable", None)
-            (newer or model.gradient_checkpointing_enable)(gradient_checkpointing_kwargs, **kwargs)
+            (newer or model.gradient_checkpointing_enable)(activation_checkpointing_kwargs, **kwargs)
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None, **kwargs: Any) -> None:
+        """`activation_checkpointing_enable` under its older name."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **kwargs)
 
     def clear_placement_cache(self) -> None:
         """Kept for compatibility; nothing is cached."""
