@@ -21,6 +21,8 @@ __MODEL_HUB_ORGANIZATION__ = "sentence-transformers"
 __all__ = [
     "CrossEncoder",
     "CrossEncoderModelCardData",
+    "CrossEncoderTrainer",
+    "CrossEncoderTrainingArguments",
     "DefaultBatchSampler",
     "InputExample",
     "LoggingHandler",

@@ -69,15 +69,19 @@ HOME: dict[str, str] = {
     "BaseModelCardCallback": "training.card",
     "SentenceTransformerModelCardCallback": "training.card",
     "ModelCardCallback": "training.card",
+    "CrossEncoderModelCardCallback": "training.card",
     # training
     "BaseTrainer": "training.trainer",
     "SentenceTransformerTrainer": "training.trainer",
+    "CrossEncoderTrainer": "training.cross_encoder",
     "BaseTrainingArguments": "training.arguments",
     "SentenceTransformerTrainingArguments": "training.arguments",
+    "CrossEncoderTrainingArguments": "training.arguments",
     "BatchSamplers": "training.arguments",
     "MultiDatasetBatchSamplers": "training.arguments",
     "BaseDataCollator": "training.collator",
     "SentenceTransformerDataCollator": "training.collator",
+    "CrossEncoderDataCollator": "training.collator",
     "SetEpochMixin": "training.samplers",
     "DefaultBatchSampler": "training.samplers",
     "GroupByLabelBatchSampler": "training.samplers",
@@ -133,6 +137,7 @@ HOME: dict[str, str] = {
     "AdaptiveLayerLoss": "losses.layers",
     "Matryoshka2dLoss": "losses.layers",
     "GlobalOrthogonalRegularizationLoss": "losses.orthogonal",
+    "BinaryCrossEntropyLoss": "losses.cross",
     "CrossEntropyLoss": "losses.cross",
     "CachedLossMixin": "losses.gradient_cache",
     "RandContext": "losses.gradient_cache",
@@ -212,6 +217,14 @@ _LOSSES = {  # public name -> module of the existing library
     "TripletDistanceMetric": "triplet",
     "TripletLoss": "triplet",
 }
+_CROSS_LOSSES = {
+    "BinaryCrossEntropyLoss": "binary_cross_entropy",
+    "CrossEntropyLoss": "cross_entropy",
+    "MSELoss": "mse",
+    "MarginMSELoss": "margin_mse",
+    "MultipleNegativesRankingLoss": "multiple_negatives_ranking",
+    "CachedMultipleNegativesRankingLoss": "cached_multiple_negatives_ranking",
+}
 _EVALUATORS = {
     "BinaryClassificationEvaluator": "binary_classification",
     "EmbeddingSimilarityEvaluator": "embedding_similarity",
@@ -249,6 +262,22 @@ _EVALUATION = " ".join(
     ["BaseEvaluator", "SentenceEvaluator", "SequentialEvaluator", "SimilarityFunction", *_EVALUATORS]
 )
 
+# names that several kinds of models have: package elsewhere -> {public name -> module it is defined in, here}
+TWINS: dict[str, dict[str, str]] = {
+    "cross_encoder.losses": {
+        "MSELoss": "losses.cross",
+        "MarginMSELoss": "losses.cross",
+        "MultipleNegativesRankingLoss": "losses.cross_negatives",
+        "CachedMultipleNegativesRankingLoss": "losses.cross_negatives",
+    },
+}
+
+
+def place(name: str, package: str = "") -> str:
+    """The module here that defines a public name, as a package exports it."""
+    return TWINS.get(package, {}).get(name) or HOME[name]
+
+
 # package path elsewhere, or of a package here that is a front door -> the public names it exports
 PACKAGES: dict[str, str] = {
     "base": (
@@ -261,7 +290,8 @@ PACKAGES: dict[str, str] = {
         "CachedLossMixin RandContext column_merging_disabled has_static_embedding_input uses_gradient_cache"
     ),
     "base.sampler": _SAMPLERS,
-    "losses": " ".join([*_LOSSES, "CrossEntropyLoss"]),
+    "losses": " ".join(dict.fromkeys([*_LOSSES, *_CROSS_LOSSES])),
+    "cross_encoder.losses": " ".join(_CROSS_LOSSES),
     "datasets": " ".join(_DATASETS),
     "readers": " ".join(_READERS),
     "sampler": _SAMPLERS,
@@ -279,7 +309,10 @@ PACKAGES: dict[str, str] = {
     ),
     "sentence_transformer.modules": _TEXT_MODULES,
     "sentence_transformer.evaluation": _EVALUATION,
-    "cross_encoder": "CrossEncoder CrossEncoderModelCardData",
+    "cross_encoder": (
+        "CrossEncoder CrossEncoderModelCardData CrossEncoderDataCollator CrossEncoderTrainer "
+        "CrossEncoderTrainingArguments"
+    ),
     "cross_encoder.modules": _CROSS_MODULES,
     "sparse_encoder": "SparseEncoder SparseEncoderModelCardData",
     "sparse_encoder.modules": _SPARSE_MODULES,
@@ -322,6 +355,10 @@ ALIASES: dict[str, str] = {
     "sentence_transformer.modules.tokenizer.phrase": "modules.tokenizer.phrase",
     "cross_encoder.model": "encoders.cross_encoder",
     "cross_encoder.model_card": "storage.model_card",
+    "cross_encoder.trainer": "training.cross_encoder",
+    "cross_encoder.training_args": "training.arguments",
+    "cross_encoder.data_collator": "training.collator",
+    **{f"cross_encoder.losses.{path}": place(name, "cross_encoder.losses") for name, path in _CROSS_LOSSES.items()},
     "cross_encoder.modules.logit_score": "modules.logit_score",
     "sparse_encoder.model": "encoders.sparse_encoder",
     "sparse_encoder.model_card": "storage.model_card",
@@ -362,6 +399,7 @@ ALIASES: dict[str, str] = {
     "model_card": "storage.model_card",
     "evaluation.SimilarityFunction": "similarity",
     **{f"losses.{name}": HOME[name] for name in _LOSSES},
+    **{f"cross_encoder.losses.{name}": place(name, "cross_encoder.losses") for name in _CROSS_LOSSES},
     **{f"evaluation.{name}": HOME[name] for name in (*_EVALUATORS, "SentenceEvaluator", "SequentialEvaluator")},
     **{f"datasets.{name}": HOME[name] for name in _DATASETS},
     **{f"readers.{name}": HOME[name] for name in _READERS},
@@ -373,9 +411,9 @@ ALIASES: dict[str, str] = {
 }
 
 
-def home(name: str) -> Any:
-    """The object behind a public name."""
-    return getattr(importlib.import_module(f"{ROOT}.{HOME[name]}"), name)
+def home(name: str, package: str = "") -> Any:
+    """The object behind a public name, as a package exports it."""
+    return getattr(importlib.import_module(f"{ROOT}.{place(name, package)}"), name)
 
 
 def saved_type(module_class: type) -> str:
@@ -436,7 +474,7 @@ class FrontDoor(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         if name in self.__dict__.get("_public", ()):
-            value = home(name)
+            value = home(name, self.__name__.removeprefix(f"{ROOT}."))
             super().__setattr__(name, value)
             return value
         if name.startswith("_"):

@@ -235,3 +235,119 @@ def run_texts(losses: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
         gradient = next(p for n, p in model.named_parameters() if n.endswith(WEIGHT.partition("model.")[2]))
     flat = gradient.grad.flatten()
     return np.array([float(value.detach())]), torch.cat([flat.norm().reshape(1), flat[:200]]).numpy()
+
+
+# ---- losses of cross-encoders: a tiny classifier whose gradients tell those of its scores apart
+
+QUERIES = ["the quick fox", "a river", "yes", "no brown fox"]
+ANSWERS = ["the river", "a quick brown fox, yes", "no", "the fox: a b c d"]
+WRONG = ["brown", "the", "quick quick river", "yes no yes no"]
+WORSE = ["fox fox", "no river", "a", "the brown river is quick"]
+DOCUMENTS = [
+    [*ANSWERS, "the"],
+    ["brown", "no", "yes"],
+    ["x y z", "the fox", "river", "a quick one"],
+    ["the", "fox fox"],
+]
+GRADES = [[0.0, 2.0, 1.0, 1.0, 3.0], [1.0, 0.0, 0.0], [0.0, 3.0, 2.0, 1.0], [0.0, 1.0]]
+SHARES = [[0.1, 0.9, 0.4, 0.4, 0.7], [0.5, 0.2, 0.2], [0.0, 1.0, 0.3, 0.6], [0.3, 0.8]]
+TRIPLES, QUADRUPLES, LISTS = [QUERIES, ANSWERS, WRONG], [QUERIES, ANSWERS, WRONG, WORSE], [QUERIES, DOCUMENTS]
+CROSS_LABELS: dict[str, Any] = {
+    "none": None,
+    "score": [0.2, 1.0, 0.0, 0.7],
+    "class": [0, 1, 1, 0],
+    "margins": [[0.5, 1.0], [2.0, -1.0], [0.0, 0.3], [1.0, 1.0]],
+    "scores": [[3.0, 0.5, 1.0], [2.0, 2.0, -1.0], [0.0, 0.3, 0.1], [1.0, -1.0, 1.0]],
+    "grades": GRADES,
+    "shares": SHARES,
+}
+
+# name: (class, arguments, scores of the model, columns, labels)
+CROSS_CASES: dict[str, tuple[str, dict[str, Any], int, list[Any], str]] = {
+    "cross-bce": ("BinaryCrossEntropyLoss", {}, 1, TRIPLES[:2], "score"),
+    "cross-bce-weight": ("BinaryCrossEntropyLoss", {"pos_weight": torch.tensor(4.0)}, 1, TRIPLES[:2], "score"),
+    "cross-bce-sigmoid": ("BinaryCrossEntropyLoss", {"activation_fn": nn.Sigmoid()}, 1, TRIPLES[:2], "score"),
+    "cross-ce": ("CrossEntropyLoss", {}, 2, TRIPLES[:2], "class"),
+    "cross-ce-smooth": ("CrossEntropyLoss", {"label_smoothing": 0.2}, 2, TRIPLES[:2], "class"),
+    "cross-mse": ("MSELoss", {}, 1, TRIPLES[:2], "score"),
+    "cross-mse-sigmoid": ("MSELoss", {"activation_fn": nn.Sigmoid()}, 1, TRIPLES[:2], "score"),
+    "cross-margin": ("MarginMSELoss", {}, 1, TRIPLES, "score"),
+    "cross-margin-margins": ("MarginMSELoss", {}, 1, QUADRUPLES, "margins"),
+    "cross-margin-scores": ("MarginMSELoss", {"activation_fn": nn.Sigmoid()}, 1, QUADRUPLES, "scores"),
+    "cross-mnrl": ("MultipleNegativesRankingLoss", {"num_negatives": None}, 1, TRIPLES[:2], "none"),
+    "cross-mnrl-drawn": ("MultipleNegativesRankingLoss", {"num_negatives": 2}, 1, TRIPLES[:2], "none"),
+    "cross-mnrl-hard": ("MultipleNegativesRankingLoss", {}, 1, QUADRUPLES, "none"),
+    "cross-mnrl-own": (
+        "MultipleNegativesRankingLoss", {"num_negatives": 0, "scale": 3, "activation_fn": nn.Identity()}, 1, QUADRUPLES,
+        "none",
+    ),
+    "cross-cached": ("CachedMultipleNegativesRankingLoss", {"num_negatives": None, "mini_batch_size": 3}, 1, TRIPLES,
+                     "none"),
+    "cross-cached-drawn": ("CachedMultipleNegativesRankingLoss", {"mini_batch_size": 5}, 1, TRIPLES, "none"),
+    "listnet": ("ListNetLoss", {}, 1, LISTS, "grades"),
+    "listnet-shares": ("ListNetLoss", {"activation_fn": nn.Sigmoid(), "mini_batch_size": 3}, 1, LISTS, "shares"),
+    "listmle": ("ListMLELoss", {}, 1, LISTS, "grades"),
+    "listmle-sorted": ("ListMLELoss", {"respect_input_order": False}, 1, LISTS, "shares"),
+    "plistmle": ("PListMLELoss", {}, 1, LISTS, "grades"),
+    "plistmle-sorted": ("PListMLELoss", {"respect_input_order": False, "mini_batch_size": -1}, 1, LISTS, "shares"),
+    "plistmle-discount": ("PListMLELoss", {"lambda_weight": "discount"}, 1, LISTS, "grades"),
+    "lambda": ("LambdaLoss", {}, 1, LISTS, "grades"),
+    "lambda-none": ("LambdaLoss", {"weighting_scheme": None}, 1, LISTS, "grades"),
+    "lambda-plain": ("LambdaLoss", {"weighting_scheme": "NoWeightingScheme", "sigma": 2.0}, 1, LISTS, "shares"),
+    "lambda-1": ("LambdaLoss", {"weighting_scheme": "NDCGLoss1Scheme"}, 1, LISTS, "grades"),
+    "lambda-2": ("LambdaLoss", {"weighting_scheme": "NDCGLoss2Scheme", "reduction_log": "natural"}, 1, LISTS, "grades"),
+    "lambda-rank": ("LambdaLoss", {"weighting_scheme": "LambdaRankScheme", "k": 2}, 1, LISTS, "grades"),
+    "lambda-2pp": ("LambdaLoss", {"weighting_scheme": "NDCGLoss2PPScheme", "k": 3, "eps": 1e-3}, 1, LISTS, "shares"),
+    "ranknet": ("RankNetLoss", {}, 1, LISTS, "grades"),
+    "ranknet-k": ("RankNetLoss", {"k": 2, "sigma": 0.5, "activation_fn": nn.Tanh()}, 1, LISTS, "shares"),
+    "adr": ("ADRMSELoss", {}, 1, LISTS, "grades"),
+    "adr-alpha": ("ADRMSELoss", {"alpha": 2.5, "mini_batch_size": 2}, 1, LISTS, "shares"),
+}  # fmt: skip
+CROSS_WEIGHTS = ("classifier.weight", "classifier.bias", "pooler.dense.weight")
+
+
+def discount(ranks: torch.Tensor) -> torch.Tensor:
+    return 1.0 / torch.log2(ranks + 1.0)
+
+
+def make_cross(losses: Any, name: str, model: Any) -> Any:
+    """The loss of a case."""
+    kind, kwargs = CROSS_CASES[name][0], dict(CROSS_CASES[name][1])
+    if isinstance(scheme := kwargs.get("weighting_scheme"), str):
+        kwargs["weighting_scheme"] = getattr(losses, scheme)()
+    if kwargs.get("lambda_weight") == "discount":
+        kwargs["lambda_weight"] = losses.PListMLELambdaWeight(rank_discount_fn=discount)
+    return getattr(losses, kind)(model, **kwargs)
+
+
+def cross_model(labels: int) -> Any:
+    import tempfile
+    from pathlib import Path
+
+    from tests.golden import score_models
+
+    from sentence_transformers import CrossEncoder
+
+    with tempfile.TemporaryDirectory() as folder:
+        score_models.classifier(Path(folder), "Bert", labels)
+        return CrossEncoder(folder, device="cpu").eval()
+
+
+def cross_labels(kind: str) -> Any:
+    labels = CROSS_LABELS[kind]
+    if kind in ("none", "score", "class"):
+        return None if labels is None else torch.tensor(labels)
+    return [torch.tensor(row) for row in labels]
+
+
+def run_cross(losses: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Value, and gradients of the classifier and the layer below it."""
+    _, _, labels, columns, kind = CROSS_CASES[name]
+    model = cross_model(labels)
+    loss = make_cross(losses, name, model).eval()
+    torch.manual_seed(3)
+    value = loss(columns, cross_labels(kind))
+    value.backward()
+    named = dict(model.named_parameters())
+    gradients = [next(p for n, p in named.items() if n.endswith(end)).grad for end in CROSS_WEIGHTS]
+    return np.array([float(value.detach())]), torch.cat([g.flatten() for g in gradients]).numpy()

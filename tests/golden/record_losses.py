@@ -13,8 +13,9 @@ HERE = Path(__file__).resolve().parent
 
 def main() -> None:
     from sentence_transformers import losses
+    from sentence_transformers.cross_encoder import losses as cross_losses
 
-    sys.path.insert(0, str(HERE))
+    sys.path[:0] = [str(HERE), str(HERE.parents[1])]
     import loss_cases
 
     warnings.simplefilter("ignore")
@@ -26,6 +27,11 @@ def main() -> None:
             print(name, type(error).__name__, error)
     for name in loss_cases.TEXT_CASES:
         found[f"{name}.value"], found[f"{name}.gradient"] = loss_cases.run_texts(losses, name)
+    for name in loss_cases.CROSS_CASES:
+        try:
+            found[f"{name}.value"], found[f"{name}.gradient"] = loss_cases.run_cross(cross_losses, name)
+        except Exception as error:
+            print(name, type(error).__name__, error)
     np.savez_compressed(HERE / "losses.npz", **found)
 
 

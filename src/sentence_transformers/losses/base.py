@@ -12,7 +12,8 @@ stores the arguments of its constructor under their own names and lists them in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import importlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -35,12 +36,14 @@ class Accepts:
             row (or one per column); "scores", a list of floats per row.
         least: fewest text columns; default: as many as `inputs` names.
         most: most text columns; None for any number; default: `least`.
+        lists: whether the columns after the first hold lists of texts, with as many labels per row.
     """
 
     inputs: tuple[str, ...]
     label: LabelKind = "none"
     least: int = -1
     most: int | None = -1
+    lists: bool = False
 
     def __post_init__(self) -> None:
         if self.least == -1:
@@ -50,6 +53,27 @@ class Accepts:
 
     def fits(self, inputs: int, label: LabelKind) -> bool:
         return self.least <= inputs and (self.most is None or inputs <= self.most) and label == self.label
+
+
+def with_twin(module: str) -> Callable[[Any], Any]:
+    """Decorator of a loss that cross-encoders have under the same name: given a `CrossEncoder` it is that one.
+
+    Args:
+        module: where that one is.
+    """
+
+    def decorate(loss: Any) -> Any:
+        def make(kind: Any, model: Any = None, *args: Any, **kwargs: Any) -> Any:
+            from sentence_transformers.losses.cross import is_cross_encoder
+
+            if kind is loss and is_cross_encoder(model):
+                return getattr(importlib.import_module(module), loss.__name__)(model, *args, **kwargs)
+            return object.__new__(kind)
+
+        loss.__new__ = make
+        return loss
+
+    return decorate
 
 
 class Loss(nn.Module):

@@ -69,12 +69,16 @@ def embed_columns(model: Any, sentence_features: Iterable[Features]) -> list[Ten
 
 
 def over_columns(
-    model: Any, sentence_features: Iterable[Features], rows_of: Callable[[Features], Tensor]
+    model: Any,
+    sentence_features: Iterable[Features],
+    rows_of: Callable[[Features], Tensor],
+    most: int | None = None,
 ) -> list[Tensor]:
     """`rows_of` a batch, computed over all columns together.
 
     Args:
         rows_of: features of b texts -> (b, …); called with joined batches.
+        most: most texts in one of them; None for any number.
 
     Returns:
         (B, …) for each column.
@@ -88,7 +92,7 @@ def over_columns(
             results[members[0]] = rows_of(parts[0])
             continue
         joined = batches.join(parts)
-        order, groups = forwards(model, joined)
+        order, groups = forwards(model, joined, most)
         rows = torch.cat([rows_of(batches.take(joined, group)) for group in groups])
         back = torch.empty(len(order), dtype=torch.int64)
         back[torch.tensor(order)] = torch.arange(len(order))
@@ -116,19 +120,19 @@ def alike(model: Any, columns: list[Features]) -> list[list[int]]:
     return list(groups.values())
 
 
-def forwards(model: Any, features: Features) -> tuple[list[int], list[list[int]]]:
+def forwards(model: Any, features: Features, most: int | None = None) -> tuple[list[int], list[list[int]]]:
     """The texts in the order in which they are computed, and the same cut into forward passes."""
     lengths = batches.text_lengths(features)
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
     if batches.layout(features) != "attention_mask":
-        return order, [order]
+        return order, mini_batches(lengths, most or len(order), None)
     module = input_module(unwrap(model), features.get("task"))
     equal = not getattr(module, "pads_safely", True)
     groups: list[list[int]] = []
     for i in order:
         longest = lengths[groups[-1][0]] if groups else 0
         narrow = lengths[i] == longest if equal else lengths[i] * WIDEST >= longest or len(groups[-1]) < FEWEST
-        if groups and narrow:
+        if groups and narrow and len(groups[-1]) < (most or len(order)):
             groups[-1].append(i)
         else:
             groups.append([i])

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.losses.base import Accepts, Loss, check_columns, check_labels
+from sentence_transformers.losses.base import Accepts, Loss, check_columns, check_labels, with_twin
 from sentence_transformers.similarity import pairwise_dot_score
 from sentence_transformers.util.misc import check_teacher_targets
 
@@ -124,6 +124,7 @@ class EmbedDistillLoss(Loss):
 }"""  # noqa: E501
 
 
+@with_twin("sentence_transformers.losses.cross")
 class MSELoss(EmbedDistillLoss):
     """Mean squared error against the teacher's vectors.
 
@@ -135,13 +136,6 @@ class MSELoss(EmbedDistillLoss):
     """
 
     config_keys = ("projection_dim",)
-
-    def __new__(cls, model: Any = None, *args: Any, **kwargs: Any) -> Any:
-        from sentence_transformers.losses.cross import CrossMSELoss, is_cross_encoder
-
-        if cls is MSELoss and is_cross_encoder(model):
-            return CrossMSELoss(model, *args, **kwargs)
-        return super().__new__(cls)
 
     def __init__(self, model: Any, projection_dim: int | None = None) -> None:
         super().__init__(model, "mse", projection_dim)
@@ -159,7 +153,16 @@ class MSELoss(EmbedDistillLoss):
 }"""
 
 
+HOFSTAETTER = """@misc{hofstätter2021improving,
+    title={Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge Distillation},
+    author={Sebastian Hofstätter and Sophia Althammer and Michael Schröder and Mete Sertkan and Allan Hanbury},
+    year={2021},
+    eprint={2010.02666},
+    archivePrefix={arXiv},
+    primaryClass={cs.IR}
+}"""
 TEACHER_TUPLES = (Accepts(("query", "positive", "negative_1"), "scores", least=3, most=None),)
+MARGIN_TUPLES = (Accepts(("query", "positive", "negative"), "score"), *TEACHER_TUPLES)
 
 
 def candidate_scores(embeddings: list[Tensor], similarity: Similarity) -> Tensor:
@@ -167,8 +170,23 @@ def candidate_scores(embeddings: list[Tensor], similarity: Similarity) -> Tensor
     return torch.stack([similarity(embeddings[0], column) for column in embeddings[1:]], 1)
 
 
+def teacher_margins(labels: Tensor, negatives: int, name: str) -> Tensor:
+    """Margins (B, n) of labels that are margins already, or the scores (B, n + 1) of the positive and n negatives."""
+    if labels.shape[1] == negatives + 1:
+        return labels[:, :1] - labels[:, 1:]
+    if labels.shape[1] != negatives:
+        raise InputError(
+            f"{name} got labels of shape {tuple(labels.shape)} for {negatives} columns of negatives; "
+            f"expected {negatives} margins or {negatives + 1} scores per row."
+        )
+    return labels
+
+
+@with_twin("sentence_transformers.losses.cross")
 class MarginMSELoss(Loss):
     """The student's margins between positive and negatives should be the teacher's.
+
+    Given a `CrossEncoder`, this is its loss of that name.
 
     Args:
         model: the student.
@@ -177,7 +195,7 @@ class MarginMSELoss(Loss):
     Labels: the margin (B,), the margins (B, n), or the teacher's scores (B, n + 1), of n columns of negatives.
     """
 
-    accepts = (Accepts(("query", "positive", "negative"), "score"), *TEACHER_TUPLES)
+    accepts = MARGIN_TUPLES
     config_keys: ClassVar[tuple[str, ...]] = ("similarity_fct",)
 
     def __init__(self, model: Any, similarity_fct: Similarity = pairwise_dot_score) -> None:
@@ -190,26 +208,12 @@ class MarginMSELoss(Loss):
         labels = check_labels(labels, len(embeddings[0]), name)
         scores = candidate_scores(embeddings, self.similarity_fct)
         margins = scores[:, :1] - scores[:, 1:]
-        targets = labels.view(len(labels), -1).to(margins.dtype)
-        if targets.shape[1] == scores.shape[1]:
-            targets = targets[:, :1] - targets[:, 1:]
-        if targets.shape != margins.shape:
-            raise InputError(
-                f"{name} got labels of shape {tuple(labels.shape)} for {margins.shape[1]} columns of negatives; "
-                f"expected {margins.shape[1]} margins or {scores.shape[1]} scores per row."
-            )
+        targets = teacher_margins(labels.view(len(labels), -1).to(margins.dtype), margins.shape[1], name)
         return F.mse_loss(margins, targets)
 
     @property
     def citation(self) -> str:
-        return """@misc{hofstätter2021improving,
-    title={Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge Distillation},
-    author={Sebastian Hofstätter and Sophia Althammer and Michael Schröder and Mete Sertkan and Allan Hanbury},
-    year={2021},
-    eprint={2010.02666},
-    archivePrefix={arXiv},
-    primaryClass={cs.IR}
-}"""
+        return HOFSTAETTER
 
 
 class DistillKLDivLoss(Loss):

@@ -79,6 +79,7 @@ def cached_loss(
     mini_batch_size: int = 32,
     mini_batch_num_tokens: int | None = None,
     show_progress_bar: bool = False,
+    output: str = "sentence_embedding",
 ) -> Tensor:
     """Loss of a batch whose activations are never held together.
 
@@ -89,6 +90,7 @@ def cached_loss(
             through the rows in blocks and call `backward` on each block's share; it returns a detached value then.
         mini_batch_size: most texts embedded together.
         mini_batch_num_tokens: most tokens embedded together, in the place of a number of texts.
+        output: what is computed of each text: the name of an entry of the model's features.
 
     Returns:
         A scalar. Its `backward` sends gradients through the model.
@@ -100,7 +102,7 @@ def cached_loss(
     with torch.no_grad():
         for part in tqdm(slices, desc="Embed mini-batches", disable=not show_progress_bar, leave=False):
             part.state = RandContext(*part.tensors())
-            out = run(model, part.features)["sentence_embedding"]
+            out = run(model, part.features)[output]
             rows = out.new_empty(sum(sizes), *out.shape[1:]) if rows is None else rows
             rows[part.places.to(out.device)] = out
     assert rows is not None
@@ -113,7 +115,7 @@ def cached_loss(
     if rows.grad is None:
         raise RuntimeError("The loss has no gradient with respect to the embeddings.")
     gradient, result = rows.grad, value.detach().requires_grad_()
-    result.register_hook(lambda scale: send_back(model, slices, gradient * scale, show_progress_bar))
+    result.register_hook(lambda scale: send_back(model, slices, gradient * scale, show_progress_bar, output))
     return result
 
 
@@ -133,13 +135,19 @@ def cut(model: Any, columns: list[Features], sizes: list[int], size: int, most_t
     return slices
 
 
-def send_back(model: Any, slices: list[Slice], gradient: Tensor, show_progress_bar: bool = False) -> None:
+def send_back(
+    model: Any,
+    slices: list[Slice],
+    gradient: Tensor,
+    show_progress_bar: bool = False,
+    output: str = "sentence_embedding",
+) -> None:
     """Embed each mini-batch again, as before, and send its rows of `gradient` (B, H) back through the model."""
     last = len(slices) - 1
     for i, part in enumerate(tqdm(slices, desc="Send back", disable=not show_progress_bar, leave=False)):
         assert part.state is not None
         with torch.enable_grad(), part.state, synchronised(model, only=i == last):
-            out = run(model, part.features)["sentence_embedding"]
+            out = run(model, part.features)[output]
             if out.requires_grad:
                 out.backward(gradient[part.places.to(out.device)].to(out.dtype))
 

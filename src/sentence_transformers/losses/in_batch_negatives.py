@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.losses.base import Accepts, Loss, check_columns
+from sentence_transformers.losses.base import Accepts, Loss, check_columns, with_twin
 from sentence_transformers.losses.gradient_cache import CachedLossMixin
 from sentence_transformers.similarity import cos_sim
 from sentence_transformers.util.distributed import all_gather_with_grad, get_rank
@@ -187,8 +187,11 @@ def in_batch_negatives(
     return total
 
 
+@with_twin("sentence_transformers.losses.cross_negatives")
 class MultipleNegativesRankingLoss(Loss):
     """In-batch negatives: the formula is at the top of this module.
+
+    Given a `CrossEncoder`, this is its loss of that name.
 
     Args:
         model: the model that is trained.
@@ -259,6 +262,7 @@ class MultipleNegativesRankingLoss(Loss):
         return CITATION
 
 
+@with_twin("sentence_transformers.losses.cross_negatives")
 class CachedMultipleNegativesRankingLoss(CachedLossMixin, MultipleNegativesRankingLoss):
     """In-batch negatives with batches of any size in the memory of a small one (`losses.gradient_cache`).
 

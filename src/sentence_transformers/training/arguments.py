@@ -107,6 +107,15 @@ class SentenceTransformerTrainingArguments(BaseTrainingArguments):
     """Arguments of a `SentenceTransformerTrainer`; see `BaseTrainingArguments`."""
 
 
+@dataclass
+class CrossEncoderTrainingArguments(BaseTrainingArguments):
+    """Arguments of a `CrossEncoderTrainer`; see `BaseTrainingArguments`.
+
+    A prompt is put before the first text of each pair: one for all data sets, {dataset: prompt}, or the prompt of the
+    first column.
+    """
+
+
 def from_json(value: Any, name: str, plain_text: bool = False) -> Any:
     """A setting that may be JSON text."""
     if not isinstance(value, str) or (plain_text and not value.lstrip().startswith("{")):

@@ -84,6 +84,10 @@ class SentenceTransformerModelCardCallback(BaseModelCardCallback):
     """The callback of a `SentenceTransformerTrainer`."""
 
 
+class CrossEncoderModelCardCallback(BaseModelCardCallback):
+    """The callback of a `CrossEncoderTrainer`."""
+
+
 class ModelCardCallback(SentenceTransformerModelCardCallback):
     """Older name of `SentenceTransformerModelCardCallback`."""
 

@@ -73,8 +73,12 @@ class BaseDataCollator:
             texts = [check_value(row[name], name, i) for i, row in enumerate(features)]
             batch |= self.column(name, texts, dataset)
         if label is not None:
-            batch["label"] = as_labels([row[label] for row in features], label)
+            batch["label"] = self.labels([row[label] for row in features], label)
         return batch
+
+    def labels(self, values: list[Any], column: str) -> Any:
+        """The labels of a batch: (B,) or, for lists, (B, n)."""
+        return as_labels(values, column)
 
     def column(self, name: str, texts: list[Any], dataset: str | None) -> dict[str, Any]:
         """The features of one column under names that begin with the column's."""
@@ -100,6 +104,33 @@ class BaseDataCollator:
 @dataclass
 class SentenceTransformerDataCollator(BaseDataCollator):
     """The collator of a `SentenceTransformerTrainer`."""
+
+
+@dataclass
+class CrossEncoderDataCollator(BaseDataCollator):
+    """The collator of a `CrossEncoderTrainer`: texts stay texts, and become pairs in the loss.
+
+    [{"query": "…", "docs": ["…", "…"], "labels": [1, 0]}, …]
+      -> {"query": ["…", …], "docs": [["…", "…"], …], "label": [(2,), …]}
+    """
+
+    def column(self, name: str, texts: list[Any], dataset: str | None) -> dict[str, Any]:
+        """The texts of one column, or its lists of texts."""
+        return {name: texts}
+
+    def labels(self, values: list[Any], column: str) -> Any:
+        """Labels (B,), or one tensor per row where rows have several."""
+        if all(hasattr(value, "__len__") for value in values):
+            return [torch.as_tensor(check_value(value, column, i)) for i, value in enumerate(values)]
+        return super().labels(values, column)
+
+    def of_pairs(self, columns: list[str], dataset: str | None) -> dict[str, str]:
+        """Prompt and task of the pairs whose first texts are in the first of the columns."""
+        found = {
+            "prompt": of_column(self.prompts, dataset, columns[0]),
+            "task": of_column(self.router_mapping, dataset, columns[0]),
+        }
+        return {key: value for key, value in found.items() if value}
 
 
 @dataclass

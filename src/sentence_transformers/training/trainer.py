@@ -241,7 +241,7 @@ class BaseTrainer(Trainer, ABC):
         features, labels = self.collect_features(inputs)
         if model is self.model_wrapped and model is not self.model and model is not getattr(loss, "model", model):
             self.override_model_in_loss(loss, model)
-        value = loss(features, labels)
+        value = loss(features, labels, **self.loss_settings(inputs, name))
         if isinstance(value, Mapping):
             if self.model.training:
                 self.track_loss_components(value)
@@ -253,7 +253,7 @@ class BaseTrainer(Trainer, ABC):
         """Stop a run whose loss is no number, before the weights are spoiled."""
         if not self.model.training or bool(torch.isfinite(value).all()):
             return
-        columns = sorted({key.rpartition("_lengths")[0] for key in inputs if key.endswith("_lengths")})
+        columns = sorted({key.removesuffix("_lengths") for key in inputs if column_of(key, inputs[key])})
         where = f" of data set {name!r}" if name else ""
         raise NonFiniteLossError(
             f"{type(loss).__name__} is {value.item()} at step {self.state.global_step}{where}, for a batch with the "
@@ -276,6 +276,10 @@ class BaseTrainer(Trainer, ABC):
     def collect_features(self, inputs: dict[str, Any]) -> tuple[list[dict[str, Any]], Tensor | None]:
         """A batch as one dictionary of features per column, and the labels."""
         return split_columns(inputs)
+
+    def loss_settings(self, inputs: dict[str, Any], dataset_name: str | None) -> dict[str, Any]:
+        """What else the loss is told of a batch."""
+        return {}
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """One batch forward and backward."""
@@ -620,6 +624,11 @@ class SentenceTransformerTrainer(BaseTrainer):
     def get_default_loss(self, model: Any) -> nn.Module:
         logger.info("No loss is given; CoSENTLoss is used.")
         return _names.home("CoSENTLoss")(model)
+
+
+def column_of(key: str, value: Any) -> bool:
+    """Whether an entry of a batch stands for a column: its lengths, or its texts as they are."""
+    return key.endswith("_lengths") or isinstance(value, list | tuple)
 
 
 def defaults_of(arguments: Any) -> dict[str, Any]:

@@ -1,0 +1,161 @@
+"""In-batch negatives for cross-encoders: each query's own document against a few of the others.
+
+    loss_i = log Σ_j exp(a(s(q_i, d_j)) · scale) − a(s(q_i, d_i)) · scale
+
+d_j are the query's own positive, its own columns of negatives, and `num_negatives` documents of other rows drawn at
+random: a cross-encoder computes every pair anew, so that all B² of them would cost too much. s is the score, a the
+activation function. Documents are drawn without replacement from all columns of all other rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sentence_transformers.errors import InputError
+from sentence_transformers.losses.cross import CrossLoss, pair_features, scores_of
+from sentence_transformers.losses.gradient_cache import cached_loss
+from sentence_transformers.losses.in_batch_negatives import (
+    CITATION,
+    GRADCACHE_CITATION,
+    PAIRS,
+    TUPLES,
+)
+
+Texts = Sequence[str]
+
+
+class MultipleNegativesRankingLoss(CrossLoss):
+    """The query's own document should have a higher score than others.
+
+    Args:
+        model: a cross-encoder with one score.
+        num_negatives: documents of other rows per query, drawn at random; None for all.
+        scale: factor of the activated scores.
+        activation_fn: applied to the scores; by default the sigmoid.
+    """
+
+    accepts = (PAIRS, TUPLES)
+    config_keys: ClassVar[tuple[str, ...]] = ("scale", "num_negatives")
+
+    def __init__(
+        self,
+        model: Any,
+        num_negatives: int | None = 4,
+        scale: float = 10.0,
+        activation_fn: nn.Module | None = nn.Sigmoid(),  # noqa: B008  # the contract; holds nothing
+    ) -> None:
+        super().__init__(model, activation_fn)
+        if num_negatives is not None and num_negatives < 0:
+            raise InputError(f"num_negatives must be at least 0, or None for all, got {num_negatives}.")
+        self.num_negatives, self.scale = num_negatives, scale
+        self.cross_entropy_loss = nn.CrossEntropyLoss()
+
+    def call_model_with_columns(
+        self, anchors: Texts, candidates: Texts, prompt: str | None = None, task: str | None = None
+    ) -> Tensor:
+        """Scores (B,) of two columns, row by row."""
+        return self.call_model_with_pairs(list(zip(anchors, candidates, strict=True)), prompt, task)
+
+    def call_model_with_pairs(self, pairs: Sequence[Any], prompt: str | None = None, task: str | None = None) -> Tensor:
+        """Scores (B,) of pairs of texts."""
+        return scores_of(self.model, pairs, prompt, task).squeeze(-1)
+
+    def get_in_batch_negatives(self, anchors: Texts, candidates: Sequence[Texts]) -> Iterator[list[str]]:
+        """Columns of documents that belong to other rows: one document per row in each.
+
+        Args:
+            anchors: the B queries.
+            candidates: columns of documents, positives first.
+        """
+        texts = [text for column in candidates for text in column]
+        size = len(anchors)
+        others = ~torch.eye(size, dtype=torch.bool).repeat(1, len(candidates))
+        if self.num_negatives is None or self.num_negatives >= size - 1:
+            chosen = others.nonzero()[:, 1].view(size, -1)
+            chosen = chosen if self.num_negatives is None else chosen[:, : self.num_negatives]
+        else:
+            chosen = torch.multinomial(others.float(), self.num_negatives)
+        for column in chosen.T.tolist():
+            yield [texts[place] for place in column]
+
+    def pairs(self, inputs: Sequence[Texts]) -> list[tuple[str, str]]:
+        """All pairs to be scored, column by column: positives, own negatives, negatives of other rows."""
+        if len(inputs) < 2:
+            raise InputError(f"{type(self).__name__} expects at least 2 text columns, got {len(inputs)}.")
+        anchors, candidates = inputs[0], list(inputs[1:])
+        if self.num_negatives != 0:
+            candidates += self.get_in_batch_negatives(anchors, inputs[1:])
+        return [pair for column in candidates for pair in zip(anchors, column, strict=True)]
+
+    def calculate_loss(self, logits: Tensor, batch_size: int) -> Tensor:
+        """Loss of the scores (columns · B,) of `pairs`."""
+        scores = self.activation_fn(logits.view(-1, batch_size).T) * self.scale
+        return self.cross_entropy_loss(scores, torch.zeros(batch_size, dtype=torch.int64, device=scores.device))
+
+    def forward(
+        self,
+        inputs: list[list[str]],
+        labels: Tensor | None = None,
+        prompt: str | None = None,
+        task: str | None = None,
+    ) -> Tensor:
+        """Loss of a batch: one list of texts per column."""
+        return self.calculate_loss(self.call_model_with_pairs(self.pairs(inputs), prompt, task), len(inputs[0]))
+
+    @property
+    def citation(self) -> str:
+        return CITATION
+
+
+class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
+    """In-batch negatives with batches of any size in the memory of a small one (`losses.gradient_cache`).
+
+    Args:
+        mini_batch_size: most pairs computed together.
+        show_progress_bar: show a bar over the mini-batches.
+        others: see `MultipleNegativesRankingLoss`.
+    """
+
+    uses_gradient_cache = True
+    config_keys = ("scale", "num_negatives", "mini_batch_size")
+
+    def __init__(
+        self,
+        model: Any,
+        num_negatives: int | None = 4,
+        scale: float = 10.0,
+        activation_fn: nn.Module | None = nn.Sigmoid(),  # noqa: B008  # the contract; holds nothing
+        mini_batch_size: int = 32,
+        show_progress_bar: bool = False,
+    ) -> None:
+        super().__init__(model, num_negatives, scale, activation_fn)
+        if mini_batch_size < 1:
+            raise InputError(f"mini_batch_size must be at least 1, got {mini_batch_size}.")
+        self.mini_batch_size, self.show_progress_bar = mini_batch_size, show_progress_bar
+
+    def forward(
+        self,
+        inputs: list[list[str]],
+        labels: Tensor | None = None,
+        prompt: str | None = None,
+        task: str | None = None,
+    ) -> Tensor:
+        """Loss of a batch; the model's gradients come when `backward` is called on it."""
+        features = pair_features(self.model, self.pairs(inputs), prompt, task)
+        return cached_loss(
+            self.model,
+            [features],
+            lambda columns, _: self.calculate_loss(columns[0].squeeze(-1), len(inputs[0])),
+            self.mini_batch_size,
+            None,
+            self.show_progress_bar,
+            output="scores",
+        )
+
+    @property
+    def citation(self) -> str:
+        return GRADCACHE_CITATION
