@@ -41,6 +41,6 @@ __all__ = [
     "resolve_ids",
 ]
 
-_public = frozenset(__all__)
+_public = frozenset(__all__) | set(_names.PACKAGES["evaluation"].split())  # evaluators are looked for here too
 _names.install()
 sys.modules[__name__].__class__ = _names.FrontDoor

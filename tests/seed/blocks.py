@@ -1,0 +1,98 @@
+"""The code blocks of `page.md`, mended where the page's columns broke them, and grouped into stories.
+
+A reader pastes the blocks of a section one after the other; a story is such a run, in one namespace. `MENDED` undoes
+line breaks that the page's layout put where Python allows none. `FILLED` replaces the elisions (`, ...]`). `GIVEN` is
+what a section's text tells the reader to have: a data loader, the imports of an earlier section. Nothing else differs
+from the page.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+PAGE = Path(__file__).with_name("page.md")
+
+MENDED = {
+    "import SentenceTransformer,\nSentenceTransformerTrainer": "import SentenceTransformer, SentenceTransformerTrainer",
+    "# example STS\ndataset\n": "# example STS dataset\n",
+    "dense vector\ndepending on model": "dense vector depending on model",
+}
+FILLED = {
+    '["...", "...", "..."]': '["3.7 million people live in Berlin.", "Bread and butter.", "Berlin is a city."]',
+    '"label":1.0}, ...]': '"label":1.0}, {"sentence1":"A dog barks", "sentence2":"Rain falls", "label":0.0}] * 4',
+}
+GIVEN = {
+    "cross_encoder_scores": """
+        from torch.utils.data import DataLoader
+        rows = [("A man eats.", "Someone eats.", 0.9), ("A man eats.", "Rain falls.", 0.1)] * 4
+        rows = [{"text1": first, "text2": second, "label": score} for first, second, score in rows]
+        train_dataloader = DataLoader(rows, batch_size=4)
+        """,
+    "cross_encoder_classes": """
+        from torch.utils.data import DataLoader
+        rows = [("Where is it?", "It is here.", 1), ("Where is it?", "Rain falls.", 0)] * 4
+        rows = [{"text1": first, "text2": second, "label": label} for first, second, label in rows]
+        train_loader = DataLoader(rows, batch_size=4)
+        """,
+    "cross_lingual": "from sentence_transformers import SentenceTransformerTrainer, losses",
+    "mteb_filters": """
+        import mteb
+        from sentence_transformers import SentenceTransformer
+        model = SentenceTransformer("all-MiniLM-L6-v2")
+        """,
+    "speed": """
+        from sentence_transformers import SentenceTransformer
+        sentences = ["This is an example sentence", "Each sentence is encoded separately"]
+        """,
+}
+
+
+@dataclass(frozen=True)
+class Story:
+    """Blocks that are run one after the other.
+
+    Attributes:
+        blocks: their numbers on the page.
+        slow: whether it takes more than a moment.
+        needs: names of `sentence_transformers` or modules without which it cannot run.
+    """
+
+    blocks: tuple[int, ...]
+    slow: bool = False
+    needs: tuple[str, ...] = ()
+
+
+STORIES = {
+    "encode": Story((1,)),
+    "similarity": Story((2, 3)),
+    "train": Story((4, 5)),
+    "dataset": Story((6, 7)),
+    "train_sts": Story((8,)),
+    "cross_encoder": Story((9, 10)),
+    "cross_encoder_scores": Story((11, 12), needs=("CrossEncoderTrainer",)),
+    "cross_encoder_classes": Story((13,), needs=("CrossEncoderTrainer",)),
+    "sparse": Story((14,)),
+    "cross_lingual": Story((15,)),
+    "mteb": Story((17, 18, 21), slow=True),
+    "mteb_filters": Story((19, 21), slow=True),
+    "mteb_benchmark": Story((20, 21), slow=True),
+    "speed": Story((22,), needs=("export_optimized_onnx_model",)),
+    "binary": Story((23,)),
+    "scalar": Story((24,)),
+}
+COMMANDS = {16: "pip install mteb"}  # blocks that are no Python
+
+
+def blocks() -> dict[int, str]:
+    """The page's blocks by number, word for word."""
+    found = re.findall(r"^## (\d+) .*?\n\n```\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    return {int(number): code for number, code in found}
+
+
+def mended(code: str) -> str:
+    """A block, or two that belong together, as Python."""
+    for broken, whole in (MENDED | FILLED).items():
+        code = code.replace(broken, whole)
+    return code
