@@ -1,10 +1,10 @@
-# make demo | test | test-slow | lint | bench | docs | clean       (one virtual environment, .venv, made on first use)
+# make demo | test | test-examples | test-slow | lint | bench | docs | clean       (one virtual environment, .venv, made on first use)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow lint format bench docs clean
+.PHONY: demo test test-examples test-slow lint format bench docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,9 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-examples: $(VENV)/.dev
+	$(BIN)/python -m pytest -m examples -n 2 tests/test_examples.py
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from benchmarks import texts
 
+pytestmark = pytest.mark.examples
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("train_*.py"))
 
 

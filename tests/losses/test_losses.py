@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import warnings
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from sentence_transformers import SentenceTransformer, losses
+from sentence_transformers import SentenceTransformer, _names, losses
 from sentence_transformers.losses.base import Accepts
 from sentence_transformers.losses.columns import column_merging_disabled, embed_columns
+from sentence_transformers.losses.cross import CrossLoss
 from sentence_transformers.losses.gradient_cache import cached_loss
 from sentence_transformers.losses.pairs import cosent
 from tests import models
@@ -135,17 +137,56 @@ def test_settings_can_be_written_and_columns_are_told(name: str) -> None:
     assert not loss.accepts or any(fits)
 
 
-WITH_LABELS = {"score": [0.1, 0.9, 0.4, 0.4, 0.0, 1.0], "class": [0, 1, 0, 1, 0, 1]}
+@pytest.mark.parametrize("name", loss_cases.CASES)
+def test_a_loss_made_anew_from_its_settings_is_the_same(name: str) -> None:
+    """Settings are arguments of the constructor under their own names, and all there is to know."""
+    _, _, columns, labels = loss_cases.CASES[name]
+    vectors, targets = [{"vectors": v.detach()} for v in loss_cases.vectors_of(columns)], loss_cases.labels_of(labels)
+    loss = loss_cases.make(losses, name, loss_cases.StandIn())
+    arguments = inspect.signature(type(loss).__init__).parameters
+    elsewhere = {"margin": "triplet_margin"} if hasattr(loss, "triplet_margin") else {}  # its name since version 2
+    settings = {key: getattr(loss, elsewhere.get(key, key)) for key in arguments if key != "self"}
+    again = type(loss)(**settings)
+    assert again.get_config_dict() == loss.get_config_dict()
+    first, second = (one([dict(v) for v in vectors], targets) for one in (loss, again))
+    total = [sum(value.values()) if isinstance(value, dict) else value for value in (first, second)]
+    assert float(total[0].detach()) == float(total[1].detach())
+
+
+WITH_LABELS = {
+    "score": [0.1, 0.9, 0.4, 0.4, 0.0, 1.0],
+    "class": [0, 1, 0, 1, 0, 1],
+    "vector": [[0.1 * ((i + j) % 7) for j in range(32)] for i in range(6)],
+    "scores": [[0.1 * i, 0.5 - 0.1 * i] for i in range(6)],
+}
 TEXT_LOSSES: dict[str, tuple[Any, int, Any]] = {
     "cosent": (lambda m: losses.CoSENTLoss(m), 2, "score"),
+    "angle": (lambda m: losses.AnglELoss(m), 2, "score"),
+    "cosine": (lambda m: losses.CosineSimilarityLoss(m), 2, "score"),
+    "contrastive": (lambda m: losses.ContrastiveLoss(m), 2, "class"),
+    "online": (lambda m: losses.OnlineContrastiveLoss(m), 2, "class"),
     "mnrl": (lambda m: losses.MultipleNegativesRankingLoss(m), 3, None),
+    "symmetric": (lambda m: losses.MultipleNegativesSymmetricRankingLoss(m), 2, None),
     "cached": (lambda m: losses.CachedMultipleNegativesRankingLoss(m, mini_batch_size=4), 3, None),
     "cached-tokens": (lambda m: losses.CachedMultipleNegativesRankingLoss(m, mini_batch_num_tokens=40), 2, None),
+    "cached-symmetric": (lambda m: losses.CachedMultipleNegativesSymmetricRankingLoss(m, mini_batch_size=4), 2, None),
+    "guided": (lambda m: losses.GISTEmbedLoss(m, m), 3, None),
     "guided-cached": (lambda m: losses.CachedGISTEmbedLoss(m, m, mini_batch_size=4), 4, None),
     "mega": (lambda m: losses.MegaBatchMarginLoss(m, mini_batch_size=3), 2, None),
     "triplet": (lambda m: losses.TripletLoss(m), 3, None),
     "softmax": (lambda m: losses.SoftmaxLoss(m, 32, 2), 2, "class"),
+    "batch-all": (lambda m: losses.BatchAllTripletLoss(m), 1, "class"),
     "batch-hard": (lambda m: losses.BatchHardTripletLoss(m), 1, "class"),
+    "batch-soft": (lambda m: losses.BatchHardSoftMarginTripletLoss(m), 1, "class"),
+    "batch-semi": (lambda m: losses.BatchSemiHardTripletLoss(m), 1, "class"),
+    "tension": (lambda m: losses.ContrastiveTensionLoss(m), 2, "class"),
+    "tension-in-batch": (lambda m: losses.ContrastiveTensionLossInBatchNegatives(m), 2, None),
+    "denoising": (lambda m: losses.DenoisingAutoEncoderLoss(m, tie_encoder_decoder=True), 2, None),
+    "mse": (lambda m: losses.MSELoss(m), 1, "vector"),
+    "embed": (lambda m: losses.EmbedDistillLoss(m, projection_dim=32), 1, "vector"),
+    "margin-mse": (lambda m: losses.MarginMSELoss(m), 3, "score"),
+    "distill-kl": (lambda m: losses.DistillKLDivLoss(m), 3, "scores"),
+    "orthogonal": (lambda m: losses.GlobalOrthogonalRegularizationLoss(m), 2, None),
     "matryoshka": (lambda m: losses.MatryoshkaLoss(m, losses.CoSENTLoss(m), [32, 8]), 2, "score"),
     "matryoshka-cached": (
         lambda m: losses.MatryoshkaLoss(m, losses.CachedMultipleNegativesRankingLoss(m, mini_batch_size=4), [32, 8]),
@@ -157,6 +198,14 @@ TEXT_LOSSES: dict[str, tuple[Any, int, Any]] = {
 }
 
 
+def test_the_list_has_every_loss(model: SentenceTransformer) -> None:
+    """A new loss of embeddings joins the list, and with it the law below."""
+    listed = {type(make(model)) for make, _, _ in TEXT_LOSSES.values()}
+    homes = [_names.home(name) for name, place in _names.HOME.items() if place.startswith("losses.")]
+    found = {one for one in homes if isinstance(one, type) and issubclass(one, torch.nn.Module)}
+    assert listed == {one for one in found if not issubclass(one, CrossLoss)}
+
+
 def batch(model: SentenceTransformer, columns: int) -> list[dict[str, Any]]:
     return [model.preprocess(column) for column in COLUMNS[:columns]]
 
@@ -164,9 +213,11 @@ def batch(model: SentenceTransformer, columns: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", TEXT_LOSSES)
 def test_gradients_reach_every_weight_that_is_used(model: SentenceTransformer, name: str) -> None:
     make, columns, labels = TEXT_LOSSES[name]
+    torch.manual_seed(0)
     loss = make(model)
     targets = torch.tensor(WITH_LABELS[labels]) if labels else None
-    loss(batch(model, columns), targets).backward()
+    value = loss(batch(model, columns), targets)
+    (sum(value.values()) if isinstance(value, dict) else value).backward()
     without = [n for n, p in loss.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
     assert all("pooler" in name or "token_type" in name for name in without), without
 
