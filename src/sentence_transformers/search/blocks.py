@@ -1,8 +1,8 @@
 """The engine of exact search: the best documents of each query, block by block.
 
 Queries (Q, H) and documents (D, H) are walked in blocks; of each block of scores only the best `top_k` survive, merged
-with the best so far. Memory is Q × top_k plus one block of scores, whatever D is. Equal scores are ordered by document
-number, so the answer does not depend on the sizes of the blocks.
+with the best so far (see `best`). Memory is Q × top_k plus one block of scores, whatever D is. Equal scores are ordered
+by document number, so the answer does not depend on the sizes of the blocks.
 
 Where both sides are sparse and the score is a dot product or cosine, a block of documents becomes an inverted index
 (see `inverted`); any other score function sees tensors.
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError
+from sentence_transformers.search.best import update
 from sentence_transformers.search.inverted import Postings, SparseRows, sparse_rows
 from sentence_transformers.similarity import cos_sim, dot_score
 from sentence_transformers.util.tensor import ArrayLike, describe, normalize_embeddings, take_rows, to_float
@@ -84,8 +85,7 @@ def best_of_blocks(
             scores = score(query, block)
             if first_query is not None:
                 mask_self(scores, first_query + query_start - start)
-            values, ids = top_stable(scores, top_k)
-            best[query_start] = merge(best.get(query_start), (values, ids + start), top_k)
+            best[query_start] = update(best.get(query_start), scores, start, top_k)
     if not best:
         return torch.zeros(0, 0), torch.zeros(0, 0, dtype=torch.int64)
     return torch.cat([values for values, _ in best.values()]), torch.cat([ids for _, ids in best.values()])
@@ -94,42 +94,6 @@ def best_of_blocks(
 def inverted_score(queries: SparseRows, documents: Postings) -> Tensor:
     """Dot products (q, d) by the inverted index of the documents."""
     return documents.scores(queries)
-
-
-def top_stable(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Like `scores.topk(k)` of (Q, D), clipped to D columns, with equal values ordered by column.
-
-    `topk` picks any of the columns that tie for the last place. One place more shows whether there is such a tie; only
-    those rows are sorted in full.
-    """
-    k = min(k, scores.shape[1])
-    values, ids = scores.topk(min(k + 1, scores.shape[1]), dim=1)
-    tied = (values[:, k - 1] == values[:, k]).nonzero()[:, 0].tolist() if values.shape[1] > k else []
-    values, ids = order(values[:, :k], ids[:, :k])
-    for row in tied:
-        candidates = (scores[row] >= values[row, -1]).nonzero()[:, 0]
-        best = scores[row, candidates].sort(descending=True, stable=True).indices[:k]
-        ids[row] = candidates[best]
-        values[row] = scores[row, ids[row]]
-    return values, ids
-
-
-def order(values: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Sort each row by falling value, equal values by rising id."""
-    by_id = ids.argsort(dim=1)
-    ids, values = ids.gather(1, by_id), values.gather(1, by_id)
-    values, by_value = values.sort(dim=1, descending=True, stable=True)
-    return values, ids.gather(1, by_value)
-
-
-def merge(best: tuple[Tensor, Tensor] | None, new: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
-    """The best k of two sorted results; all ids in `best` are lower than those in `new`."""
-    if best is None:
-        return new
-    values = torch.cat([best[0], new[0]], dim=1)
-    ids = torch.cat([best[1], new[1]], dim=1)
-    values, places = values.sort(dim=1, descending=True, stable=True)
-    return values[:, :k], ids.gather(1, places)[:, :k]
 
 
 def mask_self(scores: Tensor, offset: int) -> None:
