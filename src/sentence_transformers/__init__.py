@@ -24,6 +24,7 @@ __all__ = [
     "CrossEncoderTrainer",
     "CrossEncoderTrainingArguments",
     "DefaultBatchSampler",
+    "Index",
     "InputExample",
     "LoggingHandler",
     "MultiDatasetDefaultBatchSampler",

@@ -162,7 +162,9 @@ HOME: dict[str, str] = {
     # functions
     "SimilarityFunction": "similarity",
     "quantize_embeddings": "search.quantization",
-    # sparse search
+    # search
+    "Index": "search.index.index",
+    "Hit": "search.index.index",
     "SparseIndex": "search.sparse_index",
     "semantic_search_qdrant": "search.engines.qdrant",
     "semantic_search_elasticsearch": "search.engines.elasticsearch",

@@ -7,6 +7,7 @@
     ├── ModelNotFoundError (FileNotFoundError)   no place holds a model of that name
     ├── IndexFormatError  (ValueError)        a stored search index is malformed or incomplete
     ├── IndexNotFoundError (FileNotFoundError)   there is no search index in a folder
+    ├── IndexLockedError  (RuntimeError)      another writer has a search index open
     ├── SearchEngineError (ConnectionError)   a search engine cannot be reached, or failed
     ├── NotAFolderError   (NotADirectoryError)   a file was given where a model folder is expected
     ├── WorkerError       (RuntimeError)      a worker process failed or died
@@ -47,6 +48,10 @@ class IndexFormatError(SentenceTransformersError, ValueError):
 
 class IndexNotFoundError(SentenceTransformersError, FileNotFoundError):
     """A folder holds no search index."""
+
+
+class IndexLockedError(SentenceTransformersError, RuntimeError):
+    """A search index is being written by someone else."""
 
 
 class SearchEngineError(SentenceTransformersError, ConnectionError):

@@ -1,0 +1,85 @@
+"""Texts to vectors, and whether a model is the one that an index was made with.
+
+An index remembers its models by kind, name, dimension and the beginning of one vector: of `PROBE`, when the first
+documents were added. A model of another dimension is refused when the index is opened; one that gives `PROBE` another
+vector, when it first encodes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sentence_transformers.errors import InputError
+
+DENSE, SPARSE = "SentenceTransformer", "SparseEncoder"
+PROBE = "The quick brown fox jumps over the lazy dog."
+PROBE_SIZE = 64
+"""Values of the vector that are kept."""
+LEAST_COSINE = 0.9
+"""Backends and precisions move a vector a little; another model gives quite another one."""
+
+
+def kind_of(model: Any) -> str:
+    """Whether a model gives dense or sparse vectors.
+
+    Raises:
+        InputError: if it is neither a SentenceTransformer nor a SparseEncoder.
+    """
+    kind = getattr(model, "model_type", None)
+    if kind not in (DENSE, SPARSE):
+        raise InputError(f"An index takes a SentenceTransformer or a SparseEncoder, got {type(model).__name__}.")
+    return kind
+
+
+def encode(model: Any, texts: list[str], side: str, **kwargs: Any) -> Any:
+    """Vectors of texts, on the CPU.
+
+    Args:
+        side: "query" or "document".
+    """
+    encode_side = model.encode_query if side == "query" else model.encode_document
+    if kind_of(model) == SPARSE:
+        return encode_side(texts, convert_to_tensor=True, save_to_cpu=True, **kwargs)
+    return encode_side(texts, convert_to_numpy=True, **kwargs)
+
+
+def probe(model: Any) -> list[float]:
+    """The beginning of the vector of `PROBE`; of a sparse one, its heaviest terms and their weights by turns."""
+    vector = encode(model, [PROBE], "document", show_progress_bar=False)
+    if kind_of(model) == DENSE:
+        return [round(float(value), 6) for value in vector[0, :PROBE_SIZE]]
+    row = vector.coalesce()
+    order = row.values().argsort(descending=True, stable=True)[: PROBE_SIZE // 2]
+    pairs = zip(row.indices()[1][order].tolist(), row.values()[order].tolist(), strict=True)
+    return [number for term, weight in pairs for number in (term, round(weight, 6))]
+
+
+def describe(model: Any) -> dict[str, Any]:
+    """What an index remembers of a model."""
+    card = getattr(model, "model_card_data", None)
+    name = getattr(card, "base_model", None) or getattr(card, "model_id", None) or getattr(card, "model_name", None)
+    return {"kind": kind_of(model), "name": name, "dimension": model.get_embedding_dimension(), "probe": None}
+
+
+def check(model: Any, known: dict[str, Any]) -> None:
+    """`InputError` if a model gives `PROBE` another vector than the index remembers."""
+    found, expected = probe(model), known["probe"]
+    if kind_of(model) == SPARSE:
+        found, expected = aligned(found, expected)
+    cosine = np.dot(found, expected) / max(np.linalg.norm(found) * np.linalg.norm(expected), 1e-12)
+    if len(found) != len(expected) or not cosine >= LEAST_COSINE:
+        raise InputError(
+            f"This is not the model that the index was built with ({known['name'] or 'unnamed'}): it has the same "
+            f"dimension, but a known text gets another vector (cosine {cosine:.3f}). "
+            "Open the index with that model, or "
+            "build a new one."
+        )
+
+
+def aligned(one: list[float], other: list[float]) -> tuple[list[float], list[float]]:
+    """Two lists of terms and weights by turns as two vectors over all their terms."""
+    left, right = (dict(zip(pairs[::2], pairs[1::2], strict=True)) for pairs in (one, other))
+    terms = sorted({*left, *right})
+    return [left.get(term, 0.0) for term in terms], [right.get(term, 0.0) for term in terms]
