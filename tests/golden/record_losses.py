@@ -12,8 +12,9 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> None:
-    from sentence_transformers import losses
     from sentence_transformers.cross_encoder import losses as cross_losses
+
+    from sentence_transformers import losses
 
     sys.path[:0] = [str(HERE), str(HERE.parents[1])]
     import loss_cases
