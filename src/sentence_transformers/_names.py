@@ -164,7 +164,7 @@ HOME: dict[str, str] = {
     "quantize_embeddings": "search.quantization",
     # search
     "Index": "search.index.index",
-    "Hit": "search.index.index",
+    "Hit": "search.index.search",
     "SparseIndex": "search.sparse_index",
     "semantic_search_qdrant": "search.engines.qdrant",
     "semantic_search_elasticsearch": "search.engines.elasticsearch",

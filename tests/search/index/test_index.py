@@ -100,6 +100,31 @@ def test_replace_puts_new_documents_in_the_place_of_old_ones():
     assert hit.id == IDS[5] and hit.score == pytest.approx(1) and hit[2:] == ("new", {"new": 1})
 
 
+@pytest.mark.parametrize("precision", ["float32", "int8", "binary"])
+@pytest.mark.parametrize("stored", [False, True])
+def test_update_changes_what_is_given_alone(precision, stored, tmp_path):
+    index = filled(Index(precision=precision), range(200))
+    filled(index, range(200, COUNT))
+    if stored:
+        index.save(tmp_path)
+        filled(index, [])
+    rows = [250, 3, 100, 20]
+    before = {hit.id: hit for hits in index.search(embeddings=VECTORS[rows], top_k=COUNT) for hit in hits}
+    index.update([IDS[row] for row in rows], metadata=[{"new": row} for row in rows])
+    after = {hit.id: hit for hits in index.search(embeddings=VECTORS[rows], top_k=COUNT) for hit in hits}
+    assert {id: hit.score for id, hit in after.items()} == pytest.approx({id: hit.score for id, hit in before.items()})
+    assert all(index.get(IDS[row])[2:] == (TEXTS[row], {"new": row}) for row in rows)
+    index.update(IDS[3], "other", embeddings=VECTORS[100])
+    assert index.get(IDS[3])[2:] == ("other", {"new": 3})
+    two = index.search(embeddings=VECTORS[100], top_k=2)
+    assert [hit.id for hit in two] == [IDS[100], IDS[3]] and two[0].score == two[1].score
+    assert list(index.ids)[-4:] == [IDS[250], IDS[100], IDS[20], IDS[3]]
+    with pytest.raises(InputError, match="The id 'x' is not in the index"):
+        index.update(["x", IDS[0]], metadata=[{}, {}])
+    with pytest.raises(InputError, match="2 documents, but 1 metadata"):
+        index.update([IDS[1], IDS[2]], metadata=[{}])
+
+
 def test_ids_that_are_not_given_are_new_numbers(tmp_path):
     index = Index()
     assert index.add(embeddings=vectors(3)) == [0, 1, 2]
@@ -228,10 +253,10 @@ def unchanged(index: Index) -> None:
         ({"embeddings": vectors(3), "ids": ["a", "b", "a"]}, "The id 'a' is given more than once"),
         ({"embeddings": vectors(1), "ids": [1.5]}, r"number 0 is 1.5 \(float\)"),
         ({"embeddings": vectors(1), "ids": [True]}, "whole numbers; number 0 is True"),
-        ({"embeddings": vectors(2), "ids": ["a"]}, "2 vectors, but 1 ids"),
-        ({"embeddings": vectors(2), "texts": ["a"]}, "2 vectors, but 1 texts"),
+        ({"embeddings": vectors(2), "ids": ["a"]}, "2 documents, but 1 ids"),
+        ({"embeddings": vectors(2), "texts": ["a"]}, "2 documents, but 1 texts"),
         ({"embeddings": vectors(2), "texts": ["a", 3]}, "Text number 1 is 3 of type int"),
-        ({"embeddings": vectors(2), "metadata": [{}]}, "2 vectors, but 1 metadata"),
+        ({"embeddings": vectors(2), "metadata": [{}]}, "2 documents, but 1 metadata"),
         ({"embeddings": vectors(2), "metadata": [{}, {"at": {1, 2}}]}, r"number 1, field 'at': \{1, 2\} \(set\)"),
         ({"embeddings": vectors(1), "metadata": [{"x": float("nan")}]}, "field 'x': nan cannot be stored"),
         ({"embeddings": vectors(1), "metadata": [{"x": {"y": {3: 1}}}]}, "field 'x'"),
@@ -263,8 +288,21 @@ def test_bad_documents_change_nothing(arguments, message):
         ({"embeddings": np.ones(DIMENSION, np.uint8)}, "uint8 of shape"),
         ({"embeddings": np.full(DIMENSION, np.nan)}, "NaN or infinity"),
         ({"queries": "text"}, "has no model for texts"),
-        ({"queries": "text", "embeddings": QUERIES}, "either texts or"),
-        ({}, "either texts or"),
+        ({"queries": ["a", "b"], "embeddings": QUERIES}, "one entry in each list"),
+        ({"queries": ["a", 3], "embeddings": QUERIES}, "Text number 1 is 3"),
+        ({"sparse_embeddings": np.ones((1, 9))}, "no vectors of that kind: `sparse_embeddings`"),
+        ({"embeddings": QUERIES, "mode": "hybrid"}, "no vectors of that kind: `sparse_embeddings`"),
+        ({"embeddings": QUERIES, "mode": "fuzzy"}, "Unknown mode 'fuzzy'; known are None, 'dense', 'sparse'"),
+        ({"embeddings": QUERIES, "fusion": "max"}, "Unknown fusion 'max'"),
+        ({"embeddings": QUERIES, "candidates": 0}, "`candidates` must"),
+        ({"embeddings": QUERIES, "rescore_multiplier": 0}, "`rescore_multiplier` must"),
+        ({"embeddings": QUERIES, "reranker": "a"}, "must be a CrossEncoder, got str"),
+        (
+            {"embeddings": QUERIES, "filter": {"yaer": 1}},
+            "the field 'yaer' .* fields are draft, lang, score, tags, year",
+        ),
+        ({"embeddings": QUERIES, "filter": {"year": {"~": 1}}}, "Unknown operator '~' in the filter of 'year'"),
+        ({}, "Give `search` texts"),
     ],
 )
 def test_bad_queries(arguments, message):
@@ -288,6 +326,12 @@ def test_bad_settings():
         Index(dimension=-3)
     with pytest.raises(InputError, match="SentenceTransformer or a SparseEncoder, got str"):
         Index("all-MiniLM-L6-v2")
+    with pytest.raises(InputError, match="Unknown precision 'int4'; known are 'float32', 'int8', 'binary'"):
+        Index(precision="int4")
+    with pytest.raises(InputError, match="'int8' cannot be rescored with 'int8'"):
+        Index(precision="int8", rescore="int8")
+    with pytest.raises(InputError, match="Unknown approximate 'annoy'"):
+        Index(approximate="annoy")
 
 
 def test_no_index_in_a_folder(tmp_path):

@@ -10,26 +10,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sentence_transformers.errors import InputError
+from sentence_transformers.search import filters
 from sentence_transformers.search.blocks import BLOCK_SCORES, best_of_blocks, blocks_of
-from sentence_transformers.search.index import dense, sparse
+from sentence_transformers.search.index import metadata, sparse
+from sentence_transformers.search.index.scoring import QUERIES, rescore, scorer
 from sentence_transformers.search.index.segments import Segment
 from sentence_transformers.search.index.settings import Settings
 from sentence_transformers.search.inverted import Postings, SparseRows
+from sentence_transformers.search.quantized import BLOCK, LEAST_DOCUMENTS, MOST_DOCUMENTS
 
 Ranking = list[tuple[int, float]]
 """(number of a document, score), best first."""
 
 FEW = 4
 """Rows are picked one by one if at most one in so many is allowed."""
-ROWS = 2**16
-"""Documents of one block."""
-QUERIES = 256
-"""Queries of one block."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,33 @@ class Pool:
     segments: Sequence[Segment]
     allowed: Sequence[np.ndarray | None]
 
-    @property
+    @classmethod
+    def of(cls, segments: Sequence[Segment], one: filters.Filter | None) -> Pool:
+        """The documents that a filter lets through, all by None.
+
+        Raises:
+            InputError: if the filter names a field that no document has.
+        """
+        known = fields_of(segments)
+        unknown = sorted(filters.fields_of(one) - known) if one is not None and segments else []
+        if unknown:
+            raise InputError(
+                f"No document has the field {unknown[0]!r} that the filter names; "
+                f"{'fields are ' + ', '.join(sorted(known)) if known else 'none has metadata'}."
+            )
+        return cls(segments, [segment.allowed(one) for segment in segments])
+
+    @cached_property
     def starts(self) -> np.ndarray:
         """The number of each segment's first document, and the number of all documents."""
         return np.cumsum([0, *(segment.count for segment in self.segments)])
 
-    def place(self, number: int) -> tuple[Segment, int]:
-        """Segment and row of a document."""
-        starts = self.starts
-        segment = int(np.searchsorted(starts, number, "right")) - 1
-        return self.segments[segment], number - int(starts[segment])
+    def places(self, numbers: np.ndarray) -> Iterator[tuple[Segment, np.ndarray, np.ndarray]]:
+        """Documents by segment: segment, rows, and which of the `numbers` (rising) they are."""
+        for segment, first, last in zip(self.segments, self.starts[:-1], self.starts[1:], strict=True):
+            which = np.flatnonzero((numbers >= first) & (numbers < last))
+            if len(which):
+                yield segment, numbers[which] - first, which
 
     def rows(self) -> Iterator[tuple[Segment, np.ndarray | None, np.ndarray | None]]:
         """Segments, each with the rows to pick (None: all) and the mask of those that count (None: all)."""
@@ -62,6 +80,11 @@ class Pool:
                 yield segment, np.flatnonzero(mask), None
             else:
                 yield segment, None, mask
+
+
+def fields_of(segments: Sequence[Segment]) -> set[str]:
+    """The fields of metadata that documents have."""
+    return {name for segment in segments for name in metadata.fields_of(segment.arrays)}
 
 
 @dataclass(frozen=True)
@@ -73,44 +96,65 @@ class Block:
     mask: Tensor | None
 
 
-def dense_blocks(pool: Pool) -> Iterator[tuple[int, np.ndarray | None, Block]]:
-    """The documents of a pool in blocks: number of the first one, numbers of all if they are picked, the block."""
+def dense_blocks(pool: Pool, size: int) -> Iterator[tuple[np.ndarray, Block]]:
+    """The documents of a pool in blocks of at most `size`: their numbers, and the block."""
     for start, (segment, picked, mask) in zip(pool.starts.tolist(), pool.rows(), strict=False):
-        for first in range(0, segment.count if picked is None else len(picked), ROWS):
+        for first in range(0, segment.count if picked is None else len(picked), size):
             if picked is not None:
-                rows = picked[first : first + ROWS]
-                yield start, rows, Block(segment, rows, None)
+                rows = picked[first : first + size]
+                yield start + rows, Block(segment, rows, None)
             else:
-                run = slice(first, min(first + ROWS, segment.count))
-                yield start + first, None, Block(segment, run, None if mask is None else torch.from_numpy(~mask[run]))
+                run = slice(first, min(first + size, segment.count))
+                hidden = None if mask is None else torch.from_numpy(~mask[run])
+                yield np.arange(start + run.start, start + run.stop), Block(segment, run, hidden)
 
 
-def best_dense(pool: Pool, queries: np.ndarray, settings: Settings, top_k: int) -> list[Ranking]:
-    """The best documents of each query (Q, H), in the form of the settings' precision."""
-    ready = torch.from_numpy(queries)
+def scan(pool: Pool, queries: np.ndarray, settings: Settings, top_k: int) -> list[Ranking]:
+    """The best documents of each query (Q, H) by the form of the settings' precision: all are scored."""
+    score = scorer(queries, settings)
+    size = max(LEAST_DOCUMENTS, min(MOST_DOCUMENTS, BLOCK // max(1, min(QUERIES, len(queries)))))
     numbers: list[np.ndarray] = []
 
     def blocks() -> Iterator[tuple[int, Block]]:
         seen = 0
-        for start, picked, block in dense_blocks(pool):
-            count = len(picked) if picked is not None else block.rows.stop - block.rows.start  # type: ignore[union-attr]
-            numbers.append(start + (np.arange(count) if picked is None else picked))
+        for some, block in dense_blocks(pool, size):
+            numbers.append(some)
             yield seen, block
-            seen += count
+            seen += len(some)
 
-    def score(some: Tensor, block: Block) -> Tensor:
-        scores = dense.scores(block.segment.arrays, some, block.rows, settings)
+    def score_block(some: slice, block: Block) -> Tensor:
+        scores = score(some, block.segment.arrays, block.rows)
         return scores if block.mask is None else scores.masked_fill_(block.mask, -torch.inf)
 
-    values, places = best_of_blocks(lambda: blocks_of(ready, QUERIES), blocks(), top_k, score)
+    values, places = best_of_blocks(score.blocks, blocks(), top_k, score_block)
     return rankings(values, places, np.concatenate(numbers)) if numbers else [[] for _ in queries]
+
+
+def best_dense(
+    pool: Pool, queries: np.ndarray, settings: Settings, top_k: int, rescore_multiplier: int
+) -> list[Ranking]:
+    """The best documents of each query (Q, H), found by the form of the settings' precision and scored again."""
+    if settings.forms == ("float32",) or settings.forms == ("binary",):
+        return scan(pool, queries, settings, top_k)
+    found = scan(pool, queries, settings, top_k * rescore_multiplier)
+    return [rescored(pool, *pair, settings, top_k) for pair in zip(queries, found, strict=True)]
+
+
+def rescored(pool: Pool, query: np.ndarray, found: Ranking, settings: Settings, top_k: int) -> Ranking:
+    """The best of the documents that were found for a query (H,), scored again by their best form."""
+    numbers = np.sort(np.array([number for number, _ in found], dtype=np.int64))
+    values = np.empty(len(numbers), np.float32)
+    for segment, rows, which in pool.places(numbers):
+        values[which] = rescore(query, segment.arrays, rows, settings)
+    order = np.argsort(-values, kind="stable")[:top_k]
+    return list(zip(numbers[order].tolist(), values[order].tolist(), strict=True))
 
 
 def best_sparse(pool: Pool, queries: SparseRows, top_k: int) -> list[Ranking]:
     """The best documents of each query (Q, V); those that share no term with it are left out."""
     terms = np.flatnonzero(queries.used_terms)
     largest = max((segment.count for segment in pool.segments), default=1)
-    step = max(1, min(QUERIES, BLOCK_SCORES // largest))
+    step = max(1, BLOCK_SCORES // largest)
 
     def blocks() -> Iterator[tuple[int, tuple[Postings, np.ndarray | None]]]:
         for start, segment, mask in zip(pool.starts.tolist(), pool.segments, pool.allowed, strict=False):
@@ -132,20 +176,3 @@ def rankings(values: Tensor, places: Tensor, numbers: np.ndarray | None) -> list
         [(number, score) for number, score in zip(row.tolist(), scores, strict=True) if score > -np.inf]
         for row, scores in zip(found, values.tolist(), strict=True)
     ]
-
-
-def rescore(pool: Pool, queries: np.ndarray, found: list[Ranking], settings: Settings, top_k: int) -> list[Ranking]:
-    """The best of the documents that were found, scored again by the form that is kept for that."""
-    assert settings.rescore is not None
-    starts, result = pool.starts, []
-    for query, ranking in zip(queries, found, strict=True):
-        numbers = np.sort(np.array([number for number, _ in ranking], dtype=np.int64))
-        scores = []
-        for segment, first, last in zip(pool.segments, starts[:-1], starts[1:], strict=True):
-            rows = numbers[(numbers >= first) & (numbers < last)] - first
-            if len(rows):
-                vectors = dense.take(segment.arrays, rows, settings.rescore)
-                scores += dense.exact(segment.arrays, vectors, query, rows, settings).tolist()
-        order = np.argsort(-np.array(scores), kind="stable")[:top_k]
-        result.append([(int(numbers[place]), scores[place]) for place in order.tolist()])
-    return result

@@ -124,7 +124,7 @@ class Collection:
         left = [segment for segment in left if segment.live]
         settings = others.get("settings", state.settings)
         if new is not None and len(new):
-            columns = segments.build(new, settings)
+            columns = segments.build(new)
             tail = tail_to_join(left, len(new))
             if tail:
                 added = Segment(Arrays.of(columns), len(new))

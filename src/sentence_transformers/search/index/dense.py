@@ -6,7 +6,7 @@
     binary    dense.binary    uint8 (N, ⌈H/8⌉)   the signs, 1 for x > 0
     euclidean dense.squares   float32 (N,)  ‖x‖²
 
-Scores are made of dot products: cosine and dot are one; −‖q − d‖ = −√(‖q‖² + ‖d‖² − 2 qᵀd).
+How they are compared is in `scoring`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.search.index.arrays import Arrays, Column
@@ -52,8 +51,8 @@ def check_vectors(vectors: ArrayLike, settings: Settings, name: str = "embedding
     return np.ascontiguousarray(rows.to_dense().numpy())
 
 
-def build(vectors: np.ndarray, settings: Settings) -> dict[str, Column]:
-    """The arrays of a segment's vectors, checked before."""
+def forms_of(vectors: np.ndarray, settings: Settings) -> dict[str, np.ndarray]:
+    """The arrays of some vectors that were checked before."""
     columns: dict[str, np.ndarray] = {}
     if "float32" in settings.forms:
         columns["dense.float32"] = vectors
@@ -63,7 +62,7 @@ def build(vectors: np.ndarray, settings: Settings) -> dict[str, Column]:
         columns["dense.binary"] = np.packbits(vectors > 0, axis=1)
     if settings.similarity == "euclidean":
         columns["dense.squares"] = np.square(vectors).sum(axis=1)
-    return {name: Column.of(array) for name, array in columns.items()}
+    return columns
 
 
 def to_bytes(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -94,42 +93,16 @@ def join_one(parts: Parts, name: str) -> Column:
     return Column(first.dtype, (sum(len(rows) for _, rows in parts), *first.shape[1:]), blocks)
 
 
+def raw(arrays: Arrays, rows: np.ndarray, settings: Settings) -> dict[str, np.ndarray]:
+    """Some vectors in all their forms, as they are stored."""
+    return {name: arrays.rows(name, rows) for name in names_of(settings)}
+
+
 def take(arrays: Arrays, rows: np.ndarray, form: str) -> np.ndarray:
     """Some vectors as float32 (n, H), from the form that is named; the scales undone."""
     if form == "int8":
         return arrays.rows("dense.int8", rows) * arrays.rows("dense.scales", rows)[:, None]
     return arrays.rows("dense.float32", rows)
-
-
-def scores(arrays: Arrays, queries: Tensor, rows: np.ndarray | slice, settings: Settings) -> Tensor:
-    """The scores of some documents with every query (Q, H), by the form of the settings' precision: float32 (Q, n)."""
-    if settings.precision == "binary":
-        return bit_scores(queries, pick(arrays, "dense.binary", rows))
-    dots = queries @ torch.from_numpy(pick(arrays, f"dense.{settings.precision}", rows)).float().T
-    if settings.precision == "int8":
-        dots *= torch.from_numpy(pick(arrays, "dense.scales", rows))
-    return similar(arrays, queries, dots, rows, settings)
-
-
-def exact(arrays: Arrays, vectors: np.ndarray, query: np.ndarray, rows: np.ndarray, settings: Settings) -> np.ndarray:
-    """The scores of some documents, given as float vectors (n, H), with one query (H,)."""
-    dots = torch.from_numpy(vectors @ query)[None]
-    return similar(arrays, torch.from_numpy(query)[None], dots, rows, settings)[0].numpy()
-
-
-def similar(arrays: Arrays, queries: Tensor, dots: Tensor, rows: np.ndarray | slice, settings: Settings) -> Tensor:
-    """Similarities from dot products (Q, n); see the top."""
-    if settings.similarity != "euclidean":
-        return dots
-    squares = torch.from_numpy(pick(arrays, "dense.squares", rows)) + queries.square().sum(1, keepdim=True)
-    return -(squares - 2 * dots).clamp_min_(0).sqrt_()
-
-
-def bit_scores(queries: Tensor, bits: np.ndarray) -> Tensor:
-    """1 − 2 · Hamming distance / H of the signs: float32 (Q, n)."""
-    signs = np.packbits(queries.numpy() > 0, axis=1)
-    distances = [np.bitwise_count(bits ^ one).sum(axis=1, dtype=np.int32) for one in signs]
-    return 1 - torch.from_numpy(np.stack(distances)).float() * (2 / queries.shape[1])
 
 
 def pick(arrays: Arrays, name: str, rows: np.ndarray | slice) -> np.ndarray:

@@ -14,43 +14,48 @@ threads may search while another adds; other processes see a commit after `refre
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.search import filters
-from sentence_transformers.search.index import candidates, dense, keys, metadata, models, records
+from sentence_transformers.search.index import documents, keys, search
+from sentence_transformers.search.index import queries as queries_of
+from sentence_transformers.search.index.candidates import Pool, fields_of
 from sentence_transformers.search.index.collection import Collection, State
+from sentence_transformers.search.index.documents import Given, as_list
 from sentence_transformers.search.index.keys import Id
-from sentence_transformers.search.index.segments import Documents
-from sentence_transformers.search.index.settings import Settings, Similarity
-from sentence_transformers.search.index.store import Store
+from sentence_transformers.search.index.models import DENSE, SPARSE, Encoders
+from sentence_transformers.search.index.queries import Mode
+from sentence_transformers.search.index.search import Fusion, Hit, Request
+from sentence_transformers.search.index.settings import Engine, Precision, Rescore, Settings, Similarity
+from sentence_transformers.search.index.store import Check, Store
 
-
-class Hit(NamedTuple):
-    """A document that a search found. `text` is None if it was added without; `metadata` is a dictionary."""
-
-    id: Id
-    score: float
-    text: str | None
-    metadata: dict[str, Any]
+RESCORE: dict[str, Rescore | None] = {"float32": None, "int8": None, "binary": "int8"}
+"""The form that is kept beside each precision by default."""
 
 
 class Index:
     """Documents to search: vectors, texts and metadata under ids of your own.
 
     Args:
-        model: encodes texts. None: the index takes vectors.
-        dimension: of the vectors; by default the model's, or that of the first vectors added.
-        similarity: "cosine", "dot" or "euclidean"; by default the model's, else "cosine".
+        model: encodes texts: a `SentenceTransformer`, or a `SparseEncoder` for sparse search. None: vectors are given.
+        sparse_model: a `SparseEncoder` beside a dense `model`, for hybrid search.
+        dimension, sparse_dimension: of the vectors; by default the models', or those of the first vectors added.
+        similarity: of dense vectors: "cosine", "dot" or "euclidean"; by default the model's, else "cosine".
+        sparse_similarity: of sparse vectors: "dot" or "cosine"; by default the model's, else "dot".
+        precision: the form in which dense vectors are searched: "float32", "int8" (a quarter of the memory) or
+            "binary" (a 32nd).
+        rescore: the form that is kept beside it, on disk, to score candidates again: "float32", "int8" or None.
+            By default "int8" for "binary"; "int8" alone is scored again by its own codes and the float query.
+        approximate: "usearch" or "faiss": search an HNSW graph instead of all documents.
 
     Raises:
-        InputError: if the model is none that gives one vector a text, or the settings do not fit each other.
+        InputError: if a model is of another kind, or the settings do not fit each other.
 
     Example:
         >>> index = Index(SentenceTransformer("all-MiniLM-L6-v2"))
@@ -61,17 +66,31 @@ class Index:
     """
 
     def __init__(
-        self, model: Any = None, *, dimension: int | None = None, similarity: Similarity | None = None
+        self,
+        model: Any = None,
+        sparse_model: Any = None,
+        *,
+        dimension: int | None = None,
+        sparse_dimension: int | None = None,
+        similarity: Similarity | None = None,
+        sparse_similarity: Literal["dot", "cosine"] | None = None,
+        precision: Precision = "float32",
+        rescore: Rescore | Literal["default"] | None = "default",
+        approximate: Engine | None = None,
     ) -> None:
-        self._models: dict[str, Any] = {}
-        self._proven: set[str] = set()
-        known = {}
-        if model is not None:
-            kind = models.kind_of(model)
-            self._models[kind], known[kind] = model, models.describe(model)
-            dimension = dimension or model.get_embedding_dimension()
-            similarity = similarity or model.similarity_fn_name
-        self._collection = Collection(State(Settings(dimension, similarity=similarity or "cosine"), known))
+        self._encoders = Encoders([model, sparse_model])
+        one, other = (self._encoders.models.get(kind) for kind in (DENSE, SPARSE))
+        settings = Settings(
+            dimension=dimension or (one and one.get_embedding_dimension()),
+            sparse_dimension=sparse_dimension or (other and other.get_embedding_dimension()),
+            similarity=similarity or (one and one.similarity_fn_name) or "cosine",
+            sparse_similarity=sparse_similarity or (other and other.similarity_fn_name) or "dot",
+            precision=precision,
+            rescore=RESCORE.get(precision) if rescore == "default" else rescore,
+            approximate=approximate,
+        )
+        self._encoders.check({}, settings.dimensions)
+        self._collection = Collection(State(settings, self._encoders.describe()))
 
     # ---- facts
 
@@ -88,8 +107,11 @@ class Index:
 
     def __repr__(self) -> str:
         settings = self.settings
+        dimensions = {"dimension": settings.dimension, "sparse dimension": settings.sparse_dimension}
+        facts = [f"{name} {value}" for name, value in dimensions.items() if value is not None]
+        facts += [settings.precision] if settings.dimension is not None else []
         where = "in memory" if self.folder is None else f"in {self.folder}"
-        return f"Index({len(self):,} documents, dimension {settings.dimension}, {settings.precision}, {where})"
+        return f"Index({', '.join([f'{len(self):,} documents', *facts, where])})"
 
     @property
     def settings(self) -> Settings:
@@ -98,7 +120,7 @@ class Index:
 
     @property
     def dimension(self) -> int | None:
-        """H, the dimension of the vectors; None as long as it is not known."""
+        """H, the dimension of the dense vectors; None without them, or as long as it is not known."""
         return self.settings.dimension
 
     @property
@@ -107,9 +129,9 @@ class Index:
         return None if self._collection.store is None else self._collection.store.folder
 
     @property
-    def model_name(self) -> str | None:
-        """The name of the model that the index was made with, if it has one."""
-        return next((known["name"] for known in self._state.models.values()), None)
+    def model_names(self) -> dict[str, str | None]:
+        """The names of the models that the index was made with, by kind; None for a model without a name."""
+        return {kind: known["name"] for kind, known in self._state.models.items()}
 
     @property
     def ids(self) -> Iterator[Id]:
@@ -120,7 +142,7 @@ class Index:
     @property
     def fields(self) -> list[str]:
         """The fields of metadata that documents have."""
-        return sorted({name for segment in self._state.segments for name in metadata.fields_of(segment.arrays)})
+        return sorted(fields_of(self._state.segments))
 
     def get(self, id: Id) -> Hit:
         """A document by its id, as a hit of score nan.
@@ -128,11 +150,12 @@ class Index:
         Raises:
             KeyError: if there is none.
         """
-        state = self._state
-        for segment, rows in zip(state.segments, state.find(keys.encode([id])), strict=True):
-            if rows[0] >= 0:
-                return self._hits_of(segment, rows, [float("nan")])[0]
-        raise KeyError(id)
+        state, content = self._state, keys.encode([id])
+        found = state.find(content)
+        if all(rows[0] < 0 for rows in found):
+            raise KeyError(id)
+        one = documents.stored(state, found, content)
+        return Hit(keys.decode(content[0]), float("nan"), one.texts[0], one.metadata[0])
 
     # ---- changes
 
@@ -141,6 +164,7 @@ class Index:
         texts: Sequence[str | None] | str | None = None,
         *,
         embeddings: Any = None,
+        sparse_embeddings: Any = None,
         ids: Sequence[Id] | Id | None = None,
         metadata: Sequence[Mapping[str, Any] | None] | Mapping[str, Any] | None = None,
         replace: bool = False,
@@ -149,8 +173,9 @@ class Index:
         """Add documents, in one commit.
 
         Args:
-            texts: encoded by the model unless `embeddings` are given, and stored.
-            embeddings: (N, H), the vectors of the documents, or (H,) for one.
+            texts: encoded by the models as far as no vectors are given, and stored.
+            embeddings: dense vectors, (N, H), or (H,) for one document.
+            sparse_embeddings: sparse vectors, (N, V) or (V,): sparse tensor, SciPy matrix or dense array.
             ids: strings or whole numbers, one a document; by default numbers that were not used before.
             metadata: one dictionary of JSON values a document.
             replace: whether documents whose ids are there already are replaced.
@@ -166,40 +191,75 @@ class Index:
             IndexLockedError: if another writer has the folder open.
         """
         collection = self._collection
+        given = Given(texts, embeddings, sparse_embeddings, ids, metadata)
         with collection.changing:
             collection.begin()
-            given = self._documents(texts, embeddings, ids, metadata, show_progress_bar)
-            found = self._state.find(given.ids)
-            there = [one for place, one in enumerate(given.ids) if any(rows[place] >= 0 for rows in found)]
+            new, learned = documents.check(given, self._state, self._encoders, show_progress_bar)
+            found = self._state.find(new.ids)
+            there = [one for place, one in enumerate(new.ids) if any(rows[place] >= 0 for rows in found)]
             if there and not replace:
                 raise InputError(
                     f"{keys.named(there)} in the index already. Use other ids, or `replace=True` to replace documents."
                 )
-            collection.change([rows[rows >= 0] for rows in found], given, **self._learned(given))
-            return [keys.decode(one) for one in given.ids]
+            if len(new):
+                collection.change([rows[rows >= 0] for rows in found], new, **learned)
+            return [keys.decode(one) for one in new.ids]
 
-    def delete(self, ids: Id | Sequence[Id]) -> None:
+    def update(
+        self,
+        ids: Sequence[Id] | Id,
+        texts: Sequence[str | None] | str | None = None,
+        *,
+        embeddings: Any = None,
+        sparse_embeddings: Any = None,
+        metadata: Sequence[Mapping[str, Any] | None] | Mapping[str, Any] | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> None:
+        """Change documents, in one commit. What is not given stays: with `metadata` alone, texts and vectors do.
+
+        New texts are encoded anew, as far as no vectors are given. The documents become the last ones.
+
+        Args and errors: as for `add`; ids that are not in the index are an error that names them.
+        """
+        collection = self._collection
+        given = Given(texts, embeddings, sparse_embeddings, as_list(ids), metadata)
+        with collection.changing:
+            collection.begin()
+            content, found = self._known(given.ids)
+            new, learned = documents.changed(given, content, found, self._state, self._encoders, show_progress_bar)
+            if content:
+                collection.change([rows[rows >= 0] for rows in found], new, **learned)
+
+    def delete(self, ids: Sequence[Id] | Id) -> None:
         """Delete documents, in one commit.
 
         Raises:
-            InputError: naming ids that are not there; nothing is deleted then.
+            InputError: naming ids that are not there or given twice; nothing is deleted then.
             IndexLockedError: if another writer has the folder open.
         """
         with self._collection.changing:
             self._collection.begin()
-            content = keys.encode(as_list(ids))
-            found = self._state.find(content)
-            unknown = [one for place, one in enumerate(content) if not any(rows[place] >= 0 for rows in found)]
-            if unknown:
-                raise InputError(f"{keys.named(unknown)} not in the index. Nothing was deleted.")
+            content, found = self._known(as_list(ids))
             if content:
-                self._collection.change([np.unique(rows[rows >= 0]) for rows in found], None)
+                self._collection.change([rows[rows >= 0] for rows in found], None)
+
+    def _known(self, ids: list[Id]) -> tuple[list[bytes], list[np.ndarray]]:
+        """Ids as they are stored, and for each segment their rows; all of them must be there."""
+        content = keys.encode(ids)
+        keys.check_distinct(content)
+        found = self._state.find(content)
+        unknown = [one for place, one in enumerate(content) if all(rows[place] < 0 for rows in found)]
+        if unknown:
+            raise InputError(f"{keys.named(unknown)} not in the index. Nothing was changed.")
+        return content, found
 
     def compact(self) -> None:
         """Rewrite the index as one segment, without what was deleted."""
         with self._collection.changing:
             self._collection.begin()
             self._collection.compact()
+
+    # ---- the folder
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the index into a folder, as one segment; it lives there from now on: every change is written there.
@@ -212,23 +272,36 @@ class Index:
         self._collection.save(Path(folder))
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], model: Any = None) -> Index:
+    def load(
+        cls, folder: str | os.PathLike[str], model: Any = None, sparse_model: Any = None, *, check: Check = "read"
+    ) -> Index:
         """Open the index in a folder, memory-mapped.
 
         Args:
-            model: encodes texts; without one the index takes vectors.
+            model, sparse_model: encode texts; without them the index takes vectors.
+            check: when files are compared with their checksums: "read", each block of 64 KiB when it is first read;
+                "open", all of them now; "never". Their sizes and headers are compared in any case.
 
         Raises:
             IndexNotFoundError: if there is none.
-            IndexFormatError: if a file is missing, damaged or of a later version.
-            InputError: if the model is not of the kind or dimension that the index was made with.
+            IndexFormatError: if a file is missing, damaged or of a later version. With "read" a search raises it as
+                well, when it comes upon damage.
+            InputError: if a model is not of a kind or dimension that the index was made with.
         """
         index = cls.__new__(cls)
-        index._models, index._proven = {}, set()
-        index._collection = Collection(store=Store(Path(folder)))
-        if model is not None:
-            index._take(model)
+        index._encoders = Encoders([model, sparse_model])
+        index._collection = Collection(store=Store(Path(folder), check))
+        index._encoders.check(index._state.models, index.settings.dimensions)
         return index
+
+    def verify(self) -> None:
+        """Compare every byte of every file with its checksum.
+
+        Raises:
+            IndexFormatError: naming the file and the place that is damaged.
+        """
+        for segment in self._state.segments:
+            segment.check()
 
     def refresh(self) -> bool:
         """See what other processes have committed; whether there was something new."""
@@ -252,136 +325,44 @@ class Index:
         top_k: int = 10,
         *,
         embeddings: Any = None,
+        sparse_embeddings: Any = None,
         filter: Mapping[str, Any] | None = None,
+        mode: Mode | None = None,
+        fusion: Fusion = "rrf",
+        weights: Sequence[float] | None = None,
+        candidates: int = 100,
+        rescore_multiplier: int = 4,
+        exact: bool = False,
+        reranker: Any = None,
     ) -> Any:
         """The best documents of each query, best first.
 
         Args:
             queries: a text or a list of texts.
             top_k: hits a query; all documents if there are fewer.
-            embeddings: (H,) or (Q, H), vectors of queries, instead of texts.
+            embeddings: dense vectors of queries, (H,) or (Q, H), instead of texts or of their encoding.
+            sparse_embeddings: sparse vectors of queries, (V,) or (Q, V), likewise.
             filter: which documents may be found, by their metadata; the language is that of `search.filters`.
+            mode: which vectors to search; by default all that the index and the queries have.
+            fusion: how two rankings become one: "rrf", by places, or "weighted", by scaled scores; see `search.fusion`.
+            weights: of the dense and the sparse ranking in that; (1, 1) by default.
+            candidates: documents of each ranking that are fused and re-ranked, at least `top_k`.
+            rescore_multiplier: candidates per result that are scored again, where the precision is not "float32".
+            exact: search all documents although there is a graph.
+            reranker: a `CrossEncoder` that reads query and text of the candidates and has the last word.
 
         Returns:
             For one text or vector a list of `Hit`, else a list of such lists. Equal scores: what was added first.
+            Sparse search leaves out documents that share no term with the query.
 
         Raises:
-            InputError: if `top_k` is less than 1, a vector has another dimension or holds NaN or infinity, the filter
+            InputError: if a number is less than 1, a vector has another dimension or holds NaN or infinity, the filter
                 is malformed or names a field that no document has, or there is neither model nor vector.
         """
-        if not isinstance(top_k, int) or top_k < 1:
-            raise InputError(f"`top_k` must be a whole number of at least 1, got {top_k!r}.")
-        vectors, single = self._queries(queries, embeddings)
-        pool = self._pool(filter)
-        found = candidates.best_dense(pool, vectors, self.settings, top_k)
-        hits = [self._hits(pool, ranking) for ranking in found]
-        return hits[0] if single else hits
-
-    def _pool(self, given: Mapping[str, Any] | None) -> candidates.Pool:
-        """The documents that a filter lets through."""
-        parsed, segments = None if given is None else filters.parse(given), self._state.segments
-        unknown = sorted(filters.fields_of(parsed) - set(self.fields)) if parsed and len(self) else []
-        if unknown:
-            raise InputError(
-                f"No document has the field {unknown[0]!r} that the filter names; fields are {', '.join(self.fields)}."
-            )
-        return candidates.Pool(segments, [segment.allowed(parsed) for segment in segments])
-
-    def _hits(self, pool: candidates.Pool, ranking: candidates.Ranking) -> list[Hit]:
-        """Documents with what is stored of them."""
-        places = [pool.place(number) for number, _ in ranking]
-        return [
-            self._hits_of(segment, np.array([row]), [score])[0]
-            for (segment, row), (_, score) in zip(places, ranking, strict=True)
-        ]
-
-    @staticmethod
-    def _hits_of(segment: Any, rows: np.ndarray, scores: list[float]) -> list[Hit]:
-        stored = zip(segment.key(rows), scores, records.read(segment.arrays, rows), strict=True)
-        return [Hit(keys.decode(key), score, *record) for key, score, record in stored]
-
-    # ---- texts and vectors
-
-    def _take(self, model: Any) -> None:
-        """Use a model, if it can be the one that the index was made with."""
-        kind, known, settings = models.kind_of(model), self._state.models, self.settings
-        if known and kind not in known:
-            raise InputError(f"The index was made with a {next(iter(known))}, it cannot be opened with a {kind}.")
-        dimension = model.get_embedding_dimension()
-        if settings.dimension not in (None, dimension):
-            raise InputError(
-                f"The model gives vectors of dimension {dimension}, the index has {settings.dimension}"
-                f"{' and was made with ' + self.model_name if self.model_name else ''}. Open it with that model."
-            )
-        self._models[kind] = model
-
-    def _encode(self, texts: list[str], side: str, **kwargs: Any) -> Any:
-        """Vectors of texts by the model, which is compared with the index's own the first time."""
-        if not self._models:
-            raise InputError("This index has no model for texts: give `embeddings`, or the model when it is opened.")
-        ((kind, model),) = self._models.items()
-        known = self._state.models.get(kind)
-        if known and known["probe"] and kind not in self._proven:
-            models.check(model, known)
-            self._proven.add(kind)
-        return models.encode(model, texts, side, **kwargs)
-
-    def _queries(self, queries: Any, embeddings: Any) -> tuple[np.ndarray, bool]:
-        """Vectors (Q, H) of queries, and whether one was given rather than several."""
-        if (queries is None) == (embeddings is None):
-            raise InputError("Give `search` either texts or `embeddings`.")
-        if queries is not None:
-            single = isinstance(queries, str)
-            texts = [queries] if single else list(queries)
-            embeddings = self._encode(texts, "query", show_progress_bar=False)
-        else:
-            single = np.ndim(embeddings) == 1
-        return dense.check_vectors(embeddings, self.settings, "embeddings"), single
-
-    def _documents(self, texts: Any, embeddings: Any, ids: Any, metadata: Any, progress: bool | None) -> Documents:
-        """What is to be added, checked."""
-        if texts is None and embeddings is None:
-            raise InputError("Give `add` texts, `embeddings`, or both.")
-        texts = None if texts is None else as_list(texts)
-        check_texts(texts or [])
-        if embeddings is None:
-            embeddings = self._encode(texts, "document", show_progress_bar=progress)
-        vectors = dense.check_vectors(embeddings, self.settings)
-        count = len(vectors)
-        stored = records.check_metadata([None] * count if metadata is None else as_list(metadata))
-        names = range(self._state.next_id, self._state.next_id + count) if ids is None else as_list(ids)
-        given = {"texts": texts, "ids": names, "metadata": stored}
-        for name, one in given.items():
-            if one is not None and len(one) != count:
-                raise InputError(f"There are {count:,} vectors, but {len(one):,} {name}. Give one for each document.")
-        content = keys.encode(names)
-        keys.check_distinct(content)
-        return Documents(content, texts or [None] * count, stored, vectors, None)
-
-    def _learned(self, new: Documents) -> dict[str, Any]:
-        """What the index knows after new documents: the next id, the dimension, the model's probe."""
-        numbers = [one for one in map(keys.decode, new.ids) if isinstance(one, int)]
-        learned: dict[str, Any] = {"next_id": max([self._state.next_id, *(number + 1 for number in numbers)])}
-        if self.dimension is None and new.dense is not None and len(new):
-            learned["settings"] = dataclasses.replace(self.settings, dimension=new.dense.shape[1])
-        known = self._state.models
-        unseen = {kind: model for kind, model in self._models.items() if not known.get(kind, {}).get("probe")}
-        if unseen:
-            learned["models"] = {
-                **known,
-                **{kind: models.describe(model) | {"probe": models.probe(model)} for kind, model in unseen.items()},
-            }
-            self._proven |= set(unseen)
-        return learned
-
-
-def as_list(given: Any) -> list[Any]:
-    """One text, id or dictionary, or several, as a list."""
-    return [given] if isinstance(given, (str, int, Mapping)) else list(given)
-
-
-def check_texts(texts: Sequence[Any]) -> None:
-    """`InputError` naming the first that is neither a text nor None."""
-    for place, text in enumerate(texts):
-        if text is not None and not isinstance(text, str):
-            raise InputError(f"Text number {place} is {text!r:.80} of type {type(text).__name__}; expected a string.")
+        request = Request(top_k, fusion, weights, candidates, rescore_multiplier, exact, reranker)
+        parsed = None if filter is None else filters.parse(filter)
+        state = self._state
+        asked = queries_of.check(Given(queries, embeddings, sparse_embeddings), mode, state, self._encoders)
+        pool = Pool.of(state.segments, parsed)
+        hits = search.search(pool, asked, state.settings, request)
+        return hits[0] if asked.single else hits

@@ -7,6 +7,7 @@ vector, when it first encodes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,61 @@ def kind_of(model: Any) -> str:
     if kind not in (DENSE, SPARSE):
         raise InputError(f"An index takes a SentenceTransformer or a SparseEncoder, got {type(model).__name__}.")
     return kind
+
+
+class Encoders:
+    """The models of an index, at most one of each kind.
+
+    Args:
+        models: None among them is passed over.
+
+    Raises:
+        InputError: if one is of no kind that an index takes, or two are of one kind.
+    """
+
+    def __init__(self, models: Iterable[Any] = ()) -> None:
+        self.models: dict[str, Any] = {}
+        self._proven: set[str] = set()
+        for model in models:
+            if model is None:
+                continue
+            if kind_of(model) in self.models:
+                raise InputError(f"An index takes one {kind_of(model)}, got two.")
+            self.models[kind_of(model)] = model
+
+    def describe(self) -> dict[str, Any]:
+        """What is remembered of them in a new index."""
+        return {kind: describe(model) for kind, model in self.models.items()}
+
+    def check(self, known: Mapping[str, Any], dimensions: Mapping[str, int | None]) -> None:
+        """`InputError` if they cannot be the models that an index was made with, by kind and dimension."""
+        for kind, model in self.models.items():
+            if dimensions[kind] is None and any(dimensions.values()):
+                raise InputError(f"The index has no vectors of a {kind}; it was made without one.")
+            if dimensions[kind] not in (None, model.get_embedding_dimension()):
+                name = known.get(kind, {}).get("name")
+                raise InputError(
+                    f"The model gives vectors of dimension {model.get_embedding_dimension()}, the index has "
+                    f"{dimensions[kind]}{f' and was made with {name}' if name else ''}. Open it with that model."
+                )
+
+    def encode(self, kind: str, texts: list[str], side: str, known: Mapping[str, Any], progress: bool | None) -> Any:
+        """Vectors of texts. The first time, the model is compared with what is known of it.
+
+        Args:
+            side: "query" or "document".
+        """
+        model = self.models[kind]
+        if kind not in self._proven and known.get(kind, {}).get("probe"):
+            check(model, known[kind])
+            self._proven.add(kind)
+        return encode(model, texts, side, show_progress_bar=progress)
+
+    def learned(self, known: Mapping[str, Any]) -> dict[str, Any]:
+        """What is known of models, and of these that gave vectors for the first time."""
+        new = {kind: model for kind, model in self.models.items() if not known.get(kind, {}).get("probe")}
+        self._proven |= set(new)
+        return {**known, **{kind: describe(model) | {"probe": probe(model)} for kind, model in new.items()}}
 
 
 def encode(model: Any, texts: list[str], side: str, **kwargs: Any) -> Any:
@@ -63,7 +119,7 @@ def describe(model: Any) -> dict[str, Any]:
     return {"kind": kind_of(model), "name": name, "dimension": model.get_embedding_dimension(), "probe": None}
 
 
-def check(model: Any, known: dict[str, Any]) -> None:
+def check(model: Any, known: Mapping[str, Any]) -> None:
     """`InputError` if a model gives `PROBE` another vector than the index remembers."""
     found, expected = probe(model), known["probe"]
     if kind_of(model) == SPARSE:

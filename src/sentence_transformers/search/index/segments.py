@@ -5,7 +5,7 @@ The arrays of all parts lie in one `Arrays`; what depends on the rows alone is m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,12 +20,16 @@ from sentence_transformers.search.inverted import SparseRows
 
 @dataclass(frozen=True)
 class Documents:
-    """Documents on their way into an index, checked: one entry of each list a document."""
+    """Documents on their way into an index, checked: one entry of each list a document.
+
+    Args:
+        dense: their dense vectors, in all their forms (see `dense.forms_of`).
+    """
 
     ids: list[bytes]
     texts: Sequence[str | None]
     metadata: list[records.Metadata]
-    dense: np.ndarray | None
+    dense: Mapping[str, np.ndarray] | None
     sparse: SparseRows | None
 
     def __len__(self) -> int:
@@ -84,6 +88,10 @@ class Segment:
         deleted[rows] = True
         return replace(self, deleted=deleted, marked=False)
 
+    def check(self) -> None:
+        """Compare every byte with its checksum."""
+        self.arrays.check()
+
     def allowed(self, one: filters.Filter | None) -> np.ndarray | None:
         """Which rows a search may find: bool (N,), None for all."""
         if one is None:
@@ -92,12 +100,12 @@ class Segment:
         return mask if self.deleted is None else mask & ~self.deleted
 
 
-def build(documents: Documents, settings: Settings) -> dict[str, Column]:
+def build(documents: Documents) -> dict[str, Column]:
     """The arrays of new documents."""
     columns = keys.build(documents.ids) | records.build(documents.texts, documents.metadata)
     columns |= metadata.build(documents.metadata)
     if documents.dense is not None:
-        columns |= dense.build(documents.dense, settings)
+        columns |= {name: Column.of(array) for name, array in documents.dense.items()}
     if documents.sparse is not None:
         columns |= sparse.build(documents.sparse)
     return columns

@@ -53,6 +53,11 @@ class Settings:
         """The forms in which each dense vector is stored."""
         return (self.precision, self.rescore) if self.rescore else (self.precision,)
 
+    @property
+    def dimensions(self) -> dict[str, int | None]:
+        """The dimension of each kind of vectors, by the kind of model that makes them."""
+        return {"SentenceTransformer": self.dimension, "SparseEncoder": self.sparse_dimension}
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

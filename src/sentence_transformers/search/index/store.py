@@ -16,7 +16,7 @@ import secrets
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -25,7 +25,9 @@ from sentence_transformers.search.index import arrays, files, manifest
 from sentence_transformers.search.index.arrays import Column, MappedArrays
 from sentence_transformers.search.index.manifest import MANIFEST, Manifest
 from sentence_transformers.search.index.segments import Segment
+from sentence_transformers.search.index.settings import check_choice
 
+Check = Literal["read", "open", "never"]
 ATTEMPTS = 20
 """How often opening starts again because a writer removed what the manifest named a moment ago."""
 
@@ -35,11 +37,12 @@ class Store:
 
     Args:
         folder: made by the first write if need be.
-        checked: compare files with their checksums when they are read.
+        check: when files are compared with their checksums (see `Index.load`).
     """
 
-    def __init__(self, folder: Path, checked: bool = True) -> None:
-        self.folder, self.checked = folder, checked
+    def __init__(self, folder: Path, check: Check = "read") -> None:
+        check_choice("check", check, get_args(Check))
+        self.folder, self.check = folder, check
         self._lock: files.Lock | None = None
 
     # ---- reading
@@ -65,9 +68,11 @@ class Store:
             return 0
 
     def open_segment(self, entry: Mapping[str, Any]) -> Segment:
-        opened = MappedArrays(self.path(entry, "safetensors"), entry["size"], entry["checksum"], self.checked)
+        opened = MappedArrays(self.path(entry, "safetensors"), entry["size"], entry["checksum"], self.check != "never")
         if opened.length("id.hashes") != entry["rows"]:
             raise arrays.damaged(self.folder / MANIFEST, f"segment {entry['name']} has other rows")
+        if self.check == "open":
+            opened.check()
         deleted = entry["deleted"] and self.read_deleted(entry["deleted"], entry["rows"])
         return Segment(opened, entry["rows"], deleted, dict(entry), marked=True)
 
