@@ -89,8 +89,8 @@ def search_quantized(
         return np.zeros((len(queries), top_k), np.float32), np.zeros((len(queries), top_k), np.int64)
     if precision == "float32":
         measure = cos_sim if similarity == "cosine" else dot_score
-        values, ids = best_documents(torch.from_numpy(queries), documents, top_k, measure, 1024, MOST_DOCUMENTS)
-        return values.float().numpy(), ids.numpy()
+        best = best_documents(torch.from_numpy(queries), documents, top_k, measure, 1024, MOST_DOCUMENTS)
+        return best[0].float().numpy(), best[1].numpy()
     codes = Codes(documents, precision, queries.shape[1], ranges)
     values, ids = codes.find(queries, min(top_k * rescore_multiplier, len(documents)) if rescore else top_k)
     if rescore:
