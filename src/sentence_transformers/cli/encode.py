@@ -1,0 +1,203 @@
+"""`encode`: a file of texts -> a file of vectors."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sentence_transformers.cli import options, show
+from sentence_transformers.cli.guard import complain, usage_error
+from sentence_transformers.cli.options import READING, WRITING
+from sentence_transformers.cli.texts import STDIN, Record, Rows
+
+CHUNK_SIZE = 4096
+
+
+class Stored(StrEnum):
+    """How the numbers of a vector are stored."""
+
+    float32 = "float32"
+    float16 = "float16"
+    binary = "binary"
+    ubinary = "ubinary"
+
+
+def encode(
+    input: Annotated[str, typer.Argument(metavar="INPUT", help='File of texts, "-" for standard input.')],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help='FILE.npy, .parquet or .jsonl; "-" prints JSON lines.')
+    ] = STDIN,
+    model: options.Model = options.DEFAULT_MODEL,
+    side: Annotated[
+        options.Side | None, typer.Option("--as", help="Use the model's prompt for queries or for documents.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Text put before each text.")] = None,
+    prompt_name: Annotated[str | None, typer.Option("--prompt-name", help="A prompt of the model.")] = None,
+    truncate_dim: Annotated[
+        int | None, typer.Option("--truncate-dim", min=1, help="Keep only the first dimensions.")
+    ] = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Scale vectors to length 1.")] = False,
+    precision: Annotated[
+        Stored, typer.Option("--precision", help="How numbers are stored; int8 and uint8: see `quantize`.")
+    ] = Stored.float32,
+    column: options.Column = None,
+    id_column: options.IdColumn = None,
+    input_format: options.InputFormat = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Only the first texts.", rich_help_panel=READING)
+    ] = None,
+    with_text: Annotated[
+        bool, typer.Option("--with-text", help="Texts beside the vectors (parquet, jsonl).", rich_help_panel=WRITING)
+    ] = False,
+    chunk_size: Annotated[
+        int, typer.Option("--chunk-size", min=1, help="Texts in memory at a time.", rich_help_panel=WRITING)
+    ] = CHUNK_SIZE,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Forget an unfinished earlier run.", rich_help_panel=WRITING)
+    ] = False,
+    quiet: options.Quiet = False,
+    kind: options.KindOption = None,
+    batch_size: options.BatchSize = None,
+    device: options.Device = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="CPU worker processes.", rich_help_panel=options.LOADING)
+    ] = None,
+    backend: options.BackendOption = options.Backend.torch,
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    trust_remote_code: options.Trust = False,
+) -> None:
+    """Turn a file of texts into vectors.
+
+    Memory stays bounded however long the file is. A run that was killed goes on where it was when the same command is
+    given again. Row i of an .npy file is text i; .parquet and .jsonl have an id and, for sparse models, indices and
+    values.
+
+    [bold]Example[/bold]: sentence-transformers encode articles.csv --column body -o articles.npy
+    """
+    from sentence_transformers.cli.models import Loading, batching, load, side_arguments
+
+    rows = Rows(input, input_format)
+    if output != STDIN and Path(output).suffix == ".npy" and (with_text or id_column):
+        raise usage_error("an .npy file holds vectors alone; write .parquet or .jsonl for ids and texts.", "--output")
+    loading = Loading(device, backend, revision, offline, trust_remote_code)
+    given: dict[str, Any] = {
+        "prompt": prompt,
+        "prompt_name": prompt_name,
+        "truncate_dim": truncate_dim,
+        "normalize_embeddings": normalize or None,
+        "precision": str(precision) if precision in (Stored.binary, Stored.ubinary) else None,
+    }
+    arguments: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    task = Task(rows, column, id_column, limit, with_text, chunk_size, precision)
+    chunks = None
+    if output != STDIN:
+        from sentence_transformers.cli.chunks import Chunks
+
+        settings = {**task.settings(), "model": model, "revision": revision, "side": side, "kind": kind, **given}
+        chunks = Chunks(Path(output), settings, restart or input == STDIN)
+    encoder = load(model, loading, kind, options.Kind.dense, options.Kind.sparse)
+    sided = side_arguments(encoder, side)
+    if prompt is not None or prompt_name is not None:
+        sided.pop("prompt_name", None)
+    if workers is not None:
+        arguments["num_workers"] = workers
+    run(encoder, task, chunks, sided | arguments | batching(batch_size), quiet)
+
+
+class Task:
+    """What is to be encoded, and in which form it is stored."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        column: str | None,
+        id_column: str | None,
+        limit: int | None,
+        with_text: bool,
+        chunk_size: int,
+        precision: Stored,
+    ) -> None:
+        self.rows, self.column, self.id_column, self.limit = rows, column, id_column, limit
+        self.with_text, self.chunk_size, self.precision = with_text, chunk_size, precision
+
+    def settings(self) -> dict[str, Any]:
+        """What decides which vectors stand where in the output, as plain values."""
+        path = None if self.rows.path == STDIN else Path(self.rows.path).resolve()
+        stat = None if path is None else path.stat()
+        return {
+            "input": None if path is None else str(path),
+            "size of the input": None if stat is None else stat.st_size,
+            "time of the input": None if stat is None else stat.st_mtime_ns,
+            "column": self.column,
+            "id column": self.id_column,
+            "limit": self.limit,
+            "with text": self.with_text,
+            "chunk_size": self.chunk_size,
+            "stored as": str(self.precision),
+        }
+
+    def count(self) -> int | None:
+        """How many texts there are, if that can be told."""
+        count = self.rows.count()
+        return count if count is None or self.limit is None else min(count, self.limit)
+
+    def records(self, start: int) -> Iterator[Record]:
+        """The texts from number `start` on."""
+        return itertools.islice(self.rows.texts(self.column, self.id_column), start, self.limit)
+
+    def stored(self, embeddings: Any) -> Any:
+        """Vectors in the form in which they are stored."""
+        import numpy as np
+
+        from sentence_transformers.cli.chunks import SparseRows
+
+        if not isinstance(embeddings, np.ndarray):
+            return SparseRows.of(embeddings)
+        return embeddings.astype(np.float16) if self.precision == Stored.float16 else embeddings
+
+
+def run(model: Any, task: Task, chunks: Any, arguments: dict[str, Any], quiet: bool) -> None:
+    """Encode, and write chunk after chunk to `chunks`, or print them if that is None."""
+    from sentence_transformers.cli.chunks import fields_of, json_lines
+
+    done = 0 if chunks is None else chunks.done
+    total = None if quiet and chunks is None else task.count()
+    done = done if total is None else min(done, total)
+    if done and not quiet:
+        complain(f"Going on after {done:,} texts that are in {chunks.folder}.")
+    taken: list[Record] = []
+    started, new = time.monotonic(), 0
+    with show.progress(total, done, quiet=quiet) as advance:
+        for embeddings in model.encode_stream(noted(task.records(done), taken), task.chunk_size, **arguments):
+            fields = fields_of(taken, task.stored(embeddings), task.with_text)
+            if chunks is None:
+                sys.stdout.write(json_lines(fields))
+                sys.stdout.flush()
+            else:
+                chunks.add(fields)
+            new += len(taken)
+            advance(len(taken))
+            taken.clear()
+    if done + new == 0:
+        raise usage_error(f"{task.rows.path} has no texts.")
+    if chunks is not None:
+        chunks.finish()
+    if not quiet:
+        seconds = time.monotonic() - started
+        where = "" if chunks is None else f" -> {chunks.output}"
+        complain(f"{done + new:,} texts{where} in {show.duration(seconds)}, {new / seconds:,.0f} texts/s")
+
+
+def noted(records: Iterator[Record], taken: list[Record]) -> Iterator[str]:
+    """The texts; each record that was asked for is noted in `taken`."""
+    for record in records:
+        taken.append(record)
+        yield record.text
