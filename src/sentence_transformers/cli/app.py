@@ -12,8 +12,14 @@ from sentence_transformers.cli.guard import guarded
 COMMANDS = {  # module -> its commands, in the order of the help
     "encode": ("encode",),
     "search": ("search", "rank", "similarity"),
+    "index": ("build", "add", "search"),
+    "mine": ("mine",),
+    "evaluate": ("evaluate",),
+    "train": ("train",),
+    "quantize": ("quantize",),
     "info": ("info",),
 }
+GROUPS = {"index": "An index of documents that stays on disk: build it, add to it, search it."}
 
 app = typer.Typer(
     name="sentence-transformers",
@@ -60,9 +66,13 @@ def register() -> None:
     """Put the commands of each module into the application."""
     for module_name, names in COMMANDS.items():
         module = importlib.import_module(f"sentence_transformers.cli.{module_name}")
+        target = app
+        if module_name in GROUPS:
+            target = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+            app.add_typer(target, name=module_name, help=GROUPS[module_name])
         for name in names:
             command = getattr(module, name)
-            app.command(name, help=flowing(command.__doc__))(guarded(command))
+            target.command(name, help=flowing(command.__doc__))(guarded(command))
 
 
 register()

@@ -73,12 +73,13 @@ def _kind_at(source: Any, kind: Kind) -> Kind | None:
     return Kind.cross if str(architectures[0]).endswith("ForSequenceClassification") else kind
 
 
-def load(name: str, loading: Loading, kind: Kind | None = None, *allowed: Kind) -> Any:
+def load(name: str, loading: Loading, kind: Kind | None = None, *allowed: Kind, **settings: Any) -> Any:
     """The model of a name.
 
     Args:
         kind: which class loads it; default: found out.
         allowed: the kinds that the command can use; default: all.
+        settings: further arguments of the class.
     """
     kind = kind or (allowed[0] if len(allowed) == 1 else kind_of(name, loading))
     if allowed and kind not in allowed:
@@ -87,7 +88,7 @@ def load(name: str, loading: Loading, kind: Kind | None = None, *allowed: Kind) 
         )
     from sentence_transformers import _names
 
-    return _names.home(CLASSES[kind])(name, **loading.arguments())
+    return _names.home(CLASSES[kind])(name, **loading.arguments() | settings)
 
 
 def side_arguments(model: Any, side: Side | None) -> dict[str, Any]:

@@ -77,8 +77,10 @@ class Rows:
             return parquet_file(self.path).metadata.num_rows
         return sum(1 for _ in self)
 
-    def texts(self, column: str | None = None, id_column: str | None = None) -> Iterator[Record]:
-        """The texts, with ids: what stands in `id_column`, else row numbers.
+    def with_texts(
+        self, column: str | None = None, id_column: str | None = None
+    ) -> Iterator[tuple[dict[str, Any], Record]]:
+        """The rows, each with its text and id: what stands in `id_column`, else the row number.
 
         Raises:
             InputError: if a row has no text in its column.
@@ -93,7 +95,11 @@ class Rows:
                 )
             if id_column is not None and id_column not in row:
                 raise InputError(f"{self.path}, row {number + 1}: there is no column {id_column!r} for the id.")
-            yield Record(number if id_column is None else row[id_column], text)
+            yield row, Record(number if id_column is None else row[id_column], text)
+
+    def texts(self, column: str | None = None, id_column: str | None = None) -> Iterator[Record]:
+        """The texts with their ids alone."""
+        return (record for _, record in self.with_texts(column, id_column))
 
     def _column(self, row: dict[str, Any]) -> str:
         """Which column has the texts, if none is named."""

@@ -1,0 +1,207 @@
+"""`index build`, `index add`, `index search`: an index that stays on disk."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sentence_transformers.cli import options, show
+from sentence_transformers.cli.guard import complain, usage_error
+from sentence_transformers.cli.options import READING
+from sentence_transformers.cli.search import Queries, QueryFile, queries_of
+from sentence_transformers.cli.texts import Rows
+
+CHUNK_SIZE = 4096
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the index.")]
+DocumentFile = Annotated[str, typer.Argument(metavar="DOCUMENTS", help='File of documents, "-" for standard input.')]
+Metadata = Annotated[
+    list[str] | None,
+    typer.Option("--metadata", metavar="COLUMN", help="Column to keep for filters; more than once for several.",
+                 rich_help_panel=READING),
+]  # fmt: skip
+OwnModel = Annotated[
+    str | None, typer.Option("--model", "-m", help="Where the model is now; default: what the index was made with.")
+]
+
+
+def build(
+    folder: Folder,
+    documents: DocumentFile,
+    model: options.Model = options.DEFAULT_MODEL,
+    column: options.Column = None,
+    id_column: options.IdColumn = None,
+    metadata: Metadata = None,
+    input_format: options.InputFormat = None,
+    quiet: options.Quiet = False,
+    device: options.Device = None,
+    backend: options.BackendOption = options.Backend.torch,
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    trust_remote_code: options.Trust = False,
+) -> None:
+    """Make an index of a file of documents.
+
+    Documents are read, encoded and stored some thousand at a time.
+
+    [bold]Example[/bold]: sentence-transformers index build facts.index facts.csv --id-column id --metadata year
+    """
+    from sentence_transformers.cli.models import Loading, load
+
+    rows = Rows(documents, input_format)
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        raise usage_error(f"{folder} is there already; `index add` adds documents to an index.")
+    loading = Loading(device, backend, revision, offline, trust_remote_code)
+    encoder = load(model, loading, None, options.Kind.dense, options.Kind.sparse)
+    from sentence_transformers import _names
+
+    with _names.home("Index")(encoder) as index:
+        index.save(folder)
+        add_rows(index, rows, column, id_column, metadata or [], False, quiet)
+        index.compact()
+
+
+def add(
+    folder: Folder,
+    documents: DocumentFile,
+    model: OwnModel = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace documents whose ids are there already.")] = False,
+    column: options.Column = None,
+    id_column: options.IdColumn = None,
+    metadata: Metadata = None,
+    input_format: options.InputFormat = None,
+    quiet: options.Quiet = False,
+    device: options.Device = None,
+    backend: options.BackendOption = options.Backend.torch,
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    trust_remote_code: options.Trust = False,
+) -> None:
+    """Add documents to an index.
+
+    [bold]Example[/bold]: sentence-transformers index add facts.index new.csv --id-column id --replace
+    """
+    from sentence_transformers.cli.models import Loading
+
+    rows = Rows(documents, input_format)
+    with opened(folder, model, Loading(device, backend, revision, offline, trust_remote_code)) as index:
+        add_rows(index, rows, column, id_column, metadata or [], replace, quiet)
+
+
+def search(
+    folder: Folder,
+    queries: Queries = None,
+    query_file: QueryFile = None,
+    top_k: options.TopK = 5,
+    filter: Annotated[
+        str | None, typer.Option("--filter", metavar="JSON", help='Which documents, e.g. \'{"year": {">": 2000}}\'.')
+    ] = None,
+    model: OwnModel = None,
+    layout: options.LayoutOption = None,
+    device: options.Device = None,
+    backend: options.BackendOption = options.Backend.torch,
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    trust_remote_code: options.Trust = False,
+) -> None:
+    """Find the documents of an index that are nearest to each query.
+
+    [bold]Example[/bold]: sentence-transformers index search facts.index "How hot is lightning?" -k 3
+    """
+    from sentence_transformers.cli.models import Loading
+
+    asked = queries_of(queries, query_file)
+    chosen = parsed(filter)
+    index = opened(folder, model, Loading(device, backend, revision, offline, trust_remote_code))
+    results = index.search(asked, top_k, filter=chosen)
+    show.rows(printed(asked, results), layout, ["query", "rank", "score", "id", "text"])
+
+
+# ---- what they share
+
+
+def opened(folder: Path, model: str | None, loading: Any) -> Any:
+    """The index of a folder, with the model it was made with."""
+    from sentence_transformers import _names
+    from sentence_transformers.cli.models import load
+
+    index_class = _names.home("Index")
+    index = index_class.load(folder)
+    name = model or index.model_name
+    if not name:
+        raise usage_error("the index does not name the model it was made with.", "--model")
+    index.close()
+    return index_class.load(folder, load(name, loading, None, options.Kind.dense, options.Kind.sparse))
+
+
+def add_rows(
+    index: Any,
+    rows: Rows,
+    column: str | None,
+    id_column: str | None,
+    metadata: list[str],
+    replace: bool,
+    quiet: bool,
+) -> None:
+    """Add the rows of a file, one commit for some thousand of them."""
+    before, source = len(index), iter(documents_of(rows, column, id_column, metadata))
+    with show.progress(None if quiet else rows.count(), unit="documents", quiet=quiet) as advance:
+        while part := list(itertools.islice(source, CHUNK_SIZE)):
+            ids, texts, fields = map(list, zip(*part, strict=True))
+            index.add(
+                texts,
+                ids=ids if id_column else None,
+                metadata=fields if metadata else None,
+                replace=replace,
+                show_progress_bar=False,
+            )
+            advance(len(part))
+    if not quiet:
+        complain(f"{len(index) - before:,} documents added; {index!r}")
+
+
+def documents_of(
+    rows: Rows, column: str | None, id_column: str | None, metadata: list[str]
+) -> Iterator[tuple[Any, str, dict[str, Any]]]:
+    """Id, text and metadata of each row."""
+    for row, record in rows.with_texts(column, id_column):
+        if missing := [name for name in metadata if name not in row]:
+            raise usage_error(f"{rows.path} has no column {missing[0]!r}.", "--metadata")
+        yield record.id, record.text, {name: number_or_text(row[name]) for name in metadata}
+
+
+def number_or_text(value: Any) -> Any:
+    """A field of a csv file that looks like a number, as that number, so that filters can compare it."""
+    if not isinstance(value, str):
+        return value
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
+
+
+def parsed(text: str | None) -> dict[str, Any] | None:
+    """A filter as the user wrote it."""
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise usage_error(f"this is not JSON: {error}.", "--filter") from error
+    if not isinstance(found, dict):
+        raise usage_error("a JSON object is expected.", "--filter")
+    return found
+
+
+def printed(queries: list[str], results: list[Any]) -> Iterator[dict[str, Any]]:
+    """Hits as rows to be shown."""
+    for query, hits in zip(queries, results, strict=True):
+        for place, hit in enumerate(hits, 1):
+            row = {"query": query, "rank": place, "score": float(hit.score), "id": hit.id, "text": hit.text}
+            yield row | ({"metadata": hit.metadata} if hit.metadata else {})
