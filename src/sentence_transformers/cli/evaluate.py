@@ -63,7 +63,7 @@ def evaluate(
         typer.Option(
             "--columns", metavar="A,B,C", help="The columns, in the task's order.", rich_help_panel=options.READING
         ),
-    ] = None,  # fmt: skip
+    ] = None,
     split: Annotated[
         str, typer.Option("--split", help="Which of the qrels, for retrieval.", rich_help_panel=READING)
     ] = "test",
@@ -136,13 +136,17 @@ def evaluator_of(task: Task, evidence: list[Any], kind: Kind, batch_size: int | 
 
 
 def numbers(values: list[Any], kind: type, path: str) -> list[Any]:
-    """A column of numbers."""
+    """A column of numbers; of whole ones for `int`."""
+    found = []
     for place, value in enumerate(values):
         try:
-            values[place] = kind(value)
+            number = float(value)
         except (TypeError, ValueError):
             raise usage_error(f"{path}, row {place + 1}: {value!r} is not a number.") from None
-    return values
+        if kind is int and not number.is_integer():
+            raise usage_error(f"{path}, row {place + 1}: {value!r} is not a whole number, as a label is.")
+        found.append(kind(number))
+    return found
 
 
 def retrieval(folder: Path, split: str) -> list[Any]:

@@ -1,0 +1,295 @@
+"""The other commands: each says what the library's own functions say; and how all of them behave."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder, util
+from sentence_transformers.cli.app import COMMANDS, GROUPS
+from tests.cli.conftest import TEXTS, Run
+
+ALL = [[*([module] if module in GROUPS else []), name] for module, names in COMMANDS.items() for name in names]
+PAIRS = "question,answer\n" + "".join(
+    f"what is {text[2:6]}?,{text}\n" for text in map(str.lower, TEXTS) if "," not in text
+)
+
+
+def json_rows(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+# ---- all commands
+
+
+@pytest.mark.parametrize("command", ALL, ids=" ".join)
+def test_help_has_an_example(run: Run, command: list[str]) -> None:
+    ended = run(*command, "--help")
+    assert ended.code == 0
+    assert "Example: sentence-transformers " in " ".join(ended.out.split()) or "| sentence-transformers" in ended.out
+
+
+def test_help_is_light() -> None:
+    """Neither torch nor transformers is loaded for a command's help, nor for wrong usage."""
+    code = """
+import sys
+from sentence_transformers.cli import main
+for arguments in (["--help"], ["encode", "--help"], ["encode", "missing.txt"], ["encode", "--nonsense"]):
+    try:
+        main(arguments)
+    except SystemExit as ended:
+        print(ended.code, file=sys.stderr)
+loaded = {"torch", "transformers", "numpy", "pandas", "datasets"} & sys.modules.keys()
+assert not loaded, loaded
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if line.isdigit()] == ["0", "0", "2", "2"]
+
+
+def test_error_without_traceback_unless_asked_for(run: Run, facts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ended = run("encode", facts, "-m", "no-such-model")
+    assert ended.code == 1
+    assert ended.err.startswith("Error: The model 'no-such-model' was not found.")
+    assert "Traceback" not in ended.err
+    from sentence_transformers.cli import main
+    from sentence_transformers.errors import ModelNotFoundError
+
+    with pytest.raises(ModelNotFoundError):  # which Python shows with its traceback
+        main(["encode", str(facts), "-m", "no-such-model", "--debug"])
+
+
+def test_wrong_usage(run: Run) -> None:
+    assert run("encode").code == 2
+    assert run("nonsense").code == 2
+    assert run("similarity", "alone").code == 2
+    assert run("search", "-d", "missing.txt", "query").code == 2
+
+
+def test_version(run: Run) -> None:
+    from sentence_transformers import __version__
+
+    assert run("--version").out.strip() == f"sentence-transformers {__version__}"
+
+
+@pytest.mark.slow
+def test_reader_goes_away(tmp_path: Path, bert_folder: Path) -> None:
+    """`… | head -1` ends silently."""
+    (tmp_path / "many.txt").write_text("A line of text.\n" * 2000)
+    command = f"{sys.executable} -m sentence_transformers encode many.txt -q --chunk-size 100 -m {bert_folder}"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | head -1 | wc -l; echo ${{PIPESTATUS[0]}}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["1", "141"]
+    assert done.stderr == ""
+
+
+# ---- one by one
+
+
+def test_search(run: Run, tmp_path: Path, facts: Path, bert_folder: Path) -> None:
+    model = SentenceTransformer(str(bert_folder))
+    vectors = model.encode_document(TEXTS)
+    wanted = util.semantic_search(model.encode_query(["cats", "rain"]), vectors, top_k=2)
+    flat = [(hit["corpus_id"], hit["score"]) for hits in wanted for hit in hits]
+    np.save(tmp_path / "v.npy", vectors)
+    for extra in ([], ["--embeddings", "v.npy"]):
+        ended = run("search", "cats", "rain", "-d", facts, "-m", bert_folder, "-k", 2, "-f", "jsonl", *extra)
+        rows = json_rows(ended.out)
+        assert [row["id"] for row in rows] == [place for place, _ in flat]
+        assert [row["score"] for row in rows] == pytest.approx([score for _, score in flat], abs=1e-5)
+        assert [(row["query"], row["rank"]) for row in rows] == [("cats", 1), ("cats", 2), ("rain", 1), ("rain", 2)]
+    lines = run("search", "cats", "-d", facts, "-m", bert_folder, "-k", 1).out.splitlines()
+    assert lines[0] == "query\trank\tscore\tid\ttext"
+    assert lines[1].split("\t")[4] == TEXTS[flat[0][0]]
+
+
+def test_search_with_vectors_of_another_file(run: Run, tmp_path: Path, facts: Path, bert_folder: Path) -> None:
+    np.save(tmp_path / "v.npy", np.zeros((2, 32), np.float32))
+    ended = run("search", "cats", "-d", facts, "-m", bert_folder, "--embeddings", "v.npy")
+    assert ended.code == 1
+    assert "shape (2, 32)" in ended.err
+
+
+def test_search_sparse_and_reranked(run: Run, facts: Path, sparse_folder: Path, cross_folder: Path) -> None:
+    model, reranker = SparseEncoder(str(sparse_folder)), CrossEncoder(str(cross_folder))
+    scores = model.similarity(model.encode_query("a cat"), model.encode_document(TEXTS))[0]
+    rows = json_rows(run("search", "a cat", "-d", facts, "-m", sparse_folder, "-k", 5, "-f", "jsonl").out)
+    assert [row["score"] for row in rows] == pytest.approx(sorted(scores.tolist(), reverse=True), abs=1e-4)
+    ended = run("search", "a cat", "-d", facts, "-m", sparse_folder, "--rerank", cross_folder, "-k", 3, "-f", "jsonl")
+    wanted = reranker.rank("a cat", TEXTS, top_k=3)
+    assert [row["id"] for row in json_rows(ended.out)] == [one["corpus_id"] for one in wanted]
+
+
+def test_rank(run: Run, facts: Path, cross_folder: Path) -> None:
+    ended = run("rank", "a cat", "-d", facts, "-m", cross_folder, "-k", 3, "-f", "jsonl")
+    wanted = CrossEncoder(str(cross_folder)).rank("a cat", TEXTS, top_k=3)
+    assert [row["id"] for row in json_rows(ended.out)] == [one["corpus_id"] for one in wanted]
+    assert [row["score"] for row in json_rows(ended.out)] == pytest.approx([float(one["score"]) for one in wanted])
+
+
+def test_rank_needs_a_cross_encoder(run: Run, facts: Path, sparse_folder: Path) -> None:
+    ended = run("search", "a", "-d", facts, "-m", sparse_folder, "--kind", "cross")
+    assert ended.code == 2
+    assert "SentenceTransformer or SparseEncoder" in " ".join(ended.err.replace("│", " ").split())
+
+
+def test_similarity(run: Run, tmp_path: Path, bert_folder: Path) -> None:
+    model = SentenceTransformer(str(bert_folder))
+    vectors = model.encode(TEXTS[:3])
+    rows = json_rows(run("similarity", *TEXTS[:3], "-m", bert_folder, "-f", "jsonl").out)
+    found = [[row[str(i + 1)] for i in range(3)] for row in rows]
+    np.testing.assert_allclose(found, model.similarity(vectors, vectors), atol=1e-6)
+    (tmp_path / "pairs.csv").write_text("a,b\none,two\nthree,four\n")
+    rows = json_rows(run("similarity", "--pairs", "pairs.csv", "-m", bert_folder, "-f", "jsonl").out)
+    wanted = model.similarity_pairwise(model.encode(["one", "three"]), model.encode(["two", "four"]))
+    assert [row["score"] for row in rows] == pytest.approx(wanted.tolist(), abs=1e-6)
+
+
+def test_index(run: Run, tmp_path: Path, bert_folder: Path) -> None:
+    """Build, add, search with a filter: what an exact search says."""
+    documents = "".join(f'd{i},{i},"{text}"\n' for i, text in enumerate(TEXTS))
+    (tmp_path / "d.csv").write_text("key,year,text\n" + documents)
+    (tmp_path / "more.csv").write_text("key,year,text\nextra,9,One more cat.\n")
+    given = ["--id-column", "key", "--metadata", "year", "-q"]
+    assert run("index", "build", "i", "d.csv", "-m", bert_folder, *given).code == 0
+    assert run("index", "build", "i", "d.csv", "-m", bert_folder, *given).code == 2
+    assert run("index", "add", "i", "more.csv", "-m", bert_folder, *given).code == 0
+    assert run("index", "add", "i", "more.csv", "-m", bert_folder, *given).code == 1
+    model = SentenceTransformer(str(bert_folder))
+    texts = [*TEXTS, "One more cat."]
+    scores = model.similarity(model.encode_query("cats"), model.encode_document(texts))[0].tolist()
+    names = [f"d{i}" for i in range(len(TEXTS))] + ["extra"]
+    best = sorted(range(len(texts)), key=lambda i: -scores[i])
+    search = ["index", "search", "i", "cats", "-m", bert_folder, "-f", "jsonl"]
+    rows = json_rows(run(*search, "-k", 3).out)
+    assert [row["id"] for row in rows] == [names[i] for i in best[:3]]
+    assert [row["score"] for row in rows] == pytest.approx([scores[i] for i in best[:3]], abs=1e-5)
+    rows = json_rows(run(*search, "--filter", '{"year": {"<": 2}}').out)
+    assert {row["id"] for row in rows} == {"d0", "d1"}
+    assert run(*search, "--filter", "{").code == 2
+    assert run("index", "search", "nowhere", "cats").code == 1
+
+
+def test_mine(run: Run, tmp_path: Path, bert_folder: Path) -> None:
+    (tmp_path / "pairs.csv").write_text(PAIRS)
+    ended = run("mine", "pairs.csv", "-m", bert_folder, "-o", "t.jsonl", "-n", 1)
+    assert ended.code == 0, ended.err
+    rows = json_rows((tmp_path / "t.jsonl").read_text())
+    model = SentenceTransformer(str(bert_folder))
+    for row in rows:
+        others = [other["answer"] for other in rows if other["question"] != row["question"]]
+        scores = model.similarity(model.encode_query(row["question"]), model.encode_document(others))[0]
+        assert row["negative"] == others[int(scores.argmax())]
+
+
+def test_evaluate(run: Run, tmp_path: Path, bert_folder: Path) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    first, second, gold = TEXTS[:4], TEXTS[1:5], [0.1, 0.9, 0.4, 0.3]
+    lines = [json.dumps({"a": a, "b": b, "s": s}) for a, b, s in zip(first, second, gold, strict=True)]
+    (tmp_path / "sts.jsonl").write_text("\n".join(lines))
+    ended = run("evaluate", bert_folder, "sts.jsonl", "--task", "sts", "-f", "jsonl", "-o", "m.json")
+    metrics = {row["metric"]: row["value"] for row in json_rows(ended.out)}
+    model = SentenceTransformer(str(bert_folder))
+    scores = model.similarity_pairwise(model.encode(first), model.encode(second)).tolist()
+    assert metrics["spearman_cosine"] == pytest.approx(stats.spearmanr(scores, gold).statistic)
+    assert json.loads((tmp_path / "m.json").read_text())["metrics"] == metrics
+    assert run("evaluate", bert_folder, "sts.jsonl", "--task", "pairs").code == 2
+    assert run("evaluate", bert_folder, "sts.jsonl", "--task", "classification").code == 2
+
+
+def test_evaluate_retrieval(run: Run, tmp_path: Path, bert_folder: Path) -> None:
+    """A query that is a document finds it first."""
+    (tmp_path / "corpus.jsonl").write_text(
+        "\n".join(json.dumps({"_id": f"d{i}", "text": t}) for i, t in enumerate(TEXTS))
+    )
+    (tmp_path / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": TEXTS[2]}))
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td2\t1\nq\td1\t0\n")
+    ended = run("evaluate", bert_folder, ".", "--task", "retrieval", "-f", "jsonl")
+    metrics = {row["metric"]: row["value"] for row in json_rows(ended.out)}
+    assert metrics["cosine_accuracy@1"] == 1.0
+    assert run("evaluate", bert_folder, "qrels", "--task", "retrieval").code == 2
+
+
+CONFIG = """
+model: {model}
+train: pairs.csv
+columns: [question, answer]
+loss: {{name: MatryoshkaLoss, loss: {{name: MultipleNegativesRankingLoss, scale: 10}}, matryoshka_dims: [32, 8]}}
+args: {{output_dir: run, max_steps: 2, per_device_train_batch_size: 4, learning_rate: 0.01, save_strategy: "no"}}
+output: trained
+"""
+
+
+def test_train(run: Run, tmp_path: Path, bert_folder: Path) -> None:
+    (tmp_path / "pairs.csv").write_text(PAIRS)
+    (tmp_path / "c.yaml").write_text(CONFIG.format(model=bert_folder))
+    checked = run("train", "c.yaml", "--check")
+    assert checked.code == 0, checked.err
+    assert "SentenceTransformer, MatryoshkaLoss, 4 rows" in checked.err
+    assert not (tmp_path / "trained").exists()
+    ended = run("train", "c.yaml", "--set", "args.max_steps=1")
+    assert ended.code == 0, ended.err
+    card = (tmp_path / "trained" / "README.md").read_text()
+    assert "MatryoshkaLoss" in card
+    assert "max_steps`: 1" in card
+    before, after = (SentenceTransformer(str(folder)).encode("a cat") for folder in (bert_folder, tmp_path / "trained"))
+    assert abs(before - after).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("loss=NoSuchLoss", "NoSuchLoss"),
+        ("lose=1", "'lose'"),
+        ("train=missing.csv", "missing.csv"),
+        ("args.max_stepps=1", "max_stepps"),
+        ("kind=round", "round"),
+        ("columns=[question, nothing]", "nothing"),
+        ("loss={name: TripletLoss, marge: 1}", "marge"),
+        ("evaluator={task: sts}", "None"),
+    ],
+)
+def test_train_says_what_is_wrong(run: Run, tmp_path: Path, bert_folder: Path, change: str, says: str) -> None:
+    (tmp_path / "pairs.csv").write_text(PAIRS)
+    (tmp_path / "c.yaml").write_text(CONFIG.format(model=bert_folder))
+    ended = run("train", "c.yaml", "--check", "--set", change)
+    assert ended.code in (1, 2)
+    assert says in ended.err
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
+def test_quantize(run: Run, tmp_path: Path, precision: str) -> None:
+    vectors = np.random.default_rng(0).normal(size=(300, 16)).astype(np.float32)
+    np.save(tmp_path / "v.npy", vectors)
+    assert run("quantize", "v.npy", "-o", "q.npy", "-p", precision, "-q").code == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "q.npy"), util.quantize_embeddings(vectors, precision))
+    if precision in ("int8", "uint8"):
+        np.testing.assert_array_equal(np.load(tmp_path / "q.ranges.npy"), [vectors.min(0), vectors.max(0)])
+        assert run("quantize", "q.npy", "-o", "q2.npy").code == 1
+        np.save(tmp_path / "w.npy", vectors[:10])
+        assert run("quantize", "w.npy", "-o", "w8.npy", "-p", precision, "--ranges", "q.ranges.npy").code == 0
+        np.testing.assert_array_equal(np.load(tmp_path / "w8.npy"), np.load(tmp_path / "q.npy")[:10])
+
+
+def test_info(run: Run, bert_folder: Path, sparse_folder: Path, cross_folder: Path) -> None:
+    facts = json.loads(run("info", bert_folder, "--json", "--no-speed").out)
+    model = SentenceTransformer(str(bert_folder))
+    assert facts["dimension"] == model.get_embedding_dimension()
+    assert facts["parameters"].startswith(f"{sum(p.numel() for p in model.parameters()):,} ")
+    assert list(facts["modules"]) == ["0", "1"]
+    assert json.loads(run("info", sparse_folder, "--json", "--no-speed").out)["kind"] == "SparseEncoder"
+    cross = run("info", cross_folder).out
+    assert "CrossEncoder" in cross
+    assert "pairs of 30 words a second" in " ".join(cross.split())
