@@ -17,28 +17,35 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import torch
 from benchmarks import texts  # noqa: F401  # the scripts take it from here
 
-from sentence_transformers import (
-    SentenceTransformer,
-    SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
-)
+import sentence_transformers
 
 MODEL = "all-MiniLM-L6-v2"
 
 
-def options(description: str | None, steps: int = 60, batch_size: int = 16) -> argparse.Namespace:
+def options(
+    description: str | None, steps: int = 60, batch_size: int = 16, learning_rate: float = 2e-5
+) -> argparse.Namespace:
     """The command line of an example."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--model", default=MODEL, help="model to start from")
     parser.add_argument("--steps", type=int, default=steps, help="training steps")
     parser.add_argument("--batch-size", type=int, default=batch_size)
-    parser.add_argument("--learning-rate", type=float, default=2e-5)
+    parser.add_argument("--learning-rate", type=float, default=learning_rate)
     parser.add_argument("--seed", type=int, default=12)
     parser.add_argument("--hub", action="store_true", help="use the data set of the Hugging Face hub")
     parser.add_argument("--output", default="output", help="folder for the trained model")
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    torch.manual_seed(chosen.seed)
+    return chosen
+
+
+def cross_encoder(name: str, **settings: Any) -> sentence_transformers.CrossEncoder:
+    """A cross-encoder made of a bi-encoder: its transformer with a new classification head."""
+    folder = name if "/" in name or Path(name).is_dir() else f"sentence-transformers/{name}"
+    return sentence_transformers.CrossEncoder(folder, device="cpu", **settings)
 
 
 def split(rows: list[Any], held_out: int, seed: int) -> tuple[list[Any], list[Any]]:
@@ -49,11 +56,12 @@ def split(rows: list[Any], held_out: int, seed: int) -> tuple[list[Any], list[An
 
 
 def train(
-    model: SentenceTransformer, data: Any, loss: Any, evaluator: Any, chosen: argparse.Namespace, **settings: Any
+    model: Any, data: Any, loss: Any, evaluator: Any, chosen: argparse.Namespace, **settings: Any
 ) -> dict[str, tuple[float, float]]:
     """Train, and print what is measured before and after."""
     before = evaluator(model)
-    args = SentenceTransformerTrainingArguments(
+    kind = type(model).__name__
+    args = getattr(sentence_transformers, f"{kind}TrainingArguments")(
         output_dir=f"{chosen.output}/run",
         max_steps=chosen.steps,
         per_device_train_batch_size=chosen.batch_size,
@@ -65,7 +73,7 @@ def train(
         report_to=[],
         **settings,
     )
-    SentenceTransformerTrainer(model=model, args=args, train_dataset=data, loss=loss).train()
+    getattr(sentence_transformers, f"{kind}Trainer")(model=model, args=args, train_dataset=data, loss=loss).train()
     after = evaluator(model)
     print(f"\n{'metric':<48}{'before':>10}{'after':>10}")
     for name in before:

@@ -36,7 +36,7 @@ def test_metrics_and_files_are_those_of_6_2_0(name: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", cases.CASES)
 def test_laws(name: str, tmp_path: Path) -> None:
-    evaluator, model = cases.make(evaluation, name), cases.StandIn()
+    evaluator, model = cases.make(evaluation, name), cases.stand_in(name)
     first = evaluator(model, str(tmp_path), 0, 1)
     again = evaluator(model, str(tmp_path), 1, 2)
     assert first == again and all(isinstance(value, float) for value in first.values())

@@ -137,9 +137,58 @@ CASES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
 }
 
 
+class Scorer:
+    """Scores of pairs by the numbers that the texts begin with; some are equal."""
+
+    model_card_data = Card()
+
+    def __init__(self, labels: int = 1) -> None:
+        self.num_labels = labels
+
+    def predict(self, pairs: Any, **kwargs: Any) -> Any:
+        numbers = [(int(a.split()[0]) * 7 + int(b.split()[0]) * 13) % 29 for a, b in pairs]
+        scores = np.array(numbers, np.float32) / 29
+        if self.num_labels == 1:
+            return scores
+        return np.stack([np.sin(9 * (i + 1) * scores) for i in range(self.num_labels)], 1)
+
+
+def ranking(i: int, positives: int) -> dict[str, Any]:
+    """A query with a search's ranking that holds a changing part of its relevant documents."""
+    relevant = [text(i + 1), text(40), text(i + 3)][:positives]
+    found = [text(i + 2), text(i + 5), text(3), *([text(i + 1)] if i % 2 else []), text(50 - i)]
+    return {"query": text(i), "positive": relevant, "documents": found}
+
+
+PAIRS = [[a, b] for a, b in zip(FIRST, SECOND, strict=True)]
+OPEN = [{"query": text(3), "positive": [], "negative": [text(4), text(9)]}]
+RANKINGS = [ranking(i, 1 + i % 3) for i in range(9)]
+CROSS_CASES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
+    "cross-binary": ("CrossEncoderClassificationEvaluator", [PAIRS, BINARY], {"name": "qqp"}),
+    "cross-classes": ("CrossEncoderClassificationEvaluator", [PAIRS, [i % 3 for i in range(19)]], {}),
+    "cross-correlation": ("CrossEncoderCorrelationEvaluator", [PAIRS, GOLD], {"name": "sts"}),
+    "cross-reranking": ("CrossEncoderRerankingEvaluator", [SAMPLES], {"at_k": 3, "name": "r"}),
+    "cross-reranking-open": ("CrossEncoderRerankingEvaluator", [SAMPLES[:4] + OPEN], {}),
+    "cross-rankings": ("CrossEncoderRerankingEvaluator", [RANKINGS], {"at_k": 4}),
+    "cross-rankings-strict": ("CrossEncoderRerankingEvaluator", [RANKINGS], {"always_rerank_positives": False}),
+    "cross-rankings-mixed": ("CrossEncoderRerankingEvaluator", [SAMPLES[:3] + RANKINGS[:4]], {}),
+    "cross-older": ("CEBinaryClassificationEvaluator", [PAIRS, BINARY], {"name": "old"}),
+    "cross-older-correlation": ("CECorrelationEvaluator", [PAIRS, GOLD], {}),
+    "cross-older-reranking": ("CERerankingEvaluator", [SAMPLES], {"mrr_at_k": 5}),
+}
+CASES |= CROSS_CASES
+
+
+def stand_in(name: str) -> Any:
+    """The model that a case measures."""
+    return StandIn() if name not in CROSS_CASES else Scorer(3 if name == "cross-classes" else 1)
+
+
 def make(evaluation: Any, name: str) -> Any:
-    """The evaluator of a case."""
+    """The evaluator of a case; those of cross-encoders are in a package of their own."""
     kind, args, kwargs = CASES[name]
+    if name in CROSS_CASES:
+        from sentence_transformers.cross_encoder import evaluation
     return getattr(evaluation, kind)(*args, **kwargs)
 
 
@@ -148,7 +197,7 @@ def run(evaluation: Any, name: str, folder: Any) -> dict[str, Any]:
     from pathlib import Path
 
     evaluator = make(evaluation, name)
-    metrics = evaluator(StandIn(), output_path=str(folder), epoch=1, steps=7)
+    metrics = evaluator(stand_in(name), output_path=str(folder), epoch=1, steps=7)
     (file,) = Path(folder).glob("*.csv")
     lines = file.read_text().splitlines()
     return {

@@ -277,10 +277,6 @@ CROSS_CASES: dict[str, tuple[str, dict[str, Any], int, list[Any], str]] = {
     "cross-mnrl": ("MultipleNegativesRankingLoss", {"num_negatives": None}, 1, TRIPLES[:2], "none"),
     "cross-mnrl-drawn": ("MultipleNegativesRankingLoss", {"num_negatives": 2}, 1, TRIPLES[:2], "none"),
     "cross-mnrl-hard": ("MultipleNegativesRankingLoss", {}, 1, QUADRUPLES, "none"),
-    "cross-mnrl-own": (
-        "MultipleNegativesRankingLoss", {"num_negatives": 0, "scale": 3, "activation_fn": nn.Identity()}, 1, QUADRUPLES,
-        "none",
-    ),
     "cross-cached": ("CachedMultipleNegativesRankingLoss", {"num_negatives": None, "mini_batch_size": 3}, 1, TRIPLES,
                      "none"),
     "cross-cached-drawn": ("CachedMultipleNegativesRankingLoss", {"mini_batch_size": 5}, 1, TRIPLES, "none"),
@@ -306,8 +302,8 @@ CROSS_CASES: dict[str, tuple[str, dict[str, Any], int, list[Any], str]] = {
 CROSS_WEIGHTS = ("classifier.weight", "classifier.bias", "pooler.dense.weight")
 
 
-def discount(ranks: torch.Tensor) -> torch.Tensor:
-    return 1.0 / torch.log2(ranks + 1.0)
+def discount(mask: torch.Tensor) -> torch.Tensor:
+    return mask / torch.log2(mask.cumsum(1) + 1.0)
 
 
 def make_cross(losses: Any, name: str, model: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sentence_transformers.cross_encoder import losses as cross_losses
 
 from sentence_transformers import SentenceTransformer, _names, losses
 from sentence_transformers.losses.base import Accepts
@@ -57,6 +58,13 @@ def test_losses_of_texts_are_those_of_6_2_0(name: str) -> None:
     np.testing.assert_allclose(value, GOLDEN[f"{name}.value"], rtol=2e-4, atol=1e-6)
     scale = GOLDEN[f"{name}.gradient"][0]
     np.testing.assert_allclose(gradient / scale, GOLDEN[f"{name}.gradient"] / scale, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", loss_cases.CROSS_CASES)
+def test_losses_of_cross_encoders_are_those_of_6_2_0(name: str) -> None:
+    value, gradient = loss_cases.run_cross(cross_losses, name)
+    np.testing.assert_allclose(value, GOLDEN[f"{name}.value"], rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(gradient, GOLDEN[f"{name}.gradient"], rtol=1e-3, atol=2e-6)
 
 
 # ---- formulas, written out

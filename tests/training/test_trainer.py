@@ -302,26 +302,32 @@ def test_evaluate_without_data_runs_the_evaluators(model: SentenceTransformer, t
 
 RUN = """
 import sys, torch, os, signal
+import sentence_transformers
 from datasets import Dataset
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, losses
-from sentence_transformers import SentenceTransformerTrainingArguments
+from sentence_transformers import losses
 from transformers import TrainerCallback
-folder, out, kill, resume = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "resume"
-model = SentenceTransformer(folder, device="cpu")
+folder, out, kill, resume, kind = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "resume", sys.argv[5]
+torch.manual_seed(5)
+model = getattr(sentence_transformers, kind)(folder, device="cpu")
 texts = [f"the river number {i} and a cat" + " dog" * (i % 5) for i in range(24)]
 data = Dataset.from_dict({"a": texts, "b": texts[::-1], "label": [i % 2 for i in range(24)]})
 class Kill(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == kill:
             os.kill(os.getpid(), signal.SIGKILL)
-torch.manual_seed(5)
-loss = losses.SoftmaxLoss(model, 32, 2)
-args = SentenceTransformerTrainingArguments(
+if kind == "CrossEncoder":
+    data = data.remove_columns("label")
+    loss = losses.CachedMultipleNegativesRankingLoss(model, num_negatives=1, mini_batch_size=3)
+else:
+    loss = losses.SoftmaxLoss(model, 32, 2)
+args = getattr(sentence_transformers, kind + "TrainingArguments")(
     output_dir=out, num_train_epochs=2, per_device_train_batch_size=4, save_strategy="steps", save_steps=2,
     report_to=[], disable_tqdm=True, learning_rate=1e-3, logging_steps=1, batch_sampler="no_duplicates")
-trainer = SentenceTransformerTrainer(model=model, args=args, train_dataset=data, loss=loss, callbacks=[Kill()])
+trainer = getattr(sentence_transformers, kind + "Trainer")(
+    model=model, args=args, train_dataset=data, loss=loss, callbacks=[Kill()])
 trainer.train(resume_from_checkpoint=True if resume else None)
-torch.save({**model.state_dict(), "classifier": loss.classifier.weight}, out + "/final.pt")
+own = {name: p for name, p in loss.named_parameters() if not name.startswith("model.")}
+torch.save({**model.state_dict(), **own}, out + "/final.pt")
 """
 
 
@@ -333,11 +339,12 @@ def run_script(*args: Any) -> int:
     return done.returncode
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been(bert_folder: Path, tmp_path: Path) -> None:
-    assert run_script(bert_folder, tmp_path / "whole", -1, "new") == 0
-    assert run_script(bert_folder, tmp_path / "killed", 9, "new") == -signal.SIGKILL
+@pytest.mark.parametrize("kind", ["SentenceTransformer", "CrossEncoder"])
+def test_a_killed_run_goes_on_as_if_it_had_not_been(bert_folder: Path, tmp_path: Path, kind: str) -> None:
+    assert run_script(bert_folder, tmp_path / "whole", -1, "new", kind) == 0
+    assert run_script(bert_folder, tmp_path / "killed", 9, "new", kind) == -signal.SIGKILL
     (tmp_path / "killed" / "checkpoint-999").mkdir()  # cut off while it was written
-    assert run_script(bert_folder, tmp_path / "killed", -1, "resume") == 0
+    assert run_script(bert_folder, tmp_path / "killed", -1, "resume", kind) == 0
     whole, resumed = (torch.load(tmp_path / n / "final.pt", weights_only=True) for n in ("whole", "killed"))
     assert whole.keys() == resumed.keys()
     for name in whole:

@@ -52,6 +52,18 @@ def matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
     return (tp * tn - fp * fn) / norm if norm else 0.0
 
 
+def f1_of_classes(labels: np.ndarray, predictions: np.ndarray) -> tuple[float, float, float]:
+    """F1 = 2 TP / (2 TP + FP + FN) of classes: its mean over the classes that occur, over all rows together, and over
+    the classes weighted by their number of rows (macro, micro, weighted).
+    """
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    classes = np.union1d(labels, predictions)
+    hits = np.array([((labels == one) & (predictions == one)).sum() for one in classes])
+    rows, guesses = (np.array([(column == one).sum() for one in classes]) for column in (labels, predictions))
+    f1 = 2 * hits / (rows + guesses)
+    return float(f1.mean()), float(hits.sum() / len(labels)), float((f1 * rows).sum() / rows.sum())
+
+
 def best_accuracy(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
     """The greatest accuracy of "score above threshold", and that threshold, midway between two neighbouring scores."""
     labels, scores, middle = in_order(labels, scores)

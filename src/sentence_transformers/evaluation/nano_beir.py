@@ -114,8 +114,8 @@ class NanoBEIREvaluator(BaseEvaluator):
         for row in qrels:
             relevant.setdefault(row["query-id"], set()).add(row["corpus-id"])
         return self.information_retrieval_class(
-            queries={row["_id"]: row["text"] for row in queries if row["text"]},
-            corpus={row["_id"]: row["text"] for row in corpus if row["text"]},
+            queries=texts_by_id(queries),
+            corpus=texts_by_id(corpus),
             relevant_docs=relevant,
             name=f"{folder}{ending}",
             query_prompt=self.query_prompts.get(name),
@@ -165,6 +165,11 @@ def full_name(name: str) -> str:
     if name.startswith("Nano"):
         return name
     raise InputError(f"Unknown data set {name!r}; known are {', '.join(NAMES)}.")
+
+
+def texts_by_id(rows: Any) -> dict[str, str]:
+    """The texts of `corpus` or `queries`; empty ones are left out."""
+    return {row["_id"]: row["text"] for row in rows if row["text"]}
 
 
 def load_part(dataset_id: str, part: str, name: str) -> Any:

@@ -144,3 +144,16 @@ def check_labels(labels: Tensor | None, count: int, loss: str, what: str = "one 
     if labels.shape[:1] != (count,):
         raise InputError(f"{loss} expects {count} labels (one per example), got labels of shape {tuple(labels.shape)}.")
     return labels
+
+
+def list_problem(documents: Any, labels: Any) -> str:
+    """What is wrong with the lists of one query, as the end of a sentence; "" if nothing."""
+    if isinstance(documents, str) or not hasattr(documents, "__len__"):
+        return f"has {documents!r:.60} where a list of documents is expected"
+    if not hasattr(labels, "__len__"):
+        return f"has {labels!r:.60} where a list of labels, one per document, is expected"
+    if not len(documents):
+        return "has a query without documents"
+    if len(documents) != len(labels):
+        return f"has {len(documents)} documents and {len(labels)} labels"
+    return ""

@@ -77,12 +77,14 @@ class CrossLoss(nn.Module):
         accepts: the columns it takes, one row per form.
         one_score: whether it needs a model with a single score per pair.
         label_range: the least and the greatest label it takes; None for any.
+        range_reason: why, as the end of a sentence.
         config_keys: names of the settings besides the activation function, each an attribute.
     """
 
     accepts: tuple[Accepts, ...] = ()
     one_score: ClassVar[bool] = True
     label_range: tuple[float, float] | None = None
+    range_reason: str = ""
     config_keys: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: Any, activation_fn: nn.Module | None = None) -> None:
@@ -191,7 +193,18 @@ class CrossEntropyLoss(CrossLoss):
 
     def __init__(self, model: Any, activation_fn: nn.Module | None = None, **kwargs: Any) -> None:
         super().__init__(model, activation_fn)
+        if (classes := unwrap(model).num_labels) < 2:
+            raise InputError(
+                f"{type(self).__name__} needs a CrossEncoder with one score per class (num_labels=2 or more); this one "
+                f"has {classes}. For labels 0 and 1 and a single score there is BinaryCrossEntropyLoss."
+            )
         self.ce_loss = nn.CrossEntropyLoss(**kwargs)
+        self.range_reason = f": the model has num_labels={classes}"
+
+    @property
+    def ignored_label(self) -> int:
+        """The label of pairs that do not count."""
+        return self.ce_loss.ignore_index
 
     @property
     def label_range(self) -> tuple[float, float]:  # type: ignore[override]

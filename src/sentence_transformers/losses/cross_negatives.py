@@ -74,9 +74,9 @@ class MultipleNegativesRankingLoss(CrossLoss):
         texts = [text for column in candidates for text in column]
         size = len(anchors)
         others = ~torch.eye(size, dtype=torch.bool).repeat(1, len(candidates))
-        if self.num_negatives is None or self.num_negatives >= size - 1:
-            chosen = others.nonzero()[:, 1].view(size, -1)
-            chosen = chosen if self.num_negatives is None else chosen[:, : self.num_negatives]
+        available = (size - 1) * len(candidates)
+        if self.num_negatives is None or self.num_negatives >= available:
+            chosen = others.nonzero()[:, 1].view(size, available)
         else:
             chosen = torch.multinomial(others.float(), self.num_negatives)
         for column in chosen.T.tolist():

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.losses.base import Accepts, LabelKind
+from sentence_transformers.losses.base import Accepts, LabelKind, list_problem
 from sentence_transformers.training.collator import LABEL_COLUMNS, RESERVED
 from sentence_transformers.util.misc import column_values
 
@@ -22,6 +22,7 @@ LABELS = {
     "embedding": "a list of floats: the teacher's embedding",
     "scores": "a list of floats",
 }
+LIST_KINDS = ("List", "Sequence", "LargeList", "Array2D")
 
 
 def check_dataset(
@@ -46,10 +47,48 @@ def check_dataset(
     accepts: tuple[Accepts, ...] = tuple(getattr(loss, "accepts", ()) or ())
     if not columns or not accepts:
         return
-    kinds = kinds_of(dataset, label)
-    if any(row.fits(len(inputs), cast(LabelKind, kind)) for row in accepts for kind in kinds):
+    kinds, lists = kinds_of(dataset, label), holds_lists(dataset, inputs)
+    fitting = [row for row in accepts if any(row.fits(len(inputs), cast(LabelKind, kind)) for kind in kinds)]
+    if not any(row.lists == lists or lists is None for row in fitting):
+        raise InputError(disagreement(called, type(loss).__name__, accepts, dataset, inputs, label))
+    if label is not None:
+        check_labels(dataset, loss, called, label)
+        if any(row.lists for row in fitting):
+            check_lists(dataset, called, inputs[1], label)
+
+
+def holds_lists(dataset: Any, inputs: list[str]) -> bool | None:
+    """Whether the last text column holds lists of texts; None if that is not known."""
+    feature = (dataset.features or {}).get(inputs[-1]) if dataset.features is not None and inputs else None
+    return None if feature is None else is_list(feature)
+
+
+def is_list(feature: Any) -> bool:
+    return isinstance(feature, list) or type(feature).__name__ in LIST_KINDS
+
+
+def check_labels(dataset: Any, loss: Any, called: str, label: str) -> None:
+    """Raise `InputError` naming the first row whose label is outside of what the loss takes."""
+    bounds = getattr(loss, "label_range", None)
+    if bounds is None or not hasattr(dataset, "__len__"):
         return
-    raise InputError(disagreement(called, type(loss).__name__, accepts, dataset, inputs, label))
+    low, high = bounds
+    for i, value in enumerate(column_values(dataset, label)):
+        if not low <= value <= high and value != getattr(loss, "ignored_label", None):
+            raise InputError(
+                f"{called} has the label {value!r} in row {i}, column {label!r}. {type(loss).__name__} takes labels "
+                f"from {low} to {high}{getattr(loss, 'range_reason', '')}."
+            )
+
+
+def check_lists(dataset: Any, called: str, documents: str, label: str) -> None:
+    """Raise `InputError` naming the first row without documents, or with another number of labels than documents."""
+    if not hasattr(dataset, "__len__"):
+        return
+    columns = column_values(dataset, documents), column_values(dataset, label)
+    for i, (texts, labels) in enumerate(zip(*columns, strict=True)):
+        if problem := list_problem(texts, labels):
+            raise InputError(f"{called}: row {i} {problem} (columns {documents!r} and {label!r}).")
 
 
 def check_missing(dataset: Any, called: str) -> None:
@@ -83,7 +122,7 @@ def kinds_of(dataset: Any, label: str | None) -> set[str]:
         return {"class", "score"} if is_binary(dataset, label) else {"class"}
     if kind == "Value" and "float" in dtype:
         return {"score", "class"} if is_whole(dataset, label) else {"score"}
-    if kind in ("List", "Sequence", "LargeList", "list", "Array2D"):
+    if is_list(feature):
         return {"embedding", "scores"}
     return set()
 
@@ -110,7 +149,8 @@ def disagreement(
     lines = [f"{called} does not fit {loss}.", f"{loss} takes"]
     for row in accepts:
         more = ", …" if row.most is None else ""
-        lines.append(f"    texts ({', '.join(row.inputs)}{more}) and {LABELS[row.label]}")
+        lists = ", where every row has a list of documents" if row.lists else ""
+        lines.append(f"    texts ({', '.join(row.inputs)}{more}) and {LABELS[row.label]}{lists}")
     feature = (dataset.features or {}).get(label) if label and dataset.features is not None else None
     has = f"label column {label!r}: {feature}" if label else f"no label column (none of {', '.join(LABEL_COLUMNS)})"
     lines += ["but there are", f"    texts ({', '.join(inputs)}) and {has}"]
@@ -125,6 +165,8 @@ def advice(accepts: tuple[Accepts, ...], inputs: int, label: str | None, feature
     """What to do about it."""
     right_count = [row for row in accepts if row.least <= inputs and (row.most is None or inputs <= row.most)]
     wanted = {row.label for row in right_count}
+    if any(row.lists for row in accepts):
+        return "Give each row a query, a list of documents and a list of as many labels."
     if not right_count:
         return "Choose the text columns, in their order, with dataset.select_columns([...])."
     if label is None:

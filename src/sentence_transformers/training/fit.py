@@ -1,6 +1,7 @@
 """`model.fit(…)` of earlier days, as a run of today's trainer.
 
     model.fit(train_objectives=[(DataLoader(examples, batch_size=16, shuffle=True), loss)], epochs=1, warmup_steps=100)
+    cross_encoder.fit(DataLoader(examples, batch_size=16, shuffle=True), epochs=1, warmup_steps=100)
 
 Data loaders of `InputExample` are taken as they are, several take turns. What `fit` calls a scheduler, an evaluation
 step, a checkpoint, is an argument of the trainer.
@@ -12,13 +13,16 @@ import tempfile
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
+from torch import Tensor, nn
 from transformers import TrainerCallback
 
+from sentence_transformers import _names
 from sentence_transformers.errors import InputError
-from sentence_transformers.training.arguments import SentenceTransformerTrainingArguments
+from sentence_transformers.losses.base import check_labels
+from sentence_transformers.losses.cross import CrossLoss
 from sentence_transformers.training.collator import BaseDataCollator, split_columns
 from sentence_transformers.training.dataloaders import rows_of_batch
-from sentence_transformers.training.trainer import SentenceTransformerTrainer
 
 SCHEDULERS = {
     "constantlr": "constant",
@@ -82,6 +86,7 @@ def fit(
     resume_from_checkpoint: bool,
 ) -> None:
     """Train a model; see `SentenceTransformer.fit` for the arguments."""
+    trainer_class = _names.home(f"{model.model_type}Trainer")
     loaders, losses = zip(*train_objectives, strict=True)
     if scheduler.lower() not in SCHEDULERS:
         raise InputError(f"Unknown scheduler {scheduler!r}; known are WarmupLinear, WarmupCosine, WarmupConstant, "
@@ -89,7 +94,7 @@ def fit(
     names = [f"objective_{i}" for i in range(len(loaders))]
     many = len(loaders) > 1
     with tempfile.TemporaryDirectory() as scratch:
-        args = SentenceTransformerTrainingArguments(
+        args = trainer_class.training_args_class(
             output_dir=checkpoint_path or scratch,
             num_train_epochs=epochs,
             max_steps=(steps_per_epoch or 0) * epochs * len(loaders) or -1,
@@ -107,7 +112,7 @@ def fit(
             disable_tqdm=not show_progress_bar,
             report_to=[],
         )
-        trainer = SentenceTransformerTrainer(
+        trainer = trainer_class(
             model=model,
             args=args,
             train_dataloader=dict(zip(names, loaders, strict=True)) if many else loaders[0],
@@ -130,3 +135,43 @@ def smart_batching_collate(model: Any, batch: list[Any]) -> tuple[list[dict[str,
     rows = rows_of_batch(batch)
     collated = BaseDataCollator(model.preprocess)(rows)
     return split_columns(collated)
+
+
+class FitMixinLoss(CrossLoss):
+    """A function of scores and labels as the loss of a cross-encoder.
+
+    Args:
+        model: the cross-encoder.
+        loss_fct: scores (B,) or (B, labels), labels (B,) -> scalar.
+        activation_fn: applied to the scores before it.
+    """
+
+    one_score = False
+
+    def __init__(self, model: Any, loss_fct: nn.Module, activation_fn: nn.Module | None = None) -> None:
+        super().__init__(model, activation_fn)
+        self.loss_fct = loss_fct
+
+    def forward(
+        self, inputs: list[list[str]], labels: Tensor, prompt: str | None = None, task: str | None = None
+    ) -> Tensor:
+        """Loss of a batch: one list of texts per column, and (B,) labels."""
+        scores = self.logits(inputs, prompt, task)
+        labels = check_labels(labels, len(scores), "CrossEncoder.fit").to(scores.device)
+        single = scores.shape[1] == 1
+        return self.loss_fct(
+            scores.view(-1) if single else scores, labels.to(scores.dtype) if single else labels.long()
+        )
+
+
+def pair_loss(model: Any, loss_fct: nn.Module | None, activation_fn: nn.Module | None) -> FitMixinLoss:
+    """The loss of `CrossEncoder.fit`: by default binary cross entropy of one score, cross entropy of several."""
+    default = nn.BCEWithLogitsLoss() if model.num_labels == 1 else nn.CrossEntropyLoss()
+    return FitMixinLoss(model, default if loss_fct is None else loss_fct, activation_fn)
+
+
+def collate_pairs(model: Any, batch: list[Any]) -> tuple[dict[str, Any], Tensor]:
+    """Examples of two texts -> (padded features of the pairs, labels)."""
+    labels = torch.tensor([example.label for example in batch])
+    labels = labels.float() if model.num_labels == 1 else labels.long()
+    return model.preprocess([tuple(example.texts) for example in batch]), labels
