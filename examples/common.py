@@ -26,9 +26,9 @@ MODEL = "all-MiniLM-L6-v2"
 
 
 def options(
-    description: str | None, steps: int = 60, batch_size: int = 16, learning_rate: float = 2e-5
+    description: str | None, steps: int = 60, batch_size: int = 16, learning_rate: float = 2e-5, **further: str
 ) -> argparse.Namespace:
-    """The command line of an example."""
+    """The command line of an example; `further` are names of its own arguments with what they mean."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--model", default=MODEL, help="model to start from")
     parser.add_argument("--steps", type=int, default=steps, help="training steps")
@@ -37,6 +37,8 @@ def options(
     parser.add_argument("--seed", type=int, default=12)
     parser.add_argument("--hub", action="store_true", help="use the data set of the Hugging Face hub")
     parser.add_argument("--output", default="output", help="folder for the trained model")
+    for name, meaning in further.items():
+        parser.add_argument(f"--{name}", help=meaning)
     chosen = parser.parse_args()
     torch.manual_seed(chosen.seed)
     return chosen
