@@ -174,7 +174,7 @@ CROSS_CASES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "cross-rankings-mixed": ("CrossEncoderRerankingEvaluator", [SAMPLES[:3] + RANKINGS[:4]], {}),
     "cross-older": ("CEBinaryClassificationEvaluator", [PAIRS, BINARY], {"name": "old"}),
     "cross-older-correlation": ("CECorrelationEvaluator", [PAIRS, GOLD], {}),
-    "cross-older-reranking": ("CERerankingEvaluator", [SAMPLES], {"mrr_at_k": 5}),
+    "cross-older-reranking": ("CERerankingEvaluator", [SAMPLES], {"at_k": 5}),
 }
 CASES |= CROSS_CASES
 
