@@ -192,6 +192,13 @@ HOME: dict[str, str] = {
     "semantic_search_elasticsearch": "search.engines.elasticsearch",
     "semantic_search_opensearch": "search.engines.opensearch",
     "semantic_search_seismic": "search.engines.seismic",
+    # vector databases
+    "Database": "search.databases.common",
+    "QdrantDatabase": "search.databases.qdrant",
+    "ElasticsearchDatabase": "search.databases.elasticsearch",
+    "OpenSearchDatabase": "search.databases.opensearch",
+    "PostgresDatabase": "search.databases.postgres",
+    "upload": "search.databases.upload",
     "LoggingHandler": "util.logging",
 }
 
@@ -372,6 +379,7 @@ PACKAGES: dict[str, str] = {
         "SparseIndex semantic_search_elasticsearch semantic_search_opensearch semantic_search_qdrant "
         "semantic_search_seismic"
     ),
+    "databases": "Database ElasticsearchDatabase OpenSearchDatabase PostgresDatabase QdrantDatabase upload",
 }
 
 # canonical module path elsewhere -> module here; a saved model names a class by the first path that leads to it

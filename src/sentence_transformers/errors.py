@@ -8,7 +8,8 @@
     ├── IndexFormatError  (ValueError)        a stored search index is malformed or incomplete
     ├── IndexNotFoundError (FileNotFoundError)   there is no search index in a folder
     ├── IndexLockedError  (RuntimeError)      another writer has a search index open
-    ├── SearchEngineError (ConnectionError)   a search engine cannot be reached, or failed
+    ├── SearchEngineError (ConnectionError)   a search engine or database cannot be reached, or failed
+    │   └── DatabaseWriteError                it failed while documents were written; `written` says how many are there
     ├── NotAFolderError   (NotADirectoryError)   a file was given where a model folder is expected
     ├── WorkerError       (RuntimeError)      a worker process failed or died
     ├── NonFiniteLossError (FloatingPointError)  a training loss became NaN or infinite
@@ -55,7 +56,22 @@ class IndexLockedError(SentenceTransformersError, RuntimeError):
 
 
 class SearchEngineError(SentenceTransformersError, ConnectionError):
-    """A search engine cannot be reached, or failed."""
+    """A search engine or database cannot be reached, or failed."""
+
+
+class DatabaseWriteError(SearchEngineError):
+    """A database failed while documents were written.
+
+    Attributes:
+        written: how many documents of the call it had confirmed.
+    """
+
+    def __init__(self, message: str, written: int = 0) -> None:
+        super().__init__(message, written)
+        self.written = written
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class NotAFolderError(SentenceTransformersError, NotADirectoryError):

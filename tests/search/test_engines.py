@@ -337,7 +337,7 @@ def test_what_elasticsearch_refuses():
 def test_documents_that_are_refused(monkeypatch):
     """An engine with a rule that is not foreseen here: the error has its words, the index is removed."""
     with running("opensearch") as double:
-        monkeypatch.setattr(double, "complaint", lambda tokens: "too heavy" if "cat" in tokens else None)
+        monkeypatch.setattr(double, "unfit_tokens", lambda tokens: "too heavy" if "cat" in tokens else None)
         with pytest.raises(SearchEngineError, match=r"after 0 of 30 documents.*\d+ documents were refused.*too heavy"):
             call("opensearch", double.url)
         assert double.indices == {}

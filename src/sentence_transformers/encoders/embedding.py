@@ -7,7 +7,7 @@ each has an `encode` of its own. Everything here is written in terms of that `en
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -157,6 +157,18 @@ class EmbeddingModel(BaseModel):
                 module.include_prompt = include_prompt
 
 
+def document_side(model: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments by which `encode` does what `encode_document` does; those that are given win."""
+    return {"task": "document", **given, "prompt_name": side_prompt(model, DOCUMENT_PROMPTS, given)}
+
+
+def side_prompt(model: Any, prompts: Sequence[str], given: Mapping[str, Any]) -> str | None:
+    """Name of the first of `prompts` that the model has, unless another prompt is given."""
+    if given.get("prompt") is not None or given.get("prompt_name") is not None:
+        return given.get("prompt_name")
+    return next((name for name in prompts if name in model.prompts), None)
+
+
 def for_side(encode: Callable[..., Any], task: str, prompts: Sequence[str]) -> Callable[..., Any]:
     """`encode` for one side of a search: with the first of `prompts` that the model has, and with the side's task.
 
@@ -169,8 +181,7 @@ def for_side(encode: Callable[..., Any], task: str, prompts: Sequence[str]) -> C
     def encode_side(
         self: Any, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        if prompt is None and prompt_name is None:
-            prompt_name = next((name for name in prompts if name in self.prompts), None)
+        prompt_name = side_prompt(self, prompts, {"prompt": prompt, "prompt_name": prompt_name})
         kwargs.setdefault("task", task)
         return self.encode(inputs, prompt_name, prompt, *args, **kwargs)
 

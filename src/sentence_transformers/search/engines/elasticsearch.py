@@ -68,7 +68,7 @@ class ElasticsearchEngine(RankFeatures):
         try:
             from elasticsearch import Elasticsearch
         except ImportError as error:
-            raise MissingExtraError("elasticsearch", "elasticsearch", "`semantic_search_elasticsearch`") from error
+            raise MissingExtraError("elasticsearch", "elasticsearch", "Elasticsearch") from error
         if client is not None:
             return client
         if not kwargs.get("hosts") and not kwargs.get("cloud_id"):

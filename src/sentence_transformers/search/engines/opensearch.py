@@ -66,7 +66,7 @@ class OpenSearchEngine(RankFeatures):
         try:
             from opensearchpy import OpenSearch
         except ImportError as error:
-            raise MissingExtraError("opensearch-py", "opensearch", "`semantic_search_opensearch`") from error
+            raise MissingExtraError("opensearch-py", "opensearch", "OpenSearch") from error
         if client is not None:
             return client
         defaults = {"hosts": [{"host": "localhost", "port": 9200}], "timeout": TIMEOUT, "max_retries": 0}

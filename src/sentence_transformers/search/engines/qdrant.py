@@ -105,7 +105,7 @@ class Qdrant(Engine):
         try:
             from qdrant_client import QdrantClient
         except ImportError as error:
-            raise MissingExtraError("qdrant-client", "qdrant", "`semantic_search_qdrant`") from error
+            raise MissingExtraError("qdrant-client", "qdrant", "Qdrant") from error
         if client is not None:
             return client
         if not any(kwargs.get(place) for place in PLACES):
@@ -134,7 +134,19 @@ class Qdrant(Engine):
 
     def vector(self, row: list[tuple[int, float]]) -> Any:
         """Qdrant's form of one row."""
-        return self.models.SparseVector(indices=[term for term, _ in row], values=[value for _, value in row])
+        return sparse_vector([term for term, _ in row], [value for _, value in row])
 
     def remove(self, name: str) -> None:
         self.client.delete_collection(name)
+
+
+def sparse_vector(terms: list[int], values: list[float]) -> Any:
+    """Dimensions and values as Qdrant takes them."""
+    from qdrant_client import models
+
+    return models.SparseVector(indices=terms, values=values)
+
+
+def is_embedded(connection: dict[str, Any]) -> bool:
+    """Whether Qdrant runs in this process: a folder, or memory."""
+    return bool(connection.get("path") or connection.get("location") == ":memory:")

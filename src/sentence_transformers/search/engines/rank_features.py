@@ -35,11 +35,9 @@ class RankFeatures(Engine):
         for number, tokens in enumerate(documents, first):
             lines.append({"index": {"_id": str(number)}})
             lines.append({"id": str(number), FIELD: self.features(tokens)})
-        answer = self.client.bulk(index=name, body=lines)
-        refused = [item["index"] for item in answer["items"] if item["index"].get("error")]
+        refused = bulk(self.client, name, lines)
         if refused:
-            one = refused[0]
-            raise SearchEngineError(f"{len(refused)} documents were refused, first {one['_id']}: {one['error']}")
+            raise SearchEngineError(f"{len(refused)} documents were refused, first {refused[0]}")
 
     def publish(self, name: str) -> None:
         self.client.indices.refresh(index=name)
@@ -49,17 +47,32 @@ class RankFeatures(Engine):
 
     def ask(self, name: str, queries: list[TokenWeights], top_k: int) -> list[Hits]:
         """The hits of queries that have tokens, in one request."""
-        lines: list[dict[str, Any]] = []
-        for tokens in queries:
-            lines += [{}, {"size": top_k, "_source": False, "query": self.query(self.features(tokens))}]
-        answers = self.client.msearch(index=name, body=lines)["responses"]
-        failed = [answer["error"] for answer in answers if "error" in answer]
-        if failed:
-            raise SearchEngineError(f"{len(failed)} queries were refused: {failed[0]}")
+        bodies = [{"size": top_k, "_source": False, "query": self.query(self.features(tokens))} for tokens in queries]
         return [
-            [{"corpus_id": int(hit["_id"]), "score": float(hit["_score"])} for hit in answer["hits"]["hits"]]
-            for answer in answers
+            [{"corpus_id": int(hit["_id"]), "score": float(hit["_score"])} for hit in hits]
+            for hits in search_many(self.client, name, bodies)
         ]
 
     def remove(self, name: str) -> None:
         self.client.indices.delete(index=name)
+
+
+def bulk(client: Any, name: str, lines: list[dict[str, Any]]) -> list[str]:
+    """Send lines of actions and documents; for each that was refused, "id: reason"."""
+    answer = client.bulk(index=name, body=lines)
+    items = [next(iter(item.values())) for item in answer["items"]]
+    return [f"{item['_id']}: {item['error']}" for item in items if item.get("error")]
+
+
+def search_many(client: Any, name: str, bodies: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The hits of several searches in one request.
+
+    Raises:
+        SearchEngineError: if one of them was refused.
+    """
+    lines = [line for body in bodies for line in ({}, body)]
+    answers = client.msearch(index=name, body=lines)["responses"]
+    failed = [answer["error"] for answer in answers if "error" in answer]
+    if failed:
+        raise SearchEngineError(f"{len(failed)} queries were refused: {failed[0]}")
+    return [answer["hits"]["hits"] for answer in answers]
