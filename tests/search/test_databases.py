@@ -28,6 +28,7 @@ from sentence_transformers.databases import (
 
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.errors import DatabaseWriteError, InputError, MissingExtraError, SearchEngineError
+from sentence_transformers.search.filters import matches, parse
 from sentence_transformers.search.quantization import quantize_embeddings
 from tests.models import TEXTS
 from tests.search import postgres
@@ -59,8 +60,16 @@ def weights(rows: int, seed: int) -> np.ndarray:
     return np.abs(numbers(rows, seed)) * (np.random.RandomState(seed + 9).rand(rows, H) < 1 / 2)
 
 
-PAYLOADS = [
-    {"place": PLACES[n % 3], "n": n, "half": n / 2, "even": n % 2 == 0, "tags": [f"t{n % 4}"]} for n in range(40)
+METADATA = [
+    {
+        "place": PLACES[n % 3],
+        "n": n,
+        "half": n / 2,
+        "even": n % 2 == 0,
+        "tags": [f"t{n % 4}"],
+        **({"odd": n} if n % 2 else {}),
+    }
+    for n in range(40)
 ]
 
 
@@ -145,15 +154,15 @@ def test_hits_are_the_best_scores(make: Make, precision: str, metric: str) -> No
     documents, queries = numbers_of(40, 0), numbers_of(5, 1)
     form = (lambda x: torch.tensor(x).to_sparse()) if precision == "sparse" else (lambda x: x)
     database = make(precision=precision, metric=metric)
-    assert database.write([([f"d{n}" for n in range(40)], form(documents), PAYLOADS)]) == 40
+    assert database.write([([f"d{n}" for n in range(40)], form(documents), METADATA)]) == 40
     results = database.search(form(queries), top_k=7)
-    scores = [[hit["score"] for hit in hits] for hits in results]
+    scores = [[hit.score for hit in hits] for hits in results]
     np.testing.assert_allclose(scores, best(metric, queries, documents, 7), rtol=1e-5, atol=1e-5)
     for query, hits in zip(queries.tolist(), results, strict=True):
         for hit in hits:
-            number = int(hit["id"][1:])
-            assert hit["score"] == pytest.approx(score(metric, query, documents[number].tolist()), abs=1e-4)
-            assert hit["payload"] == PAYLOADS[number]
+            number = int(hit.id[1:])
+            assert hit.score == pytest.approx(score(metric, query, documents[number].tolist()), abs=1e-4)
+            assert hit.metadata == METADATA[number]
 
 
 @EACH
@@ -163,47 +172,67 @@ def test_integer_ids_forms_and_one_query(make: Make) -> None:
     database.write([(np.array([7]), documents[:1]), ([8], torch.tensor(documents[1:2]), [{"a": 1}])])
     database.write([([9], documents[2:].tolist(), None)])
     (hits,) = database.search(documents[1], top_k=10)
-    assert {hit["id"] for hit in hits} == {7, 8, 9} and all(type(hit["id"]) is int for hit in hits)
-    assert hits[0] == {"id": 8, "score": pytest.approx(1, abs=1e-5), "payload": {"a": 1}}
+    assert {hit.id for hit in hits} == {7, 8, 9} and all(type(hit.id) is int for hit in hits)
+    assert hits[0] == (8, pytest.approx(1, abs=1e-5), None, {"a": 1})
     assert database.search(documents, top_k=0) == [[], [], []]
 
 
 FILTERS: list[tuple[dict[str, Any], Callable[[dict[str, Any]], bool]]] = [
-    ({}, lambda p: True),
-    ({"place": "Rome"}, lambda p: p["place"] == "Rome"),
-    ({"place": ["Rome", "Oslo"]}, lambda p: p["place"] in ("Rome", "Oslo")),
-    ({"n": 12}, lambda p: p["n"] == 12),
-    ({"half": 2.5}, lambda p: p["half"] == 2.5),
-    ({"even": True}, lambda p: p["even"]),
-    ({"tags": "t3"}, lambda p: "t3" in p["tags"]),
-    ({"n": {"gte": 5, "lt": 20}}, lambda p: 5 <= p["n"] < 20),
-    ({"half": {"gt": 3.5, "lte": 9}}, lambda p: 3.5 < p["half"] <= 9),
-    ({"place": "Lima", "n": {"gt": 10}}, lambda p: p["place"] == "Lima" and p["n"] > 10),
-    ({"place": {"gt": 1}}, lambda p: False),
-    ({"nothing": "x"}, lambda p: False),
+    ({}, lambda m: True),
+    ({"place": "Rome"}, lambda m: m["place"] == "Rome"),
+    ({"place": {"in": ["Rome", "Oslo"]}}, lambda m: m["place"] in ("Rome", "Oslo")),
+    ({"place": {"in": []}}, lambda m: False),
+    ({"place": {"not in": ["Rome", "Oslo"]}}, lambda m: m["place"] == "Lima"),
+    ({"n": 12}, lambda m: m["n"] == 12),
+    ({"n": {"!=": 12}}, lambda m: m["n"] != 12),
+    ({"half": 2.5}, lambda m: m["half"] == 2.5),
+    ({"half": 2}, lambda m: m["half"] == 2),
+    ({"even": True}, lambda m: m["even"]),
+    ({"tags": {"contains": "t3"}}, lambda m: "t3" in m["tags"]),
+    ({"n": {">=": 5, "<": 20}}, lambda m: 5 <= m["n"] < 20),
+    ({"half": {">": 3.5, "<=": 9}}, lambda m: 3.5 < m["half"] <= 9),
+    ({"place": "Lima", "n": {">": 10}}, lambda m: m["place"] == "Lima" and m["n"] > 10),
+    ({"or": [{"n": 3}, {"not": {"half": {"<": 18}}}]}, lambda m: m["n"] == 3 or m["half"] >= 18),
+    ({"or": []}, lambda m: False),
+    ({"and": []}, lambda m: True),
+    ({"odd": {"exists": True}}, lambda m: "odd" in m),
+    ({"odd": {"exists": False}}, lambda m: "odd" not in m),
+    ({"odd": {"!=": "x"}}, lambda m: True),
+    ({"place": {">": 1}}, lambda m: False),
+    ({"nothing": "x"}, lambda m: False),
+]
+NOT_IN_QDRANT = [
+    ({"place": {"contains": "o"}}, lambda m: "o" in m["place"]),
+    ({"place": {"contains": "*"}}, lambda m: False),
+    ({"place": {"<": "Oslo"}}, lambda m: m["place"] < "Oslo"),
 ]
 
 
 @pytest.mark.parametrize("precision", ["float32", "sparse"])
 @EACH
-def test_filters(make: Make, precision: str) -> None:
+def test_filters(name: str, make: Make, precision: str) -> None:
+    """Each filter chooses what it says."""
     documents, queries = weights(40, 0) + 1 / 8, weights(2, 1) + 1 / 8
     metric = "dot"
     database = make(precision=precision, metric=metric)
-    database.write([(range(40), documents, PAYLOADS)])
-    for filter, passes in FILTERS:
-        allowed = {n for n, payload in enumerate(PAYLOADS) if passes(payload)}
+    database.write([(range(40), documents, METADATA)])
+    if name == "qdrant":
+        for filter, _ in NOT_IN_QDRANT[2:]:
+            with pytest.raises(InputError, match="Qdrant cannot filter by"):
+                database.search(queries, filter=filter)
+    for filter, passes in FILTERS + (NOT_IN_QDRANT if name != "qdrant" else []):
+        by_language = {n for n in range(40) if matches(parse(filter), METADATA[n])}
+        assert by_language == {n for n in range(40) if passes(METADATA[n])}, filter
+        allowed = {n for n, entry in enumerate(METADATA) if passes(entry)}
         results = database.search(queries, top_k=40, filter=filter)
-        assert [{hit["id"] for hit in hits} for hits in results] == [allowed, allowed], filter
+        assert [{hit.id for hit in hits} for hits in results] == [allowed, allowed], filter
     results = database.search(queries, top_k=3, filter={"place": "Oslo"})
     oslo = {n for n in range(40) if n % 3 == 1}
-    scores = [[hit["score"] for hit in hits] for hits in results]
+    scores = [[hit.score for hit in hits] for hits in results]
     np.testing.assert_allclose(scores, best(metric, queries, documents, 3, oslo), rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "filter", [[1], {"a": None}, {"a": {}}, {"a": {"above": 1}}, {"a": {"gt": "x"}}, {"a": []}, {1: 2}]
-)
+@pytest.mark.parametrize("filter", [[1], {"a": {}}, {"a": {"above": 1}}, {"a": {"<": None}}, {1: 2}])
 def test_filters_of_another_form(filter: Any) -> None:
     with pytest.raises(InputError, match="filter"):
         QdrantDatabase("x", location=":memory:").search(numbers(1, 0), filter=filter)
@@ -216,13 +245,9 @@ def test_filters_of_another_form(filter: Any) -> None:
 def test_what_is_there_is_replaced(database: Database) -> None:
     first, second = numbers(4, 0), numbers(4, 1)
     database.write([(["a", "b", "c", "d"], first, None)])
-    database.write([(["b", "d", "e"], second[:3], [{"new": n} for n in range(3)])])
+    database.write([(["b", "d", "e"], second[:3], [{"text": "new", "n": n} for n in range(3)])])
     assert database.count() == 5
-    assert database.search(second[0], 1)[0][0] == {
-        "id": "b",
-        "score": pytest.approx(1, abs=1e-5),
-        "payload": {"new": 0},
-    }
+    assert database.search(second[0], 1)[0][0] == ("b", pytest.approx(1, abs=1e-5), "new", {"n": 0})
     assert database.existing(["a", "b", "z", "e"]) == {"a", "b", "e"}
     database.delete(["a", "e", "z"])
     assert database.count() == 3 and database.existing(["a", "b", "e"]) == {"b"}
@@ -266,10 +291,10 @@ BAD_BATCHES = [
     (([True], numbers(1, 0)), "number 0 is True"),
     (([1.5], numbers(1, 0)), "number 0 is 1.5"),
     (([1, 2], numbers(3, 0)), "2 ids, 3 vectors"),
-    (([1], numbers(1, 0), [{}, {}]), "2 payloads"),
-    (([1], numbers(1, 0), [{"x": object()}]), "payload of 1"),
-    (([1], numbers(1, 0), [{"x": math.nan}]), "payload of 1"),
-    (([1], numbers(1, 0), ["text"]), "payload of 1"),
+    (([1], numbers(1, 0), [{}, {}]), "2 entries of metadata"),
+    (([1], numbers(1, 0), [{"x": object()}]), "metadata of 1"),
+    (([1], numbers(1, 0), [{"x": math.nan}]), "metadata of 1"),
+    (([1], numbers(1, 0), ["text"]), "metadata of 1"),
     (([1], numbers(1, 0) * math.nan), "finite"),
     (([1], numbers(1, 0) * math.inf), "finite"),
     (([1], torch.tensor(numbers(1, 0)).to_sparse()), "sparse vectors for a database of float32"),
@@ -444,8 +469,8 @@ def test_names_are_quoted(make: Make) -> None:
     other, evil = make("other"), make("x'\"; DROP TABLE other; --")
     for database in (other, evil):
         database.write([(["'; DROP TABLE other; --"], numbers(1, 0), [{"a'b": "'; DROP TABLE other"}])])
-    assert evil.search(numbers(1, 0), filter={"a'b": "'; DROP TABLE other"})[0][0]["id"] == "'; DROP TABLE other; --"
-    assert evil.search(numbers(1, 0), filter={"a'b": "x", "' OR true; --": 1, "c')": {"gt": 1}}) == [[]]
+    assert evil.search(numbers(1, 0), filter={"a'b": "'; DROP TABLE other"})[0][0].id == "'; DROP TABLE other; --"
+    assert evil.search(numbers(1, 0), filter={"a'b": "x", "' OR true; --": 1, "c')": {">": 1}}) == [[]]
     assert other.count() == evil.count() == 1
 
 
@@ -465,7 +490,7 @@ def test_columns_and_graphs(make: Make, precision: str) -> None:
     database.create_index(m=16, ef_construction=100)
     database.client.execute("SET enable_seqscan = off")
     graph = database.search(queries, top_k=10)
-    scores = [np.mean([[hit["score"] for hit in hits] for hits in found]) for found in (exact, graph)]
+    scores = [np.mean([[hit.score for hit in hits] for hits in found]) for found in (exact, graph)]
     assert scores[1] == pytest.approx(scores[0], rel=0.03)
     operator = {"binary": "<~>", "sparse": "<#>"}.get(precision, "<=>")
     (plan,) = database.client.execute(
@@ -516,8 +541,8 @@ def test_upload(make: Make, dense: SentenceTransformer) -> None:
     assert upload(dense, items, database, chunk_size=4)[:2] == (len(TEXTS), 0)
     vectors = dense.encode_document(TEXTS)
     for n, hits in enumerate(database.search(vectors, top_k=1)):
-        assert hits[0]["score"] == pytest.approx(1, abs=1e-5)
-        assert hits[0]["payload"]["text"][:100] == TEXTS[n][:100]  # two are equal up to the model's last token
+        assert hits[0].score == pytest.approx(1, abs=1e-5)
+        assert hits[0].text[:100] == TEXTS[n][:100]  # two are equal up to the model's last token
     assert database.count() == len(TEXTS)
 
 
@@ -559,11 +584,11 @@ def test_upload_of_sparse_embeddings(make: Make, folder_of: Any) -> None:
     upload(model, TEXTS, database, store_text=False)
     vectors = model.encode_document(TEXTS, convert_to_sparse_tensor=False).numpy().astype(float)
     results = database.search(torch.tensor(vectors).to_sparse(), top_k=3)
-    found = [[hit["score"] for hit in hits] for hits in results]
+    found = [[hit.score for hit in hits] for hits in results]
     expected = [[one for one in scores if one] for scores in best("dot", vectors, vectors, 3)]
     assert [len(one) for one in found] == [len(one) for one in expected]
     np.testing.assert_allclose(np.concatenate(found), np.concatenate(expected), rtol=1e-4)
-    assert results[0][0]["payload"] == {}
+    assert results[0][0][2:] == (None, {})
 
 
 @pytest.mark.parametrize(
@@ -596,4 +621,4 @@ def test_bits_packed_by_quantize_embeddings(make: Make) -> None:
         database = make(precision, precision="binary")
         database.write([(range(20), quantize_embeddings(documents, precision), None)])
         results = database.search(documents, top_k=1)
-        assert [hits[0]["id"] for hits in results] == list(range(20)) and not any(h[0]["score"] for h in results)
+        assert [hits[0].id for hits in results] == list(range(20)) and not any(h[0].score for h in results)

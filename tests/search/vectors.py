@@ -13,6 +13,8 @@ hamming         (bits − h) / bits                     1 / (1 + h)
 from __future__ import annotations
 
 import math
+import operator
+import re
 from typing import Any
 
 
@@ -121,13 +123,31 @@ def chosen(documents: dict[str, Any], filters: list[dict[str, Any]]) -> dict[str
 
 
 def passes(document: dict[str, Any], filter: dict[str, Any]) -> bool:
-    """`terms` and `range` on a field of the payload; a list matches if one of its items does."""
+    """One clause; a field that is a list passes if one of its items does."""
     ((kind, clause),) = filter.items()
-    ((field, wanted),) = clause.items()
-    value = document["payload"].get(field.removeprefix("payload."))
-    values = value if isinstance(value, list) else [value]
-    if kind == "terms":
-        return any(type(one) is type(other) and one == other for one in values for other in wanted)
-    compare = {"gt": float.__gt__, "gte": float.__ge__, "lt": float.__lt__, "lte": float.__le__}
-    numbers = [float(one) for one in values if isinstance(one, (int, float))]
-    return any(all(compare[name](one, float(limit)) for name, limit in wanted.items()) for one in numbers)
+    if kind in ("match_all", "match_none"):
+        return kind == "match_all"
+    if kind == "bool":
+        every = [passes(document, one) for one in clause.get("filter", [])]
+        some = [passes(document, one) for one in clause.get("should", [])]
+        none = [passes(document, one) for one in clause.get("must_not", [])]
+        enough = not some or sum(some) >= clause["minimum_should_match"]
+        return all(every) and enough and not any(none)
+    field, wanted = (clause["field"], None) if kind == "exists" else next(iter(clause.items()))
+    value = document["metadata"].get(field.removeprefix("metadata."))
+    values = [one for one in (value if isinstance(value, list) else [value]) if one is not None]
+    if kind == "exists":
+        return bool(values)
+    if kind == "term":
+        term = wanted["value"]
+        return any(isinstance(one, bool) == isinstance(term, bool) and one == term for one in values)
+    if kind == "wildcard":
+        parts = re.split(r"(\\.|\*|\?)", wanted["value"])
+        pattern = "".join({"*": ".*", "?": "."}.get(part) or re.escape(part.removeprefix("\\")) for part in parts)
+        return any(isinstance(one, str) and re.fullmatch(pattern, one, re.DOTALL) for one in values)
+    compare = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
+    return any(all(comparable(one, end) and compare[name](one, end) for name, end in wanted.items()) for one in values)
+
+
+def comparable(one: Any, end: Any) -> bool:
+    return isinstance(one, str) == isinstance(end, str) and not isinstance(one, bool)

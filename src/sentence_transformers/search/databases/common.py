@@ -1,7 +1,7 @@
 """What all vector databases share: check a batch, write it, say exactly how far a write got, search.
 
-    batches of (ids, vectors, payloads) → check → make the collection if need be → one request after another → publish
-    queries (Q, H) → one request for many of them → [[{"id": "a", "score": 0.71, "payload": {…}}, …], …]
+    batches of (ids, vectors, metadata) → check → make the collection if need be → one request after another → publish
+    queries (Q, H) → one request for many of them → [[Hit("a", 0.71, text, metadata), …], …]
 
 `Database` walks these ways; a subclass has the few calls of its client. An id that is there already is replaced, so
 whatever was interrupted may be written again. A database stores settings only and connects at the first use; it may be
@@ -30,16 +30,19 @@ import numpy as np
 from sentence_transformers.errors import DatabaseWriteError, InputError, SearchEngineError
 from sentence_transformers.search.blocks import check_sizes
 from sentence_transformers.search.engines.common import QUERIES_PER_REQUEST, explain
-from sentence_transformers.search.filters import Condition, Filter, parse
+from sentence_transformers.search.filters import Combined, Condition, Filter, parse
+from sentence_transformers.search.index.index import Hit
 from sentence_transformers.search.inverted import SparseRows, sparse_rows
 from sentence_transformers.search.quantization import quantize
 from sentence_transformers.util.tensor import describe, to_rows, to_tensor
 
 Id: TypeAlias = int | str
-Hits: TypeAlias = list[dict[str, Any]]
+Hits: TypeAlias = list[Hit]
+Metadata: TypeAlias = Sequence[Mapping[str, Any]]
 Rows: TypeAlias = np.ndarray | SparseRows
 
 PRECISIONS = ("float32", "float16", "binary", "sparse")
+NEGATIVE = {"!=": "==", "not in": "in"}
 METRICS = ("cosine", "dot", "euclidean", "manhattan")
 
 
@@ -49,12 +52,12 @@ class Batch(NamedTuple):
     Attributes:
         ids: one for each, all integers or all strings.
         vectors: (N, H): array, tensor of any layout, SciPy matrix; for "binary" also what `quantize_embeddings` gives.
-        payloads: what is stored beside each vector; None for nothing.
+        metadata: what is stored beside each vector; None for nothing. Its entry "text" is the text of a document.
     """
 
     ids: Sequence[Id]
     vectors: Any
-    payloads: Sequence[Mapping[str, Any]] | None = None
+    metadata: Metadata | None = None
 
 
 class Layout(NamedTuple):
@@ -157,12 +160,20 @@ class Database(ABC):
         """Make the collection; if another process was quicker, nothing happens."""
 
     @abstractmethod
-    def store(self, ids: list[Id], rows: Rows, payloads: Sequence[Mapping[str, Any]]) -> None:
+    def store(self, ids: list[Id], rows: Rows, metadata: Metadata) -> None:
         """Write documents in one request; a refused part of them is a `Rejection`."""
 
     @abstractmethod
-    def find(self, queries: Rows, top_k: int, conditions: list[Condition]) -> list[Hits]:
-        """Hits of each query, scores as this library says them."""
+    def find(self, queries: Rows, top_k: int, chosen: Any) -> list[Hits]:
+        """Hits of each query, scores as this library says them; `chosen` is the translated filter, or None."""
+
+    @abstractmethod
+    def compared(self, one: Condition) -> Any:
+        """A comparison, other than "!=" and "not in", in the database's words; `unsayable` if it has none."""
+
+    @abstractmethod
+    def combined(self, operator: str, parts: list[Any]) -> Any:
+        """Translated filters under "and", "or", or one of them under "not"."""
 
     @abstractmethod
     def present(self, ids: list[Id]) -> set[Id]:
@@ -199,7 +210,7 @@ class Database(ABC):
             client.close()
 
     def write(self, batches: Iterable[Batch | tuple[Any, ...]]) -> int:
-        """Store batches of (ids, vectors, payloads) as they come; an id that is there is replaced.
+        """Store batches of (ids, vectors, metadata) as they come; an id that is there is replaced.
 
         Memory holds one batch at a time. Each request is confirmed by the database before the next is sent.
 
@@ -213,35 +224,37 @@ class Database(ABC):
         """
         written = 0
         for batch in batches:
-            ids, rows, payloads = self.checked(Batch(*batch))
+            ids, rows, metadata = self.checked(Batch(*batch))
             for start in range(0, len(ids), self.documents_per_request):
                 part = slice(start, start + self.documents_per_request)
                 with self.telling(written, ids[max(part.start - 1, 0)]):
                     self.fit(width(rows), type(ids[0]).__name__)
-                    self.store(ids[part], take(rows, part), payloads[part])
+                    self.store(ids[part], take(rows, part), metadata[part])
                 written += len(ids[part])
         if written:
             with self.telling(written, "the last"):
                 self.publish()
         return written
 
-    def search(self, queries: Any, top_k: int = 10, filter: Filter | None = None) -> list[Hits]:
+    def search(self, queries: Any, top_k: int = 10, filter: Mapping[str, Any] | None = None) -> list[Hits]:
         """The best documents of each query.
 
         Args:
             queries: (Q, H), or (H,) for one, in the forms that `write` takes.
             top_k: results per query.
-            filter: conditions on the payload (`search.filters`), e.g. {"language": "en", "year": {"gte": 2020}}.
+            filter: which documents may be found, by their metadata, in the language of `search.filters`: {"lang": "en",
+                "year": {">=": 2020}}. What a database cannot say of it, its class tells.
 
         Returns:
-            For each query a list of {"id", "score", "payload"}, best first.
+            For each query a list of `Hit`, best first, as `Index.search` gives them.
 
         Raises:
             InputError: for queries or a filter of another form.
             SearchEngineError: if the database cannot be reached, or fails.
         """
         check_sizes(top_k)
-        conditions, rows = parse(filter), as_rows(queries, self.precision)
+        chosen = None if filter is None else self.translate(parse(filter))
+        rows = as_rows(queries, self.precision)
         results: list[Hits] = []
         if not top_k:
             return [[] for _ in range(len(rows))]
@@ -250,8 +263,8 @@ class Database(ABC):
                 raise SearchEngineError(f"{self.title} has nothing of the name {self.name!r}: write to it first.")
             for start in range(0, len(rows), QUERIES_PER_REQUEST):
                 part = take(rows, slice(start, start + QUERIES_PER_REQUEST))
-                results += self.find(part, top_k, conditions)
-        return [sorted(hits, key=lambda hit: -hit["score"]) for hits in results]
+                results += self.find(part, top_k, chosen)
+        return [sorted(hits, key=lambda hit: -hit.score) for hits in results]
 
     def existing(self, ids: Sequence[Id]) -> set[Id]:
         """Which of the ids are stored."""
@@ -269,6 +282,21 @@ class Database(ABC):
             self.publish()
 
     # ---- inside
+
+    def translate(self, one: Filter) -> Any:
+        """A filter in the database's words."""
+        if isinstance(one, Combined):
+            return self.combined(one.operator, [self.translate(part) for part in one.parts])
+        if one.operator in NEGATIVE:
+            return self.combined("not", [self.compared(Condition(one.field, NEGATIVE[one.operator], one.value))])
+        return self.compared(one)
+
+    def unsayable(self, one: Condition) -> InputError:
+        """The error for a comparison that the database does not have."""
+        return InputError(
+            f"{self.title} cannot filter by {{{one.field!r}: {{{one.operator!r}: {one.value!r:.80}}}}}. Ask for more "
+            "hits and filter them in Python."
+        )
 
     def fit(self, dimension: int, ids: str) -> None:
         """Make the collection if there is none; `InputError` if the one that is there was made for something else."""
@@ -294,15 +322,17 @@ class Database(ABC):
             )
         return self._layout is not None
 
-    def checked(self, batch: Batch) -> tuple[list[Id], Rows, Sequence[Mapping[str, Any]]]:
-        """A batch with plain ids, rows in this database's precision and a payload for each."""
+    def checked(self, batch: Batch) -> tuple[list[Id], Rows, Metadata]:
+        """A batch with plain ids, rows in this database's precision and metadata for each."""
         ids, rows = check_ids(batch.ids), as_rows(batch.vectors, self.precision)
-        payloads = [{}] * len(ids) if batch.payloads is None else batch.payloads
-        if not len(ids) == len(rows) == len(payloads):
-            raise InputError(f"A batch has {len(ids)} ids, {len(rows)} vectors and {len(payloads)} payloads.")
-        for key, payload in zip(ids, payloads, strict=True):
-            check_payload(key, payload)
-        return ids, rows, payloads
+        metadata: Metadata = [{}] * len(ids) if batch.metadata is None else batch.metadata
+        if not len(ids) == len(rows) == len(metadata):
+            raise InputError(
+                f"A batch has {len(ids)} ids, {len(rows)} vectors and {len(metadata)} entries of metadata."
+            )
+        for key, entry in zip(ids, metadata, strict=True):
+            check_metadata(key, entry)
+        return ids, rows, metadata
 
     @contextmanager
     def telling(self, written: int, last: Any) -> Iterator[None]:
@@ -358,15 +388,15 @@ def check_ids(ids: Sequence[Any]) -> list[Id]:
     return plain
 
 
-def check_payload(key: Id, payload: Any) -> None:
-    """`InputError` unless a payload is a dictionary that JSON can say."""
+def check_metadata(key: Id, entry: Any) -> None:
+    """`InputError` unless an entry of metadata is a dictionary that JSON can say."""
     try:
-        if not isinstance(payload, Mapping):
-            raise TypeError(f"{type(payload).__name__} is no dictionary")
-        json.dumps(dict(payload), allow_nan=False)
+        if not isinstance(entry, Mapping):
+            raise TypeError(f"{type(entry).__name__} is no dictionary")
+        json.dumps(dict(entry), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"The payload of {key!r:.80} cannot be stored as JSON: {error}. It is {payload!r:.80}."
+            f"The metadata of {key!r:.80} cannot be stored as JSON: {error}. It is {entry!r:.80}."
         ) from error
 
 
@@ -409,3 +439,9 @@ def take(rows: Rows, part: slice) -> Rows:
 def width(rows: Rows) -> int:
     """The dimension of rows; eight to a byte if they are bits."""
     return rows.shape[1] * (8 if not isinstance(rows, SparseRows) and rows.dtype == np.uint8 else 1)
+
+
+def as_hit(key: Id, score: float, metadata: Mapping[str, Any] | None) -> Hit:
+    """A hit, the text taken out of the metadata."""
+    rest = dict(metadata or {})
+    return Hit(key, float(score), rest.pop("text", None), rest)

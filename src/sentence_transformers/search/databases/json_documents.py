@@ -1,7 +1,7 @@
 """What Elasticsearch and OpenSearch have in common as vector databases.
 
-A document is {"id": its id, "embedding" or "tokens": its vector, "payload": {…}}, stored under `_id` = the id as text.
-In the payload, texts are keywords (the first 1,024 characters at most are compared) and numbers are doubles. A sparse
+A document is {"id": its id, "embedding" or "tokens": its vector, "metadata": {…}}, stored under `_id` = the id as text.
+In the metadata, texts are keywords (the first 1,024 characters at most are compared) and numbers are doubles. A sparse
 vector is a field of type `rank_features` whose features are the numbers of the dimensions; the engines keep 9
 significant bits of such a weight, so its scores are right to 0.4 %, and weights must be positive.
 
@@ -15,26 +15,39 @@ Their scores of nearest neighbours are made positive; `similarity` undoes that:
 from __future__ import annotations
 
 import math
+import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from sentence_transformers.errors import InputError, SearchEngineError
-from sentence_transformers.search.databases.common import Database, Hits, Id, Layout, Rejection, Rows
+from sentence_transformers.search.databases.common import (
+    Database,
+    Hit,
+    Hits,
+    Id,
+    Layout,
+    Metadata,
+    Rejection,
+    Rows,
+    as_hit,
+)
 from sentence_transformers.search.engines.rank_features import FIELD, RankFeatures, bulk, search_many
 from sentence_transformers.search.filters import Condition
 from sentence_transformers.search.inverted import SparseRows
 
 VECTOR = "embedding"
-PAYLOAD_TYPES = [
+METADATA_TYPES = [
     {"texts": {"match_mapping_type": "string", "mapping": {"type": "keyword", "ignore_above": 1024}}},
     {"numbers": {"match_mapping_type": "long", "mapping": {"type": "double"}}},
 ]
+BOUNDS = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 RESULT_WINDOW = 10_000
 
 
 class JsonDatabase(Database):
     """An index of Elasticsearch or OpenSearch.
+
+    Their filters do not tell a list from its items ("==" finds both) and take None and [] for missing fields.
 
     Args:
         name, precision, metric: see `Database`.
@@ -103,8 +116,8 @@ class JsonDatabase(Database):
         return as_layout(self.field(dimension))
 
     def create(self, dimension: int, ids: str) -> None:
-        fields = {"id": {"type": "keyword"}, "payload": {"type": "object"}, **self.field(dimension)}
-        body = {"mappings": {"dynamic_templates": PAYLOAD_TYPES, "properties": fields}}
+        fields = {"id": {"type": "keyword"}, "metadata": {"type": "object"}, **self.field(dimension)}
+        body = {"mappings": {"dynamic_templates": METADATA_TYPES, "properties": fields}}
         try:
             self.client.indices.create(index=self.name, body=body | self.settings)
         except self.failures:
@@ -126,10 +139,10 @@ class JsonDatabase(Database):
 
     # ---- documents
 
-    def store(self, ids: list[Id], rows: Rows, payloads: Sequence[Mapping[str, Any]]) -> None:
+    def store(self, ids: list[Id], rows: Rows, metadata: Metadata) -> None:
         lines: list[dict[str, Any]] = []
-        for key, field, payload in zip(ids, self.fields_of(rows), payloads, strict=True):
-            lines += [{"index": {"_id": str(key)}}, {"id": key, **field, "payload": dict(payload)}]
+        for key, field, entry in zip(ids, self.fields_of(rows), metadata, strict=True):
+            lines += [{"index": {"_id": str(key)}}, {"id": key, **field, "metadata": dict(entry)}]
         if refused := bulk(self.client, self.name, lines):
             raise Rejection(len(ids) - len(refused), f"{len(refused)} of {len(ids)} documents, first {refused[0]}")
 
@@ -143,16 +156,16 @@ class JsonDatabase(Database):
         """Dense rows in the engine's form."""
         return [self.bits(row) for row in rows] if self.precision == "binary" else rows.tolist()
 
-    def find(self, queries: Rows, top_k: int, conditions: list[Condition]) -> list[Hits]:
+    def find(self, queries: Rows, top_k: int, chosen: Any) -> list[Hits]:
         if top_k > RESULT_WINDOW:
             raise InputError(f"{self.title} gives {RESULT_WINDOW:,} hits of a query at most, got top_k={top_k:,}.")
-        filters = [clause(one) for one in conditions]
+        filters = [] if chosen is None else [chosen]
         if isinstance(queries, SparseRows):
             return self.find_sparse(queries, top_k, filters)
         bodies = [self.nearest(vector, top_k, filters) for vector in self.vectors_of(queries)]
         dimension = queries.shape[1] * (8 if self.precision == "binary" else 1)
         answers = self.ask(bodies, top_k)
-        return [[as_hit(hit, self.similarity(hit["_score"], dimension)) for hit in hits] for hits in answers]
+        return [[found(hit, self.similarity(hit["_score"], dimension)) for hit in hits] for hits in answers]
 
     def find_sparse(self, queries: SparseRows, top_k: int, filters: list[dict[str, Any]]) -> list[Hits]:
         """As `semantic_search_elasticsearch` asks; a query without any term has no hits."""
@@ -162,13 +175,35 @@ class JsonDatabase(Database):
         bodies = [{"query": {"bool": {"must": [engine.query(weights[n])], "filter": filters}}} for n in asked]
         results: list[Hits] = [[] for _ in weights]
         for number, hits in zip(asked, self.ask(bodies, top_k), strict=True):
-            results[number] = [as_hit(hit, hit["_score"]) for hit in hits]
+            results[number] = [found(hit, hit["_score"]) for hit in hits]
         return results
 
     def ask(self, bodies: list[dict[str, Any]], top_k: int) -> list[list[dict[str, Any]]]:
         """The hits of searches, as the engine says them."""
-        shown = {"size": top_k, "_source": ["id", "payload"]}
+        shown = {"size": top_k, "_source": ["id", "metadata"]}
         return search_many(self.client, self.name, [body | shown for body in bodies]) if bodies else []
+
+    def compared(self, one: Condition) -> dict[str, Any]:
+        field, value = f"metadata.{one.field}", one.value
+        exists = {"exists": {"field": field}}
+        if one.operator == "exists" or value is None:
+            return exists if value else self.combined("not", [exists])
+        if one.operator == "in":
+            return self.combined("or", [self.compared(Condition(one.field, "==", item)) for item in value])
+        if not isinstance(value, (str, int, float)):
+            raise self.unsayable(one)
+        if one.operator in BOUNDS:
+            return {"range": {field: {BOUNDS[one.operator]: value}}}
+        if one.operator == "contains" and isinstance(value, str):
+            return {"wildcard": {field: {"value": "*" + re.sub(r"([*?\\])", r"\\\1", value) + "*"}}}
+        return {"term": {field: {"value": value}}}
+
+    def combined(self, operator: str, parts: list[Any]) -> dict[str, Any]:
+        if not parts:
+            return {"match_all": {}} if operator == "and" else {"match_none": {}}
+        if operator == "or":
+            return {"bool": {"should": parts, "minimum_should_match": 1}}
+        return {"bool": {"filter" if operator == "and" else "must_not": parts}}
 
     def present(self, ids: list[Id]) -> set[Id]:
         if not self.client.indices.exists(index=self.name):
@@ -205,17 +240,9 @@ def features(rows: SparseRows) -> list[dict[str, float]]:
     ]
 
 
-def clause(condition: Condition) -> dict[str, Any]:
-    """A condition in the query language of both."""
-    field = f"payload.{condition.field}"
-    if condition.bounds:
-        return {"range": {field: dict(condition.bounds)}}
-    return {"terms": {field: list(condition.values)}}
-
-
-def as_hit(hit: dict[str, Any], score: float) -> dict[str, Any]:
+def found(hit: dict[str, Any], score: float) -> Hit:
     """A hit of the engine in this library's form."""
-    return {"id": hit["_source"]["id"], "score": float(score), "payload": hit["_source"].get("payload", {})}
+    return as_hit(hit["_source"]["id"], score, hit["_source"].get("metadata"))
 
 
 def unscaled(score: float, metric: str) -> float:

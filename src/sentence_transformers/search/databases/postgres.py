@@ -2,7 +2,7 @@
 
     PostgresDatabase("glosses", "postgresql://user@localhost/database")
 
-The table has the columns `id` (bigint or text, primary key), `embedding` and `payload` (jsonb):
+The table has the columns `id` (bigint or text, primary key), `embedding` and `metadata` (jsonb):
 
     precision    float32      float16       binary    sparse
     type         vector(H)    halfvec(H)    bit(H)    sparsevec(V)
@@ -14,13 +14,13 @@ done after loading. Every name and value goes to the server quoted or as a param
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from sentence_transformers.errors import MissingExtraError, SearchEngineError
-from sentence_transformers.search.databases.common import Database, Hits, Id, Layout, Rows
+from sentence_transformers.search.databases.common import Database, Hit, Hits, Id, Layout, Metadata, Rows, as_hit
 from sentence_transformers.search.engines.common import TIMEOUT, explain
 from sentence_transformers.search.filters import Condition
 from sentence_transformers.search.inverted import SparseRows
@@ -28,7 +28,6 @@ from sentence_transformers.search.inverted import SparseRows
 TYPES = {"float32": "vector", "float16": "halfvec", "binary": "bit", "sparse": "sparsevec"}
 OPERATORS = {"cosine": "<=>", "dot": "<#>", "euclidean": "<->", "manhattan": "<+>", "hamming": "<~>"}
 CLASSES = {"cosine": "cosine", "dot": "ip", "euclidean": "l2", "manhattan": "l1", "hamming": "hamming"}
-COMPARISONS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 ID_TYPES = {"int": "bigint", "str": "text"}
 MOST_SCANNED = 1000
 
@@ -122,7 +121,7 @@ class PostgresDatabase(Database):
             self.client.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [self.table.as_string(self.client)])
             self.run(
                 "CREATE TABLE IF NOT EXISTS {table} (id {id} PRIMARY KEY, embedding {kind}({dimension}) NOT NULL, "
-                "payload jsonb NOT NULL)",
+                "metadata jsonb NOT NULL)",
                 id=sql.SQL(ID_TYPES[ids]),  # type: ignore[arg-type]
                 kind=sql.SQL(TYPES[self.precision]),  # type: ignore[arg-type]
                 dimension=sql.Literal(dimension),
@@ -159,21 +158,21 @@ class PostgresDatabase(Database):
 
     # ---- rows
 
-    def store(self, ids: list[Id], rows: Rows, payloads: Sequence[Mapping[str, Any]]) -> None:
+    def store(self, ids: list[Id], rows: Rows, metadata: Metadata) -> None:
         from psycopg.types.json import Jsonb
 
         kinds = [{"int": "int8", "str": "text"}[type(ids[0]).__name__], TYPES[self.precision], "jsonb"]
         with self.client.transaction():
             self.run("CREATE TEMP TABLE batch_of_vectors ON COMMIT DROP AS SELECT * FROM {table} WITH NO DATA")
             with self.client.cursor().copy(
-                "COPY batch_of_vectors (id, embedding, payload) FROM STDIN (FORMAT BINARY)"
+                "COPY batch_of_vectors (id, embedding, metadata) FROM STDIN (FORMAT BINARY)"
             ) as copy:
                 copy.set_types(kinds)
-                for key, vector, payload in zip(ids, self.vectors_of(rows), payloads, strict=True):
-                    copy.write_row((key, vector, Jsonb(dict(payload))))
+                for key, vector, entry in zip(ids, self.vectors_of(rows), metadata, strict=True):
+                    copy.write_row((key, vector, Jsonb(dict(entry))))
             self.run(
-                "INSERT INTO {table} (id, embedding, payload) SELECT id, embedding, payload FROM batch_of_vectors "
-                "ON CONFLICT (id) DO UPDATE SET embedding = EXCLUDED.embedding, payload = EXCLUDED.payload"
+                "INSERT INTO {table} (id, embedding, metadata) SELECT id, embedding, metadata FROM batch_of_vectors "
+                "ON CONFLICT (id) DO UPDATE SET embedding = EXCLUDED.embedding, metadata = EXCLUDED.metadata"
             )
 
     def vectors_of(self, rows: Rows) -> list[Any]:
@@ -187,10 +186,10 @@ class PostgresDatabase(Database):
             return [Bit(np.unpackbits(row).astype(bool)) for row in rows]
         return [HalfVector(row) if self.precision == "float16" else Vector(row) for row in rows]
 
-    def find(self, queries: Rows, top_k: int, conditions: list[Condition]) -> list[Hits]:
+    def find(self, queries: Rows, top_k: int, chosen: Any) -> list[Hits]:
         from psycopg import sql
 
-        where, values = where_clause(conditions)
+        condition, values = chosen or (sql.SQL("true"), [])
         operator = sql.SQL(OPERATORS[self.metric])  # type: ignore[arg-type]
         results: list[Hits] = []
         with self.client.transaction():
@@ -199,19 +198,55 @@ class PostgresDatabase(Database):
             self.client.execute("SELECT set_config('hnsw.iterative_scan', 'strict_order', true)")
             for query in self.vectors_of(queries):
                 found = self.run(
-                    "SELECT id, embedding {operator} %s AS distance, payload FROM {table} {where} "
+                    "SELECT id, embedding {operator} %s AS distance, metadata FROM {table} WHERE {condition} "
                     "ORDER BY distance LIMIT %s",
                     [query, *values, top_k],
                     operator=operator,
-                    where=where,
+                    condition=condition,
                 )
                 hits = [self.hit(*row) for row in found]
-                results.append([hit for hit in hits if hit["score"] or self.precision != "sparse"])
+                results.append([hit for hit in hits if hit.score or self.precision != "sparse"])
         return results
 
-    def hit(self, key: Id, distance: float, payload: dict[str, Any]) -> dict[str, Any]:
+    def hit(self, key: Id, distance: float, metadata: dict[str, Any]) -> Hit:
         """A row as a hit; pgvector says 1 − cosine and minus the dot product."""
-        return {"id": key, "score": 1 - distance if self.metric == "cosine" else 0.0 - distance, "payload": payload}
+        return as_hit(key, 1 - distance if self.metric == "cosine" else 0.0 - distance, metadata)
+
+    def compared(self, one: Condition) -> tuple[Any, list[Any]]:
+        """A comparison as SQL with placeholders, and their values. A field that is missing gives null, hence false."""
+        from psycopg.types.json import Jsonb
+
+        if one.operator == "exists":
+            return self.combined("and" if one.value else "not", [(quoted("metadata ? %s"), [one.field])])
+        if one.operator == "in":
+            return quoted("coalesce(metadata -> %s = ANY(%s), false)"), [
+                one.field,
+                [Jsonb(value) for value in one.value],
+            ]
+        if one.operator == "==":
+            return quoted("coalesce(metadata -> %s = %s, false)"), [one.field, Jsonb(one.value)]
+        if one.operator == "contains":
+            form = "(jsonb_typeof(metadata -> %s) = 'array' AND metadata -> %s @> %s)"
+            parts = [(quoted(form), [one.field, one.field, Jsonb([one.value])])]
+            if isinstance(one.value, str):
+                form = "(jsonb_typeof(metadata -> %s) = 'string' AND strpos(metadata ->> %s, %s) > 0)"
+                parts.append((quoted(form), [one.field, one.field, one.value]))
+            return quoted("coalesce({}, false)", self.combined("or", parts)[0]), [
+                v for _, values in parts for v in values
+            ]
+        if isinstance(one.value, str):
+            form = "coalesce(jsonb_typeof(metadata -> %s) = 'string' AND metadata ->> %s COLLATE \"C\" {} %s, false)"
+            return quoted(form, quoted(one.operator)), [one.field, one.field, one.value]
+        form = "coalesce(jsonb_typeof(metadata -> %s) = 'number' AND metadata -> %s {} %s, false)"
+        return quoted(form, quoted(one.operator)), [one.field, one.field, Jsonb(one.value)]
+
+    def combined(self, operator: str, parts: list[Any]) -> tuple[Any, list[Any]]:
+        values = [value for _, those in parts for value in those]
+        if operator == "not":
+            return quoted("NOT ({})", parts[0][0]), values
+        if not parts:
+            return quoted("true" if operator == "and" else "false"), []
+        return quoted("({})", quoted(f" {operator.upper()} ").join(part for part, _ in parts)), values
 
     def present(self, ids: list[Id]) -> set[Id]:
         if self.layout() is None:
@@ -244,24 +279,9 @@ def install(client: Any) -> None:
         ) from error
 
 
-def where_clause(conditions: list[Condition]) -> tuple[Any, list[Any]]:
-    """Conditions as SQL with placeholders, and the values for these.
-
-    jsonb compares numbers as numbers and containment (@>) finds values and items of lists, so no type is ever cast.
-    """
+def quoted(form: str, *parts: Any) -> Any:
+    """SQL that this file has written itself, with other such pieces put in."""
     from psycopg import sql
-    from psycopg.types.json import Jsonb
 
-    parts: list[Any] = []
-    values: list[Any] = []
-    for one in conditions:
-        if one.values:
-            forms = [form for value in one.values for form in ({one.field: value}, {one.field: [value]})]
-            either = sql.SQL(" OR ").join([sql.SQL("payload @> %s")] * len(forms))
-            parts.append(sql.SQL("({})").format(either))
-            values += [Jsonb(form) for form in forms]
-        for bound, limit in one.bounds:
-            form = "(jsonb_typeof(payload -> %s) = 'number' AND payload -> %s {} %s)"
-            parts.append(sql.SQL(form).format(sql.SQL(COMPARISONS[bound])))  # type: ignore[arg-type]
-            values += [one.field, one.field, Jsonb(limit)]
-    return (sql.SQL("WHERE ") + sql.SQL(" AND ").join(parts) if parts else sql.SQL("")), values
+    piece = sql.SQL(form)  # type: ignore[arg-type]
+    return piece.format(*parts) if parts else piece

@@ -5,28 +5,31 @@
     QdrantDatabase("glosses", location=":memory:")        # embedded, gone with the process
 
 Qdrant knows points by whole numbers and UUIDs. A string id becomes the UUID (version 5) of it; the id itself is kept
-in the payload, as `_id`. The one vector of a point is named "text", as in `semantic_search_qdrant`.
+beside the metadata, as `_id`. The one vector of a point is named "text", as in `semantic_search_qdrant`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from uuid import NAMESPACE_OID, uuid5
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.search.databases.common import Database, Hits, Id, Layout, Rows
+from sentence_transformers.search.databases.common import Database, Hit, Hits, Id, Layout, Metadata, Rows, as_hit
 from sentence_transformers.search.engines.qdrant import VECTOR, Qdrant, is_embedded, sparse_vector
 from sentence_transformers.search.filters import Condition
 from sentence_transformers.search.inverted import SparseRows
 
 ID = "_id"
 DISTANCES = {"cosine": "Cosine", "dot": "Dot", "euclidean": "Euclid", "manhattan": "Manhattan"}
+BOUNDS = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 LARGEST_ID = 2**64 - 1
 
 
 class QdrantDatabase(Database):
     """A collection of Qdrant.
+
+    Its filters do not tell a list from its items ("==" finds both), take None and [] for missing fields, order numbers
+    only, and know no parts of strings.
 
     Args:
         name, precision, metric: see `Database`; without "binary": Qdrant has bits beside the vectors (`quantization`).
@@ -128,41 +131,54 @@ class QdrantDatabase(Database):
 
     # ---- points
 
-    def store(self, ids: list[Id], rows: Rows, payloads: Sequence[Mapping[str, Any]]) -> None:
+    def store(self, ids: list[Id], rows: Rows, metadata: Metadata) -> None:
         points = [
-            self.models.PointStruct(id=point_id(key), vector={VECTOR: vector}, payload={**payload, ID: key})
-            for key, vector, payload in zip(ids, vectors_of(rows), payloads, strict=True)
+            self.models.PointStruct(id=point_id(key), vector={VECTOR: vector}, payload={**entry, ID: key})
+            for key, vector, entry in zip(ids, vectors_of(rows), metadata, strict=True)
         ]
         self.client.upsert(self.name, points=points, wait=True)
 
-    def find(self, queries: Rows, top_k: int, conditions: list[Condition]) -> list[Hits]:
+    def find(self, queries: Rows, top_k: int, chosen: Any) -> list[Hits]:
         models = self.models
-        chosen = models.Filter(must=[self.clause(one) for one in conditions]) if conditions else None
+        limits = chosen if isinstance(chosen, models.Filter | None) else models.Filter(must=[chosen])
         requests = [
-            models.QueryRequest(query=query, using=VECTOR, limit=top_k, filter=chosen, with_payload=True)
+            models.QueryRequest(query=query, using=VECTOR, limit=top_k, filter=limits, with_payload=True)
             for query in vectors_of(queries)
         ]
         answers = self.client.query_batch_points(self.name, requests=requests)
         return [[self.hit(point) for point in answer.points] for answer in answers]
 
-    def hit(self, point: Any) -> dict[str, Any]:
+    def hit(self, point: Any) -> Hit:
         """A point as a hit. Qdrant says distances as they are: the smaller the better."""
         payload = dict(point.payload or {})
         sign = -1 if self.metric in ("euclidean", "manhattan") else 1
-        return {"id": payload.pop(ID, point.id), "score": sign * float(point.score), "payload": payload}
+        return as_hit(payload.pop(ID, point.id), sign * point.score, payload)
 
-    def clause(self, condition: Condition) -> Any:
-        """A condition as Qdrant says it; it has no equality of decimal numbers, which are a range of one."""
-        models, key = self.models, condition.field
-        if condition.bounds:
-            return models.FieldCondition(key=key, range=models.Range(**dict(condition.bounds)))
-        options = [
-            models.FieldCondition(key=key, range=models.Range(gte=value, lte=value))
-            if isinstance(value, float)
-            else models.FieldCondition(key=key, match=models.MatchValue(value=value))
-            for value in condition.values
-        ]
-        return models.Filter(should=options)
+    def compared(self, one: Condition) -> Any:
+        models, key, value = self.models, one.field, one.value
+        if one.operator == "exists":
+            empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
+            return models.Filter(**{"must_not" if value else "must": [empty]})
+        if one.operator == "in":
+            return self.combined("or", [self.compared(Condition(key, "==", item)) for item in value])
+        if one.operator in BOUNDS and is_number(value):
+            return models.FieldCondition(key=key, range=models.Range(**{BOUNDS[one.operator]: value}))
+        if one.operator not in ("==", "contains"):
+            raise self.unsayable(one)
+        if value is None:
+            return models.IsNullCondition(is_null=models.PayloadField(key=key))
+        if is_number(value):
+            return models.FieldCondition(key=key, range=models.Range(gte=value, lte=value))
+        if not isinstance(value, (str, bool)):
+            raise self.unsayable(one)
+        return models.FieldCondition(key=key, match=models.MatchValue(value=value))
+
+    def combined(self, operator: str, parts: list[Any]) -> Any:
+        models = self.models
+        if operator == "or" and not parts:
+            some = models.IsEmptyCondition(is_empty=models.PayloadField(key=ID))
+            return models.Filter(must=[some])  # no point is without its id
+        return models.Filter(**{{"and": "must", "or": "should", "not": "must_not"}[operator]: parts})
 
     def present(self, ids: list[Id]) -> set[Id]:
         if not self.client.collection_exists(self.name):
@@ -183,6 +199,11 @@ def point_id(key: Id) -> int | str:
     if not 0 <= key <= LARGEST_ID:
         raise InputError(f"Qdrant takes whole numbers from 0 to 2^64 - 1 as ids, got {key}. Use a string.")
     return key
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number; a bool is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def vectors_of(rows: Rows) -> list[Any]:

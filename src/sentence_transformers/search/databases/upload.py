@@ -2,7 +2,7 @@
 
     source → chunk of documents → leave out what is there → encode → write → the next chunk
 
-A source is any iterable of documents: texts (the id is the position), (id, text), (id, text, payload), or dictionaries
+A source is any iterable of documents: texts (the id is the position), (id, text), (id, text, metadata), or dictionaries
 as data sets and JSON lines have them.
 """
 
@@ -27,7 +27,7 @@ class Document(NamedTuple):
 
     id: Id
     text: str
-    payload: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 class Uploaded(NamedTuple):
@@ -61,11 +61,11 @@ def upload(
 
     Args:
         model: a `SentenceTransformer` or `SparseEncoder`; documents get its prompt and route for documents.
-        source: texts, (id, text), (id, text, payload), or dictionaries. Ids are all integers or all strings.
+        source: texts, (id, text), (id, text, metadata), or dictionaries. Ids are all integers or all strings.
         database: where to; `precision="sparse"` for a SparseEncoder.
-        column, id_column: where a dictionary has its text and its id; the rest of it is payload. Without an id the
+        column, id_column: where a dictionary has its text and its id; the rest of it is metadata. Without an id the
             position counts.
-        store_text: keep the text in the payload, under the name `column`.
+        store_text: keep the text, so that hits have it.
         resume: leave out documents whose id is stored already, without encoding them; their text is not compared.
         chunk_size: documents read, encoded and written at a time.
         show_progress_bar: default: shown if this package's logger is at INFO or below.
@@ -89,7 +89,7 @@ def upload(
     with progress_bar(total, show_progress_bar, "Uploading", " documents") as advance:
         documents = as_documents(source, column, id_column)
         fresh = missing(documents, database, chunk_size, count, advance) if resume else documents
-        for batch in encoded(model, fresh, chunk_size, column if store_text else None, encode_kwargs):
+        for batch in encoded(model, fresh, chunk_size, store_text, encode_kwargs):
             try:
                 database.write([batch])
             except DatabaseWriteError as error:
@@ -105,7 +105,7 @@ def upload(
 
 
 def encoded(
-    model: Any, documents: Iterator[Document], chunk_size: int, text_name: str | None, encode_kwargs: dict[str, Any]
+    model: Any, documents: Iterator[Document], chunk_size: int, store_text: bool, encode_kwargs: dict[str, Any]
 ) -> Iterator[Batch]:
     """Documents as batches for `Database.write`; at most one chunk of them is held."""
     held: deque[Document] = deque()
@@ -117,8 +117,8 @@ def encoded(
 
     for vectors in model.encode_stream(texts(), chunk_size, **document_side(model, encode_kwargs)):
         chunk = [held.popleft() for _ in range(vectors.shape[0])]
-        payloads = [one.payload | ({text_name: one.text} if text_name else {}) for one in chunk]
-        yield Batch([one.id for one in chunk], vectors, payloads)
+        metadata = [one.metadata | ({"text": one.text} if store_text else {}) for one in chunk]
+        yield Batch([one.id for one in chunk], vectors, metadata)
 
 
 def missing(
@@ -147,12 +147,12 @@ def as_document(item: Any, place: int, column: str, id_column: str) -> Document:
     if isinstance(item, Mapping):
         if column not in item:
             raise InputError(f"Document {place} has no {column!r}, only {sorted(map(str, item))}; say `column=`.")
-        payload = {key: value for key, value in item.items() if key not in (column, id_column)}
-        return checked(Document(item.get(id_column, place), item[column], payload), place)
+        rest = {key: value for key, value in item.items() if key not in (column, id_column)}
+        return checked(Document(item.get(id_column, place), item[column], rest), place)
     if isinstance(item, Sequence) and len(item) in (2, 3):
         return checked(Document(item[0], item[1], dict(item[2]) if len(item) == 3 else {}), place)
     raise InputError(
-        f"Document {place} is {item!r:.80}; expected a text, (id, text), (id, text, payload) or a dictionary."
+        f"Document {place} is {item!r:.80}; expected a text, (id, text), (id, text, metadata) or a dictionary."
     )
 
 
