@@ -11,7 +11,7 @@ import torch
 
 from sentence_transformers import similarity as sim
 from sentence_transformers.errors import InputError
-from sentence_transformers.search import blocks, clustering
+from sentence_transformers.search import blocks, clustering, paraphrase
 from sentence_transformers.search.exact import (
     community_detection,
     information_retrieval,
@@ -213,14 +213,33 @@ def test_mining_of_texts_passes_its_settings_to_the_model():
     assert model.kwargs == {**expected, "show_progress_bar": False}
 
 
+@pytest.mark.parametrize("crowd", [1, 8])
+@pytest.mark.parametrize("block_scores", [7, 100, 10**6])
+@pytest.mark.parametrize("k, max_pairs", [(1, 20), (3, 5), (6, 60), (6, 150)])
+def test_few_of_many_pairs_by_a_floor(k, max_pairs, block_scores, crowd, monkeypatch):
+    """Pairs that the floor lets in, and where it misjudges those that all neighbours give: the loop's answer."""
+    monkeypatch.setattr(blocks, "PRODUCT_SCORES", block_scores)
+    monkeypatch.setattr(paraphrase, "PRODUCT_SCORES", block_scores)
+    monkeypatch.setattr(paraphrase, "CROWD", crowd)
+    monkeypatch.setattr(paraphrase, "SAMPLE", 16)
+    rows = np.random.RandomState(2).randint(-2, 3, (90, 3)).astype(np.float32)  # many equal scores
+    scores = rows @ rows.T
+    np.fill_diagonal(scores, -np.inf)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    pairs = {(min(i, j), max(i, j)) for i in range(90) for j in best[i].tolist()}
+    expected = sorted(pairs, key=lambda pair: (-scores[pair], pair))[:max_pairs]
+    found = paraphrase_mining_embeddings(rows, max_pairs=max_pairs, top_k=k, score_function=sim.dot_score)
+    assert [tuple(pair[1:]) for pair in found] == expected
+
+
 # Community detection
 
 
-@pytest.mark.parametrize("stored", [0, 100, 10**6])
+@pytest.mark.parametrize("stored", [0, 10**6])
 @pytest.mark.parametrize("batch_size", [1, 16, 1024])
 @pytest.mark.parametrize("setting", ANSWERS["community_detection"])
 def test_communities_of_the_existing_library(setting, batch_size, stored, monkeypatch):
-    monkeypatch.setattr(clustering, "STORED_IDS", stored)
+    monkeypatch.setattr(clustering, "STORED_PAIRS", stored)
     threshold, size = setting.split()
     found = community_detection(CROWD, float(threshold), int(size), batch_size)
     assert found == ANSWERS["community_detection"][setting]

@@ -11,12 +11,14 @@ place.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+Compare: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Best: TypeAlias = tuple[Tensor, Tensor]
 """Values and ids, both of shape (Q, at most k), best first."""
 
@@ -40,15 +42,25 @@ def update(best: Best | None, scores: Tensor, start: int, k: int) -> Best:
 
 def higher(scores: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
     """Rows and columns where `scores` (Q, n) is above `least` (Q,), row by row, rising columns."""
+    return chosen(scores, least, torch.gt, torch.le)
+
+
+def at_least(scores: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns where `scores` (Q, n) is not below `least` (Q,), row by row, rising columns."""
+    return chosen(scores, least, torch.ge, torch.lt)
+
+
+def chosen(scores: Tensor, least: Tensor, wanted: Compare, unwanted: Compare) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the wanted scores. Runs whose greatest score is unwanted are not looked at."""
     whole = scores.shape[1] // RUN * RUN
     runs = scores[:, :whole].unflatten(1, (-1, RUN))
-    rows, run = nonzero(~(runs.amax(2) <= least[:, None]))  # a run with a NaN is looked at
-    places, inner = nonzero(runs[rows, run] > least[rows, None])
+    rows, run = nonzero(~unwanted(runs.amax(2), least[:, None]))  # so that a run with a NaN is looked at
+    places, inner = nonzero(wanted(runs[rows, run], least[rows, None]))
     rows, columns = rows[places], run[places] * RUN + inner
     if whole == scores.shape[1]:
         return rows, columns
-    more_rows, more_columns = nonzero(scores[:, whole:] > least[:, None])
-    rows, columns = torch.cat([rows, more_rows]), torch.cat([columns, more_columns + whole])
+    rest, more_columns = nonzero(wanted(scores[:, whole:], least[:, None]))
+    rows, columns = torch.cat([rows, rest]), torch.cat([columns, more_columns + whole])
     by_row = rows.argsort(stable=True)
     return rows[by_row], columns[by_row]
 
@@ -71,6 +83,8 @@ def insert(best: Best, rows: Tensor, ids: Tensor, values: Tensor) -> None:
 
 def nonzero(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Rows and columns of the true values of (Q, n); numpy is several times faster than torch here."""
+    if mask.device.type != "cpu":
+        return mask.nonzero(as_tuple=True)
     flat = torch.from_numpy(np.flatnonzero(mask.numpy()))
     columns = max(1, mask.shape[1])
     return flat // columns, flat % columns

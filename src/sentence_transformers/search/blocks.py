@@ -22,7 +22,7 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.search.best import update
 from sentence_transformers.search.inverted import Postings, SparseRows, sparse_rows
 from sentence_transformers.similarity import cos_sim, dot_score
-from sentence_transformers.util.tensor import ArrayLike, describe, normalize_embeddings, take_rows, to_float
+from sentence_transformers.util.tensor import ArrayLike, describe, is_sparse, normalize_embeddings, take_rows, to_float
 
 ScoreFunction: TypeAlias = Callable[[Any, Any], Tensor]
 Source: TypeAlias = Tensor | np.ndarray | SparseRows | list
@@ -31,6 +31,12 @@ Blocks: TypeAlias = Iterable[tuple[int, Any]]
 
 BLOCK_SCORES = 2**25
 """Scores held at once, at most (unless one row of a block has more)."""
+PRODUCT_SCORES = 2**22
+"""The same for dot products of dense rows on a CPU: what its cache holds."""
+QUERIES_AT_ONCE = 1024
+"""Rows of such a block, at most, if there are as many documents as that."""
+PRODUCT_QUERIES = 2**15
+"""Queries that are prepared at once."""
 
 
 @torch.no_grad()
@@ -50,9 +56,11 @@ def best_documents(
         first_query: if given, query n is document `first_query + n` itself, which is then left out (score -inf).
     """
     device = common_device(queries, documents)
+    prepare, score = split_score_function(score_function)
+    if score is dot_score and is_dense(queries) and is_dense(documents):
+        return best_by_product(queries, documents, top_k, prepare, query_block * document_block, first_query, device)
     document_block = min(document_block, len(documents), BLOCK_SCORES)
     query_block = min(query_block, max(1, BLOCK_SCORES // document_block))
-    prepare, score = split_score_function(score_function)
     ready_query: Callable[[Any], Any] = partial(as_tensor, device=device)
     ready_documents = ready_query
     if score is dot_score and isinstance(queries, SparseRows) and isinstance(documents, SparseRows):
@@ -65,6 +73,61 @@ def best_documents(
         score,
         first_query,
     )
+
+
+def best_by_product(
+    queries: Tensor | np.ndarray,
+    documents: Tensor | np.ndarray,
+    top_k: int,
+    prepare: Callable[[Any], Any],
+    most_scores: int,
+    first_query: int | None,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """As `best_documents`, of dense rows by dot product, in blocks that suit the cache, not those asked for.
+
+    Queries are prepared once and documents once for each `PRODUCT_QUERIES` queries.
+
+    Args:
+        most_scores: scores held at once, at most.
+    """
+    most_scores = min(most_scores, PRODUCT_SCORES if device.type == "cpu" else BLOCK_SCORES)
+    product, best = Product(), []
+    for begin, many in blocks_of(queries, min(PRODUCT_QUERIES, most_scores), device):
+        many = prepare(many)
+        size = max(1, min(len(documents), most_scores // min(len(many), QUERIES_AT_ONCE)))
+        step = min(len(many), max(1, most_scores // size))
+        ready = list(blocks_of(many, step, device))
+        blocks = ((n, prepare(block)) for n, block in blocks_of(documents, size, device))
+        best.append(
+            best_of_blocks(
+                lambda r=ready: r, blocks, top_k, product, None if first_query is None else first_query + begin
+            )
+        )
+    if not best:
+        return torch.zeros(0, 0), torch.zeros(0, 0, dtype=torch.int64)
+    return torch.cat([values for values, _ in best]), torch.cat([ids for _, ids in best])
+
+
+class Product:
+    """Dot products of rows (q, H) and (n, H), in memory that is used again: each result replaces the one before.
+
+    Float, or int8 with sums in int32.
+    """
+
+    def __init__(self) -> None:
+        self.memory = torch.empty(0)
+
+    def __call__(self, queries: Tensor, documents: Tensor) -> Tensor:
+        whole = queries.dtype == torch.int8
+        dtype = torch.int32 if whole else torch.promote_types(queries.dtype, documents.dtype)
+        count = len(queries) * len(documents)
+        if self.memory.dtype != dtype or self.memory.device != queries.device or len(self.memory) < count:
+            self.memory = torch.empty(count, dtype=dtype, device=queries.device)
+        out = self.memory[:count].view(len(queries), len(documents))
+        if whole:
+            return torch._int_mm(queries, documents.T, out=out)
+        return torch.mm(queries.to(dtype), documents.to(dtype).T, out=out)
 
 
 def best_of_blocks(
@@ -110,6 +173,12 @@ def split_score_function(score_function: ScoreFunction) -> tuple[Callable[[Any],
     if score_function is cos_sim:
         return unit_rows, dot_score
     return identity, score_function
+
+
+def is_dense(source: Source) -> bool:
+    """Whether these are dense rows (N, H)."""
+    dense = isinstance(source, np.ndarray) or (isinstance(source, Tensor) and not is_sparse(source))
+    return dense and source.ndim == 2
 
 
 def identity(rows: Any) -> Any:

@@ -4,8 +4,9 @@ Every row with at least `min_community_size` rows within the threshold (itself i
 Candidates are taken by falling size; one whose centre already belongs to a community is passed over; what earlier
 communities took is removed; what is then still large enough is a community.
 
-Rows are compared block by block and only the ids of neighbours are kept, up to a budget; neighbours that did not fit
-are computed again when it is their turn. Memory never grows with N².
+Rows are compared block by block, each pair once, and only the pairs within the threshold are kept. If those are more
+than a budget, none are, and the neighbours of a candidate are computed again when it is its turn. Memory never grows
+with N².
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.search.blocks import BLOCK_SCORES
+from sentence_transformers.search.best import at_least
+from sentence_transformers.search.blocks import BLOCK_SCORES, Product
 from sentence_transformers.util.tensor import ArrayLike, normalize_embeddings, to_rows
 
-STORED_IDS = 50_000_000
-"""Neighbour ids that are kept between the two passes, at most (4 bytes each)."""
+STORED_PAIRS = 20_000_000
+"""Pairs of neighbours that are kept between the two passes, at most (8 bytes each, several times that while sorted)."""
 
 
 def community_detection(
@@ -54,7 +56,7 @@ def community_detection(
     if rows.numel() == 0:
         return []
     neighbours = Neighbours(normalize_embeddings(rows.detach()).to_dense(), threshold, batch_size)
-    sizes = neighbours.count(min_community_size, show_progress_bar)
+    sizes = neighbours.count(show_progress_bar)
     centres = np.flatnonzero(sizes >= min_community_size)
     centres = centres[np.argsort(-sizes[centres], kind="stable")]
     free = np.ones(len(rows), dtype=bool)
@@ -78,44 +80,73 @@ class Neighbours:
         self.rows = rows
         self.threshold = threshold
         self.batch_size = min(batch_size, max(1, BLOCK_SCORES // len(rows)))
-        self.stored: dict[int, np.ndarray] = {}
+        self.product = Product()
+        self.stored: tuple[np.ndarray, np.ndarray] | None = None  # ids by row; where each row begins, and the end
 
     def find(self, ids: np.ndarray) -> list[np.ndarray]:
         """For each row in `ids` the rising ids of its neighbours."""
-        block = self.rows[torch.from_numpy(ids).to(self.rows.device)]
-        near, columns = (block @ self.rows.T >= self.threshold).nonzero(as_tuple=True)
-        counts = torch.bincount(near, minlength=len(ids)).cumsum(0)[:-1]
-        return np.split(columns.int().cpu().numpy(), counts.cpu().numpy())
+        near, columns = self.near(self.rows[torch.from_numpy(ids).to(self.rows.device)], self.rows)
+        return np.split(columns, np.cumsum(np.bincount(near, minlength=len(ids)))[:-1])
 
-    def count(self, least: int, show_progress_bar: bool) -> np.ndarray:
-        """Number of neighbours of every row; remembers the lists of `least` and more while there is room."""
-        sizes = np.zeros(len(self.rows), dtype=np.int64)
-        room = STORED_IDS
-        for start in progress(range(0, len(self.rows), self.batch_size), show_progress_bar):
-            block = np.arange(start, min(start + self.batch_size, len(self.rows)))
-            for row, ids in zip(block, self.find(block), strict=True):
-                sizes[row] = len(ids)
-                if least <= len(ids) <= room:
-                    self.stored[int(row)] = ids.copy()
-                    room -= len(ids)
+    def near(self, block: Tensor, others: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the scores (b, n) of at least the threshold, row by row."""
+        scores = self.product(block, others)
+        rows, columns = at_least(scores, scores.new_full((len(block),), self.threshold))
+        return rows.int().cpu().numpy(), columns.int().cpu().numpy()
+
+    def count(self, show_progress_bar: bool) -> np.ndarray:
+        """Number of neighbours of every row, itself included; remembers the pairs if there is room for them."""
+        count = len(self.rows)
+        sizes = np.zeros(count, dtype=np.int64)
+        pairs: list[np.ndarray] = []
+        room = STORED_PAIRS
+        for start in progress(range(0, count, self.batch_size), show_progress_bar):
+            block = self.rows[start : start + self.batch_size]
+            for other in range(start, count, self.batch_size):
+                columns = self.rows[other : other + self.batch_size]
+                near, far = self.near(block, columns)
+                if other == start:  # each pair is there twice
+                    near, far = near[near <= far], far[near <= far]
+                sizes[start : start + len(block)] += np.bincount(near, minlength=len(block))
+                apart = near + start != far + other
+                sizes[other : other + len(columns)] += np.bincount(far[apart], minlength=len(columns))
+                room -= len(near)
+                pairs = [*pairs, np.stack([near + start, far + other])] if room >= 0 else []
+        if room >= 0:
+            self.stored = by_row(np.concatenate(pairs, axis=1), sizes)
         return sizes
 
     def walk(self, centres: np.ndarray, free: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Centres that are still free when their turn comes, each with its neighbours."""
+        if self.stored is not None:
+            ids, starts = self.stored
+            yield from ((row, ids[starts[row] : starts[row + 1]]) for row in centres.tolist() if free[row])
+            return
         for start in range(0, len(centres), self.batch_size):
             turn = centres[start : start + self.batch_size]
             turn = turn[free[turn]]
-            missing = np.array([row for row in turn if int(row) not in self.stored], dtype=np.int64)
-            found = dict(zip(missing.tolist(), self.find(missing), strict=True)) if len(missing) else {}
-            for row in turn.tolist():
-                if free[row]:
-                    yield row, self.stored[row] if row in self.stored else found[row]
+            found = self.find(turn) if len(turn) else []
+            yield from ((row, ids) for row, ids in zip(turn.tolist(), found, strict=True) if free[row])
 
     def sorted_members(self, centre: int, members: np.ndarray) -> list[int]:
         """The centre, then the others by falling similarity to it, equal ones by rising id."""
         others = members[members != centre]
         similarity = self.rows[torch.from_numpy(others).long().to(self.rows.device)] @ self.rows[centre]
         return [centre, *others[np.argsort(-similarity.cpu().numpy(), kind="stable")].tolist()]
+
+
+def by_row(pairs: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbours of all rows, one after the other and rising, and where each row begins.
+
+    Args:
+        pairs: (2, M), each pair of neighbours once, (n, n) too.
+        sizes: (N,), the number of neighbours.
+    """
+    low, high = pairs.astype(np.int64)
+    apart = low != high
+    keys = np.concatenate([low * len(sizes) + high, (high * len(sizes) + low)[apart]])
+    keys.sort()
+    return (keys % len(sizes)).astype(np.int32), np.concatenate([[0], np.cumsum(sizes)])
 
 
 def progress(steps: range, show: bool) -> Iterator[int]:

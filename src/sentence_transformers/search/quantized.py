@@ -31,7 +31,7 @@ from torch import Tensor
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.search.best import order
-from sentence_transformers.search.blocks import best_documents, best_of_blocks
+from sentence_transformers.search.blocks import Product, best_documents, best_of_blocks
 from sentence_transformers.search.quantization import PRECISIONS, Precision, to_numpy
 from sentence_transformers.similarity import cos_sim, dot_score
 from sentence_transformers.util.tensor import to_tensor
@@ -144,7 +144,7 @@ class Codes:
         queries = [(n, torch.from_numpy(pad(weights[n : n + step]))) for n in range(0, len(weights), step)]
         size = min(MOST_DOCUMENTS, BLOCK // min(step, len(weights)))
         documents = ((n, to_tensor(pad(unpack(block)).view(np.int8))) for n, block in self.blocks(size))
-        values, ids = best_of_blocks(lambda: queries, documents, k, Product(BLOCK))
+        values, ids = best_of_blocks(lambda: queries, documents, k, Product())
         return values.double().numpy(), ids.numpy()
 
     def _find_by_counting(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -181,21 +181,6 @@ class Codes:
             return np.unpackbits(codes, axis=1, count=self.dimension) * np.float32(2) - 1
         low, step = self.scale
         return low + (codes + np.float32(0.5)) * step
-
-
-class Product:
-    """Dot products of int8 rows (q, H) and (n, H) as int32 (q, n), in memory that is used again.
-
-    Args:
-        size: at most so many scores.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.memory = torch.empty(size, dtype=torch.int32)
-
-    def __call__(self, queries: Tensor, documents: Tensor) -> Tensor:
-        shape = (len(queries), len(documents))
-        return torch._int_mm(queries, documents.T, out=self.memory[: shape[0] * shape[1]].view(shape))
 
 
 @dataclass(frozen=True)
