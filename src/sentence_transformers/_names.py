@@ -184,6 +184,9 @@ HOME: dict[str, str] = {
     # functions
     "SimilarityFunction": "similarity",
     "quantize_embeddings": "search.quantization",
+    "search_quantized": "search.quantized",
+    "semantic_search_faiss": "search.libraries",
+    "semantic_search_usearch": "search.libraries",
     # search
     "Index": "search.index.index",
     "Hit": "search.index.search",

@@ -13,7 +13,34 @@ import numpy as np
 from sentence_transformers import util
 
 HERE = Path(__file__).resolve().parent
+LIBRARIES = (
+    *(("faiss", precision) for precision in ("float32", "uint8", "ubinary")),
+    *(("usearch", precision) for precision in ("float32", "int8", "binary", "ubinary")),
+)
 SCORES = ("cos_sim", "dot_score", "euclidean_sim", "manhattan_sim")
+
+
+def libraries(documents: np.ndarray, queries: np.ndarray) -> dict:
+    """Searches by faiss and usearch for all documents, so that ties do not decide who is a candidate."""
+    from sentence_transformers.quantization import quantize_embeddings, semantic_search_faiss, semantic_search_usearch
+
+    ranges = np.stack([documents.min(0), documents.max(0)])
+    searches = {"faiss": semantic_search_faiss, "usearch": semantic_search_usearch}
+    answers = {}
+    for library, precision in LIBRARIES:
+        codes = quantize_embeddings(documents, precision, ranges=ranges)
+        for rescore in (True, False):
+            found = searches[library](
+                queries,
+                codes,
+                corpus_precision=precision,
+                top_k=40,
+                ranges=ranges,
+                rescore=rescore,
+                rescore_multiplier=1,
+            )
+            answers[f"{library} {precision} {rescore}"] = found[0]
+    return answers
 
 
 def main() -> None:
@@ -50,6 +77,7 @@ def main() -> None:
             arrays[f"quantize/{dtype}/{precision}"] = found[:20]
             calibrated = util.quantize_embeddings(vectors[:8].astype(dtype), precision, calibration_embeddings=vectors)
             arrays[f"calibrated/{dtype}/{precision}"] = calibrated
+    answers["libraries"] = libraries(documents, queries)
     answers["original_models"] = list(util.ORIGINAL_TRANSFORMER_MODELS)
 
     (HERE / "search.json").write_text(json.dumps(answers) + "\n")

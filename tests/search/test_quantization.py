@@ -100,7 +100,10 @@ def test_few_embeddings_are_worth_a_warning(rows, warns, caplog):
         quantize_embeddings(VECTORS[:rows], "int8")
     assert (f"from {rows} embeddings" in caplog.text) == warns
     caplog.clear()
-    quantize_embeddings(VECTORS[:2], "int8", calibration_embeddings=VECTORS[:3])
+    quantize_embeddings(VECTORS[:2], "int8", calibration_embeddings=VECTORS[:rows])
+    assert (f"from {rows} embeddings" in caplog.text) == warns
+    caplog.clear()
+    quantize_embeddings(VECTORS[:2], "int8", calibration_embeddings=VECTORS[:100])
     quantize_embeddings(VECTORS[:2], "binary")
     assert not caplog.records
 
@@ -117,7 +120,10 @@ def test_few_embeddings_are_worth_a_warning(rows, warns, caplog):
         ([[1.0], [1.0, 2.0]], "binary", {}, "one dimension"),
         (VECTORS, "int8", {"ranges": np.zeros((3, 13))}, r"\(2, 13\)"),
         (VECTORS, "int8", {"ranges": np.zeros((2, 12))}, r"\(2, 13\)"),
-        (VECTORS, "int8", {"calibration_embeddings": VECTORS[:, :5]}, r"\(2, 13\)"),
+        (VECTORS, "int8", {"calibration_embeddings": VECTORS[:, :5]}, r"\(M, 13\).*\(120, 5\)"),
+        (VECTORS, "int8", {"calibration_embeddings": VECTORS * np.inf}, "calibration_embeddings.*row 0"),
+        (np.where(np.arange(120)[:, None] == 7, np.nan, VECTORS), "binary", {}, "row 7 holds NaN.*1 rows"),
+        ([VECTORS, VECTORS * np.inf], "float32", {}, r"embeddings\[1\].*infinity"),
         (VECTORS * np.nan, "int8", {}, "NaN"),
     ],
 )

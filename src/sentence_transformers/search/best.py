@@ -84,7 +84,8 @@ def insert(best: Best, rows: Tensor, ids: Tensor, values: Tensor) -> None:
 def nonzero(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Rows and columns of the true values of (Q, n); numpy is several times faster than torch here."""
     if mask.device.type != "cpu":
-        return mask.nonzero(as_tuple=True)
+        found = mask.nonzero()
+        return found[:, 0], found[:, 1]
     flat = torch.from_numpy(np.flatnonzero(mask.numpy()))
     columns = max(1, mask.shape[1])
     return flat // columns, flat % columns

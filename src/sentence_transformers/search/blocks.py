@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
@@ -101,7 +101,7 @@ def best_by_product(
         blocks = ((n, prepare(block)) for n, block in blocks_of(documents, size, device))
         best.append(
             best_of_blocks(
-                lambda r=ready: r, blocks, top_k, product, None if first_query is None else first_query + begin
+                partial(list, ready), blocks, top_k, product, None if first_query is None else first_query + begin
             )
         )
     if not best:
@@ -113,10 +113,13 @@ class Product:
     """Dot products of rows (q, H) and (n, H), in memory that is used again: each result replaces the one before.
 
     Float, or int8 with sums in int32.
+
+    Args:
+        size: room for so many sums of int8 from the beginning; more is made when it is needed.
     """
 
-    def __init__(self) -> None:
-        self.memory = torch.empty(0)
+    def __init__(self, size: int = 0) -> None:
+        self.memory = torch.empty(size, dtype=torch.int32)
 
     def __call__(self, queries: Tensor, documents: Tensor) -> Tensor:
         whole = queries.dtype == torch.int8
@@ -175,10 +178,11 @@ def split_score_function(score_function: ScoreFunction) -> tuple[Callable[[Any],
     return identity, score_function
 
 
-def is_dense(source: Source) -> bool:
+def is_dense(source: Source) -> TypeGuard[Tensor | np.ndarray]:
     """Whether these are dense rows (N, H)."""
-    dense = isinstance(source, np.ndarray) or (isinstance(source, Tensor) and not is_sparse(source))
-    return dense and source.ndim == 2
+    if isinstance(source, Tensor) and is_sparse(source):
+        return False
+    return isinstance(source, (np.ndarray, Tensor)) and source.ndim == 2
 
 
 def identity(rows: Any) -> Any:

@@ -186,8 +186,8 @@ def pairs_above(
     parts: list[Pairs] = []
     for start, other, scores in halves(source, score_function, most_rows):
         rows, columns = at_least(scores, scores.new_full((len(scores),), floor))
-        found = Pairs(scores[rows, columns], rows + start, columns + other)
-        found = Pairs(*(column.cpu().numpy() for column in found))
+        columns_of_pairs = (scores[rows, columns], rows + start, columns + other)
+        found = Pairs(*(column.cpu().numpy() for column in columns_of_pairs))
         parts.append(found.take(np.flatnonzero(found.low < found.high)))
         if sum(len(part.scores) for part in parts) > CROWD * max_pairs:
             parts = [neighbours_of(Pairs.join(parts), len(source), top_k)[0]]
@@ -217,12 +217,11 @@ def neighbours_of(pairs: Pairs, count: int, top_k: int) -> tuple[Pairs, int]:
     """
     sizes = np.bincount(pairs.low, minlength=count) + np.bincount(pairs.high, minlength=count)
     kept = (sizes[pairs.low] <= top_k) | (sizes[pairs.high] <= top_k)
-    places, rows, others = [], [], []
-    for row, other in ((pairs.low, pairs.high), (pairs.high, pairs.low)):
-        some = np.flatnonzero(sizes[row] > top_k)
-        places, rows, others = [*places, some], [*rows, row[some]], [*others, other[some]]
-    place, row = np.concatenate(places), np.concatenate(rows)
-    order = np.lexsort((np.concatenate(others), -pairs.scores[place], row))
+    first, second = (np.flatnonzero(sizes[side] > top_k) for side in (pairs.low, pairs.high))
+    place = np.concatenate([first, second])
+    row = np.concatenate([pairs.low[first], pairs.high[second]])
+    other = np.concatenate([pairs.high[first], pairs.low[second]])
+    order = np.lexsort((other, -pairs.scores[place], row))
     crowded = np.where(sizes > top_k, sizes, 0)
     rank = np.arange(len(order)) - np.repeat(np.cumsum(crowded) - crowded, crowded)
     kept[place[order[rank < top_k]]] = True

@@ -51,17 +51,20 @@ def quantize_embeddings(
 
     Raises:
         InputError: for an unknown precision, embeddings that are quantised already, a range that cannot be computed
-            (one embedding, or values that are not finite) or does not fit.
+            (one embedding) or does not fit, calibration embeddings of another dimension, NaN or infinity.
     """
     if precision not in PRECISIONS:
         raise InputError(f"Precision {precision!r} is not supported. Choose one of {', '.join(PRECISIONS)}.")
     if isinstance(embeddings, (list, tuple)) and len(embeddings) and np.ndim(embeddings[0]) == 2:
         items = [to_numpy(item) for item in embeddings]
+        for number, item in enumerate(items):
+            check_finite(item, f"embeddings[{number}]")
         limits = find_ranges(items, precision, ranges, calibration_embeddings)
         return [quantize(item, precision, limits) for item in items]
     array = to_numpy(embeddings)
     if array.size == 0:
         return quantize(array, precision, np.zeros((2, 1))) if array.ndim > 1 else array
+    check_finite(array)
     return quantize(array, precision, find_ranges([array], precision, ranges, calibration_embeddings))
 
 
@@ -109,7 +112,14 @@ def compute_ranges(
     if calibration_embeddings is not None:
         given = calibration_embeddings
         nested = isinstance(given, (list, tuple)) and len(given) > 0 and np.ndim(given[0]) == 2
+        dimension = arrays[0].shape[-1]
         arrays = [to_numpy(item) for item in given] if nested else [to_numpy(given)]
+        for array in arrays:
+            if array.ndim == 0 or array.shape[-1] != dimension or not array.size:
+                raise InputError(
+                    f"`calibration_embeddings` must have shape (M, {dimension}) like the embeddings, got {array.shape}."
+                )
+            check_finite(array, "calibration_embeddings")
     rows = [array.reshape(-1, array.shape[-1]) for array in arrays if array.size]
     count = sum(len(block) for block in rows)
     if calibration_embeddings is None and count < 2:
@@ -117,7 +127,7 @@ def compute_ranges(
             f"The {precision} ranges cannot be computed from a single embedding. "
             "Pass `ranges`, or `calibration_embeddings` with a representative set."
         )
-    if calibration_embeddings is None and count < ENOUGH_ROWS:
+    if count < ENOUGH_ROWS:
         logger.warning(
             "The %s ranges are computed from %d embeddings only. Pass `ranges` or more `calibration_embeddings`.",
             precision,
@@ -128,6 +138,14 @@ def compute_ranges(
 
 def to_numpy(embeddings: Any) -> np.ndarray:
     """A float array; bfloat16, which numpy does not know, becomes float32. `InputError` for (u)int8 or no numbers."""
+    array = as_array(embeddings)
+    if array.dtype in (np.int8, np.uint8):
+        raise InputError(f"Expected float embeddings, got {array.dtype}. Embeddings are quantised once, from float.")
+    return array
+
+
+def as_array(embeddings: Any) -> np.ndarray:
+    """Embeddings, float or quantised, as an array; bfloat16 becomes float32. `InputError` if they are no numbers."""
     try:
         if isinstance(embeddings, (list, tuple)) and len(embeddings) and isinstance(embeddings[0], Tensor):
             embeddings = torch.stack(list(embeddings))
@@ -137,6 +155,23 @@ def to_numpy(embeddings: Any) -> np.ndarray:
         array = np.asarray(embeddings)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"Expected embeddings of one dimension, got {describe(embeddings)}: {error}") from error
-    if array.dtype in (np.int8, np.uint8) or array.dtype.kind not in "fiub":
-        raise InputError(f"Expected float embeddings, got {array.dtype}. Embeddings are quantised once, from float.")
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"Expected float embeddings, got {array.dtype}.")
     return array
+
+
+def check_finite(array: np.ndarray, name: str = "embeddings") -> None:
+    """`InputError` with the first row of (..., H) that holds NaN or infinity."""
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return
+    bad = np.flatnonzero(~np.isfinite(array.reshape(-1, array.shape[-1])).all(axis=1))
+    raise InputError(f"`{name}` must be finite, but row {bad[0]} holds NaN or infinity ({len(bad)} rows do).")
+
+
+def __getattr__(name: str) -> Any:
+    """The searches of `libraries` are known by this module's path as well."""
+    if name in ("semantic_search_faiss", "semantic_search_usearch"):
+        from sentence_transformers.search import libraries
+
+        return getattr(libraries, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
