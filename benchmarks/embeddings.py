@@ -31,6 +31,31 @@ def sparse_glosses() -> Path:
     return file
 
 
+def mixtures(count: int, queries: int = 100) -> Path:
+    """A file of `queries` + `count` unit vectors: real embeddings of `precisions`, then sums of two of them each.
+
+    The first `queries` rows are the real embeddings of queries, the others mix two real documents in random shares.
+    """
+    from benchmarks.precisions import embeddings
+
+    file = texts.cache_folder() / f"mixtures-{count}.npy"
+    if not file.is_file():
+        real, chance = embeddings(), np.random.default_rng(20)
+        draft = file.with_name(f"draft-{file.name}")
+        shape = (queries + count, real["documents"].shape[1])
+        rows = np.lib.format.open_memmap(draft, mode="w+", dtype=np.float32, shape=shape)
+        rows[:queries] = real["queries"][:queries]
+        for start in range(queries, len(rows), 10_000):
+            size = min(10_000, len(rows) - start)
+            first, second = (real["documents"][chance.integers(len(real["documents"]), size=size)] for _ in range(2))
+            share = chance.random((size, 1), np.float32)
+            mixed = share * first + (1 - share) * second
+            rows[start : start + size] = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
+        rows.flush()
+        draft.replace(file)
+    return file
+
+
 def encode_glosses() -> dict[str, np.ndarray]:
     """The CSR arrays of documents and queries."""
     from benchmarks.workloads import gloss_texts

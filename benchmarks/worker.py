@@ -272,6 +272,83 @@ def run_mine(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     return record, [[a, b] for a, b in rows]
 
 
+def run_search(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Exact search of random vectors; the scores of the best documents stand for the vectors."""
+    from sentence_transformers.util import semantic_search
+
+    model = ready_vectors(job["count"])
+    queries = model.encode_query(range(1000), convert_to_tensor=True)
+    documents = model.encode_document(range(job["count"]), convert_to_tensor=True)
+    record, found = timed(lambda some: semantic_search(some[0], documents, top_k=TOP_K), [queries], job["repeats"])
+    return record, [[hit["score"] for hit in hits] for hits in found]
+
+
+def crowd(count: int) -> Any:
+    """Unit vectors around 2,000 centres."""
+    import torch
+
+    generator = torch.Generator().manual_seed(7)
+    centres = torch.randn(2000, 384, generator=generator)
+    rows = centres[torch.randint(0, 2000, (count,), generator=generator)]
+    return torch.nn.functional.normalize(rows + 0.7 * torch.randn(count, 384, generator=generator), dim=1)
+
+
+def run_paraphrases(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The most similar pairs of 20,000 vectors; their scores stand for the vectors."""
+    from sentence_transformers.util import paraphrase_mining_embeddings
+
+    record, pairs = timed(lambda some: paraphrase_mining_embeddings(some[0]), [crowd(job["count"])], job["repeats"])
+    return record, [[score for score, _, _ in pairs]]
+
+
+def run_communities(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Communities of 20,000 vectors; the number of the community of each row stands for the vectors."""
+    from sentence_transformers.util import community_detection
+
+    detect = partial(community_detection, threshold=0.6)
+    record, found = timed(lambda some: detect(some[0]), [crowd(job["count"])], job["repeats"])
+    numbers = [[-1.0] * job["count"]]
+    for number, members in enumerate(sorted(found)):
+        for row in members:
+            numbers[0][row] = number
+    return record, numbers
+
+
+def run_binary(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """One query at a time: exact float search by the existing library, bits rescored from disk by this one.
+
+    The ten hits of a query stand for its vector, as ones among 4,096 places; so the cosine of two is the recall.
+    """
+    import numpy as np
+    import torch
+
+    from sentence_transformers.util import dot_score, semantic_search
+
+    rows = np.load(job["mixtures"], mmap_mode="r")
+    queries, documents = np.array(rows[: -job["count"]]), rows[-job["count"] :]
+    try:
+        from sentence_transformers.search.quantized import search_quantized
+    except ImportError:
+        loaded = torch.from_numpy(np.array(documents))
+
+        def search(query: Any) -> list[int]:
+            (hits,) = semantic_search(torch.from_numpy(query[None]), loaded, top_k=TOP_K, score_function=dot_score)
+            return [hit["corpus_id"] for hit in hits]
+    else:
+        starts = range(0, len(documents), 10_000)
+        bits = np.concatenate([np.packbits(documents[n : n + 10_000] > 0, axis=1) for n in starts])
+        options = {"originals": documents, "rescore_multiplier": 20}
+
+        def search(query: Any) -> list[int]:
+            return search_quantized(query, bits, "ubinary", TOP_K, **options)[1][0].tolist()
+
+    record, found = timed(lambda some: [search(query) for query in some], list(queries), job["repeats"])
+    places = np.zeros((len(found), 4096))
+    for row, ids in zip(places, found, strict=True):
+        row[np.array(ids) % 4096] = 1
+    return record, places.tolist()
+
+
 def read_sparse(file: str, count: int) -> tuple[Any, Any]:
     """Queries and the first `count` documents as coalesced COO tensors: neither library has to sort them first."""
     import numpy as np
@@ -425,6 +502,10 @@ KINDS = {
     "rank": run_rank,
     "sparse": run_sparse,
     "sparse_search": run_sparse_search,
+    "search": run_search,
+    "paraphrases": run_paraphrases,
+    "communities": run_communities,
+    "binary": run_binary,
     "train": run_train,
     "retrieval": run_retrieval,
     "mine": run_mine,
