@@ -7,7 +7,7 @@ nothing are not checked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from sentence_transformers.errors import InputError
@@ -22,6 +22,7 @@ LABELS = {
     "embedding": "a list of floats: the teacher's embedding",
     "scores": "a list of floats",
 }
+BLOCK_ROWS = 10_000
 LIST_KINDS = ("List", "Sequence", "LargeList", "Array2D")
 
 
@@ -73,7 +74,7 @@ def check_labels(dataset: Any, loss: Any, called: str, label: str) -> None:
     if bounds is None or not hasattr(dataset, "__len__"):
         return
     low, high = bounds
-    for i, value in enumerate(column_values(dataset, label)):
+    for i, (value,) in enumerate(values_of(dataset, label)):
         if not low <= value <= high and value != getattr(loss, "ignored_label", None):
             raise InputError(
                 f"{called} has the label {value!r} in row {i}, column {label!r}. {type(loss).__name__} takes labels "
@@ -85,10 +86,17 @@ def check_lists(dataset: Any, called: str, documents: str, label: str) -> None:
     """Raise `InputError` naming the first row without documents, or with another number of labels than documents."""
     if not hasattr(dataset, "__len__"):
         return
-    columns = column_values(dataset, documents), column_values(dataset, label)
-    for i, (texts, labels) in enumerate(zip(*columns, strict=True)):
+    for i, (texts, labels) in enumerate(values_of(dataset, documents, label)):
         if problem := list_problem(texts, labels):
             raise InputError(f"{called}: row {i} {problem} (columns {documents!r} and {label!r}).")
+
+
+def values_of(dataset: Any, *columns: str) -> Iterator[tuple[Any, ...]]:
+    """The values of some columns, row by row, read in blocks."""
+    plain = dataset.with_format(None).select_columns(list(columns))
+    for start in range(0, len(plain), BLOCK_ROWS):
+        block = plain[start : start + BLOCK_ROWS]
+        yield from zip(*(block[column] for column in columns), strict=True)
 
 
 def check_missing(dataset: Any, called: str) -> None:
