@@ -32,6 +32,11 @@ def metadata_of(number: int) -> dict[str, Any]:
     return found
 
 
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors at length 1."""
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
 VECTORS = vectors(COUNT)
 QUERIES = vectors(7, seed=1)
 IDS: list[Any] = [f"doc {number}" if number % 2 else number for number in range(COUNT)]

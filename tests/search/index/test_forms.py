@@ -11,7 +11,7 @@ import torch
 from sentence_transformers import Index
 from sentence_transformers.errors import InputError
 from sentence_transformers.search.fusion import reciprocal_rank_fusion, weighted_fusion
-from tests.search.index.cases import COUNT, IDS, QUERIES, TEXTS, VECTORS, assert_hits, expected, filled, scores_of
+from tests.search.index.cases import COUNT, IDS, QUERIES, TEXTS, VECTORS, assert_hits, expected, filled, scores_of, unit
 
 SIMILARITIES = ["cosine", "dot", "euclidean"]
 FORMS = [
@@ -28,10 +28,6 @@ def rounded(vectors: np.ndarray) -> np.ndarray:
     """Vectors as int8 keeps them: whole multiples of a 127th of their greatest value."""
     steps = np.abs(vectors).max(axis=1, keepdims=True) / 127
     return (np.rint(vectors / steps) * steps).astype(np.float32)
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)

@@ -8,6 +8,7 @@ Of a segment few of whose rows are allowed, only these are read; otherwise all r
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -131,13 +132,47 @@ def scan(pool: Pool, queries: np.ndarray, settings: Settings, top_k: int) -> lis
 
 
 def best_dense(
-    pool: Pool, queries: np.ndarray, settings: Settings, top_k: int, rescore_multiplier: int
+    pool: Pool, queries: np.ndarray, settings: Settings, top_k: int, rescore_multiplier: int, exact: bool
 ) -> list[Ranking]:
-    """The best documents of each query (Q, H), found by the form of the settings' precision and scored again."""
-    if settings.forms == ("float32",) or settings.forms == ("binary",):
+    """The best documents of each query (Q, H): candidates, from graphs or from all documents, are scored again.
+
+    Args:
+        rescore_multiplier: candidates per document that is wanted.
+        exact: make no use of graphs.
+    """
+    walked = [not exact and can_walk(*pair) for pair in zip(pool.segments, pool.allowed, strict=True)]
+    if not any(walked) and settings.forms in (("float32",), ("binary",)):
         return scan(pool, queries, settings, top_k)
-    found = scan(pool, queries, settings, top_k * rescore_multiplier)
+    found = scan(without(pool, walked), queries, settings, top_k * rescore_multiplier)
+    for start, segment, mask in itertools.compress(
+        zip(pool.starts.tolist(), pool.segments, pool.allowed, strict=False), walked
+    ):
+        for ranking, rows in zip(found, walk(segment, mask, queries, top_k * rescore_multiplier), strict=True):
+            ranking += [(start + row, 0.0) for row in rows.tolist()]
     return [rescored(pool, *pair, settings, top_k) for pair in zip(queries, found, strict=True)]
+
+
+def can_walk(segment: Segment, mask: np.ndarray | None) -> bool:
+    """Whether a segment has a graph, and enough of its documents are allowed to be met on the way."""
+    return segment.graph is not None and (mask is None or int(mask.sum()) * FEW > segment.count)
+
+
+def without(pool: Pool, which: Sequence[bool]) -> Pool:
+    """A pool with nothing allowed in some of the segments."""
+    nothing = (
+        np.zeros(segment.count, dtype=bool) if skip else mask
+        for segment, mask, skip in zip(pool.segments, pool.allowed, which, strict=True)
+    )
+    return Pool(pool.segments, list(nothing))
+
+
+def walk(segment: Segment, mask: np.ndarray | None, queries: np.ndarray, count: int) -> list[np.ndarray]:
+    """About the nearest `count` allowed rows of a segment for each query, by its graph."""
+    assert segment.graph is not None
+    if mask is None:
+        return segment.graph.find(queries, min(count, segment.count))
+    wanted = min(segment.count, -(-count * segment.count // int(mask.sum())))
+    return [rows[mask[rows]] for rows in segment.graph.find(queries, wanted)]
 
 
 def rescored(pool: Pool, query: np.ndarray, found: Ranking, settings: Settings, top_k: int) -> Ranking:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from sentence_transformers.search.index import keys, segments
+from sentence_transformers.search.index import graph, keys, segments
 from sentence_transformers.search.index.arrays import Arrays, Column
 from sentence_transformers.search.index.manifest import Manifest
 from sentence_transformers.search.index.segments import Documents, Segment
@@ -129,7 +129,7 @@ class Collection:
             if tail:
                 added = Segment(Arrays.of(columns), len(new))
                 columns = segments.join([*left[len(left) - tail :], added], settings)
-            left = [*left[: len(left) - tail], self._segment(columns)]
+            left = [*left[: len(left) - tail], self._segment(columns, settings)]
         self._commit(dataclasses.replace(state, segments=tuple(left), **others))
 
     def compact(self) -> None:
@@ -141,13 +141,15 @@ class Collection:
     def _joined(self) -> tuple[Segment, ...]:
         if not len(self.state):
             return ()
-        return (self._segment(segments.join(self.state.segments, self.state.settings)),)
+        settings = self.state.settings
+        return (self._segment(segments.join(self.state.segments, settings), settings),)
 
-    def _segment(self, columns: Mapping[str, Column]) -> Segment:
+    def _segment(self, columns: Mapping[str, Column], settings: Settings) -> Segment:
         """New documents, where this collection lives."""
         if self.store is not None:
-            return self.store.write_segment(columns)
-        return Segment(Arrays.of(columns), columns["id.hashes"].shape[0])
+            return self.store.write_segment(columns, settings)
+        arrays, count = Arrays.of(columns), columns["id.hashes"].shape[0]
+        return Segment(arrays, count, graph=graph.build(arrays, count, settings))
 
     def _commit(self, new: State) -> None:
         """Make a new state the state; in a folder it is on disk then."""

@@ -28,6 +28,7 @@ from sentence_transformers.search.index import queries as queries_of
 from sentence_transformers.search.index.candidates import Pool, fields_of
 from sentence_transformers.search.index.collection import Collection, State
 from sentence_transformers.search.index.documents import Given, as_list
+from sentence_transformers.search.index.graph import check_engine
 from sentence_transformers.search.index.keys import Id
 from sentence_transformers.search.index.models import DENSE, SPARSE, Encoders
 from sentence_transformers.search.index.queries import Mode
@@ -52,7 +53,8 @@ class Index:
             "binary" (a 32nd).
         rescore: the form that is kept beside it, on disk, to score candidates again: "float32", "int8" or None.
             By default "int8" for "binary"; "int8" alone is scored again by its own codes and the float query.
-        approximate: "usearch" or "faiss": search an HNSW graph instead of all documents.
+        approximate: "usearch" or "faiss": search HNSW graphs instead of all documents. Segments of fewer than 5,000
+            documents have none.
 
     Raises:
         InputError: if a model is of another kind, or the settings do not fit each other.
@@ -90,6 +92,7 @@ class Index:
             approximate=approximate,
         )
         self._encoders.check({}, settings.dimensions)
+        check_engine(approximate)
         self._collection = Collection(State(settings, self._encoders.describe()))
 
     # ---- facts

@@ -5,7 +5,8 @@
       "commit": 7,                                   counts the changes
       "settings": {…}, "models": {…},                see `settings` and `models`
       "next_id": 120,                                the next document without an id gets this one
-      "segments": [{"name": "0f…", "rows": 120, "size": 812345, "checksum": 1234, "deleted": {…} or null}],
+      "segments": [{"name": "0f…", "rows": 120, "size": 812345, "checksum": 1234, "deleted": {…} or null,
+                  "graph": {…} or null}],
       "checksum": 5678                               CRC-32 of everything else
     }
 
@@ -95,7 +96,7 @@ def entry(given: dict[str, Any]) -> dict[str, Any]:
     """An entry of a segment, checked: names stay inside the folder, numbers are numbers."""
     part(given, ("rows",))
     for extra in ("deleted", "graph"):
-        if given.get(extra) is not None:
+        if given[extra] is not None:
             part(given[extra], ())
     return given
 

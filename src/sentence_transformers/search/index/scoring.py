@@ -110,5 +110,7 @@ def scorer(queries: np.ndarray, settings: Settings) -> Scorer:
 
 def rescore(query: np.ndarray, arrays: Arrays, rows: np.ndarray, settings: Settings) -> np.ndarray:
     """The scores of one query (H,) with some documents by their best form, the query being float: float32 (n,)."""
+    if settings.forms == ("binary",):
+        return BitScorer(query[None], settings)(slice(0, 1), arrays, rows)[0].numpy()
     dots = torch.from_numpy(take(arrays, rows, settings.forms[-1]) @ query)[None]
     return FloatScorer(query[None], settings).similar(slice(0, 1), arrays, rows, dots)[0].numpy()

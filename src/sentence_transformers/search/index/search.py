@@ -64,7 +64,7 @@ def search(pool: Pool, queries: Queries, settings: Settings, request: Request) -
     depth = max(request.top_k, request.candidates) if several or request.reranker is not None else request.top_k
     rankings: list[list[Ranking]] = []
     if queries.dense is not None:
-        rankings.append(best_dense(pool, queries.dense, settings, depth, request.rescore_multiplier))
+        rankings.append(best_dense(pool, queries.dense, settings, depth, request.rescore_multiplier, request.exact))
     if queries.sparse is not None:
         rankings.append(best_sparse(pool, queries.sparse, depth))
     found = rankings[0] if len(rankings) == 1 else [fused(pair, request) for pair in zip(*rankings, strict=True)]

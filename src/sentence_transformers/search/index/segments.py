@@ -6,7 +6,7 @@ The arrays of all parts lie in one `Arrays`; what depends on the rows alone is m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from sentence_transformers.search import filters
 from sentence_transformers.search.index import blobs, dense, keys, metadata, records, sparse
 from sentence_transformers.search.index.arrays import Arrays, Column
+from sentence_transformers.search.index.graph import Graph, StoredGraph
 from sentence_transformers.search.index.settings import Settings
 from sentence_transformers.search.inverted import SparseRows
 
@@ -46,7 +47,7 @@ class Segment:
         deleted: bool (N,), or None if none was deleted.
         entry: what the manifest says about it, if it is on disk.
         marked: whether `deleted` is on disk as well.
-        kept: what was derived from the arrays, to be used again.
+        graph: of its dense vectors, for approximate search.
     """
 
     arrays: Arrays
@@ -54,7 +55,7 @@ class Segment:
     deleted: np.ndarray | None = None
     entry: dict[str, Any] | None = None
     marked: bool = False
-    kept: dict[Any, Any] = field(default_factory=dict)
+    graph: Graph | StoredGraph | None = None
 
     @property
     def live(self) -> int:
@@ -91,6 +92,8 @@ class Segment:
     def check(self) -> None:
         """Compare every byte with its checksum."""
         self.arrays.check()
+        if isinstance(self.graph, StoredGraph):
+            self.graph.check()
 
     def allowed(self, one: filters.Filter | None) -> np.ndarray | None:
         """Which rows a search may find: bool (N,), None for all."""

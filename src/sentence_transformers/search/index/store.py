@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import re
 import secrets
 import zlib
@@ -21,11 +22,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from sentence_transformers.errors import IndexFormatError, IndexNotFoundError
-from sentence_transformers.search.index import arrays, files, manifest
+from sentence_transformers.search.index import arrays, files, graph, manifest
 from sentence_transformers.search.index.arrays import Column, MappedArrays
 from sentence_transformers.search.index.manifest import MANIFEST, Manifest
 from sentence_transformers.search.index.segments import Segment
-from sentence_transformers.search.index.settings import check_choice
+from sentence_transformers.search.index.settings import Settings, check_choice
 
 Check = Literal["read", "open", "never"]
 ATTEMPTS = 20
@@ -52,7 +53,7 @@ class Store:
         for attempt in range(ATTEMPTS):
             found = manifest.read(self.folder)
             try:
-                return found, [self.open_segment(entry) for entry in found.segments]
+                return found, [self.open_segment(entry, found.settings) for entry in found.segments]
             except FileNotFoundError as error:
                 if attempt == ATTEMPTS - 1 or manifest.read(self.folder).commit == found.commit:
                     raise IndexFormatError(
@@ -67,14 +68,22 @@ class Store:
         except IndexNotFoundError:
             return 0
 
-    def open_segment(self, entry: Mapping[str, Any]) -> Segment:
+    def open_segment(self, entry: Mapping[str, Any], settings: Settings) -> Segment:
         opened = MappedArrays(self.path(entry, "safetensors"), entry["size"], entry["checksum"], self.check != "never")
         if opened.length("id.hashes") != entry["rows"]:
             raise arrays.damaged(self.folder / MANIFEST, f"segment {entry['name']} has other rows")
         if self.check == "open":
             opened.check()
         deleted = entry["deleted"] and self.read_deleted(entry["deleted"], entry["rows"])
-        return Segment(opened, entry["rows"], deleted, dict(entry), marked=True)
+        stored = entry["graph"] and self.open_graph(entry["graph"], settings)
+        return Segment(opened, entry["rows"], deleted, dict(entry), marked=True, graph=stored)
+
+    def open_graph(self, entry: Mapping[str, Any], settings: Settings) -> graph.StoredGraph:
+        path = self.path(entry, "graph")
+        stored = graph.StoredGraph(path, entry["size"], entry["checksum"], settings, self.check != "never")
+        if self.check == "open":
+            stored.check()
+        return stored
 
     def read_deleted(self, entry: Mapping[str, Any], rows: int) -> np.ndarray:
         path = self.path(entry, "deleted")
@@ -102,12 +111,25 @@ class Store:
             self._lock.release()
             self._lock = None
 
-    def write_segment(self, columns: Mapping[str, Column]) -> Segment:
+    def write_segment(self, columns: Mapping[str, Column], settings: Settings) -> Segment:
         """New documents on disk; not yet part of the index."""
         name = secrets.token_hex(8)
         size, checksum = arrays.write(self.folder / f"{name}.safetensors", columns)
         rows = columns["id.hashes"].shape[0]
-        return self.open_segment({"name": name, "rows": rows, "size": size, "checksum": checksum, "deleted": None})
+        entry = {"name": name, "rows": rows, "size": size, "checksum": checksum, "deleted": None, "graph": None}
+        segment = self.open_segment(entry, settings)
+        built = graph.build(segment.arrays, rows, settings)
+        if built is None:
+            return segment
+        return self.open_segment(entry | {"graph": self.write_graph(built, name)}, settings)
+
+    def write_graph(self, built: graph.Graph, name: str) -> dict[str, Any]:
+        """A graph on disk; not yet part of the index."""
+        path = self.folder / f"{name}.graph"
+        built.write(path)
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+            return {"name": name, "size": os.fstat(file.fileno()).st_size, "checksum": graph.checksum_of(file)}
 
     def with_marks(self, segment: Segment) -> Segment:
         """A segment whose deleted rows are on disk as well; not yet part of the index."""
