@@ -132,6 +132,12 @@ class Index:
         return None if self._collection.store is None else self._collection.store.folder
 
     @property
+    def model_name(self) -> str | None:
+        """The name of the model that the index was made with (of the dense one, if there are two); None without one."""
+        names = self.model_names
+        return names.get(DENSE) or names.get(SPARSE)
+
+    @property
     def model_names(self) -> dict[str, str | None]:
         """The names of the models that the index was made with, by kind; None for a model without a name."""
         return {kind: known["name"] for kind, known in self._state.models.items()}
