@@ -1,4 +1,4 @@
-"""Sparse embeddings for the search workload, made once and kept: both libraries then search the same numbers.
+"""Embeddings for the search workloads, made once and kept: both libraries then search the same numbers.
 
 The first 50,000 glosses of the seeded order are the documents, the next 100 the queries, encoded by this library with
 the SPLADE of `texts.splade`. One .npz file: for "queries" and "documents" the CSR arrays `starts` (N + 1,), `terms` and
@@ -17,6 +17,8 @@ from benchmarks import texts
 
 DOCUMENTS, QUERIES = 50_000, 100
 FILE = "splade-glosses.npz"
+LARGE = 1_000_000
+"""Vectors of the large index."""
 
 
 def sparse_glosses() -> Path:
@@ -54,6 +56,29 @@ def mixtures(count: int, queries: int = 100) -> Path:
         rows.flush()
         draft.replace(file)
     return file
+
+
+def large_index(precision: str = "binary", rescore: str | None = "float32") -> Path:
+    """A folder with an `Index` of a million vectors around 5,000 centres, the vectors as .npy, and a query."""
+    folder = texts.cache_folder() / f"index-{precision}"
+    if not (folder / "query.npy").is_file():
+        from sentence_transformers import Index
+
+        print(f"making an index of {LARGE:,} vectors, once", flush=True)
+        index = Index(dimension=384, precision=precision, rescore=rescore)
+        index.save(folder)
+        vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, (LARGE, 384))
+        centres = np.random.default_rng(0).normal(size=(5000, 384)).astype(np.float32)
+        for start in range(0, LARGE, LARGE // 10):
+            random = np.random.default_rng(start + 1)
+            part = centres[random.integers(5000, size=LARGE // 10)]
+            part += 0.7 * random.normal(size=part.shape).astype(np.float32)
+            vectors[start : start + len(part)] = part
+            index.add([f"text {start + row}" for row in range(len(part))], embeddings=part)
+        index.compact()
+        index.close()
+        np.save(folder / "query.npy", vectors[LARGE // 3] + centres[7] / 2)
+    return folder
 
 
 def encode_glosses() -> dict[str, np.ndarray]:

@@ -144,6 +144,15 @@ WORKLOADS = (
         for kind, count in (("paragraphs", 200), ("glosses", 600))
     ),
     Workload(
+        "index",
+        "`Index` of 1,000,000 × 384, binary: opened to first answer",
+        "index",
+        SECONDS,
+        target=0.3,
+        max_difference=None,
+        warm_up_pairs=1,
+    ),
+    Workload(
         "sparse_search",
         "exact sparse search, 100 queries over 50,000 encoded glosses, top 10",
         "sparse_search",
@@ -404,4 +413,5 @@ def job(workload: Workload, ours: bool) -> dict[str, Any]:
         "loss_kwargs": workload.loss_kwargs,
         "embeddings": str(embeddings.sparse_glosses()) if workload.kind == "sparse_search" else None,
         "mixtures": str(embeddings.mixtures(workload.count)) if workload.kind == "binary" else None,
+        "index": str(embeddings.large_index()) if workload.kind == "index" else None,
     }
