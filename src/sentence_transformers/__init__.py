@@ -37,6 +37,8 @@ __all__ = [
     "SimilarityFunction",
     "SparseEncoder",
     "SparseEncoderModelCardData",
+    "SparseEncoderTrainer",
+    "SparseEncoderTrainingArguments",
     "mine_hard_negatives",
     "quantize_embeddings",
     "resolve_ids",

@@ -347,3 +347,90 @@ def run_cross(losses: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     named = dict(model.named_parameters())
     gradients = [next(p for n, p in named.items() if n.endswith(end)).grad for end in CROSS_WEIGHTS]
     return np.array([float(value.detach())]), torch.cat([g.flatten() for g in gradients]).numpy()
+
+
+# ---- losses of sparse encoders: CASES over vectors of which some entries are 0
+
+REGULARIZED = {"loss": "sparse-mnrl", "document_regularizer_weight": 0.3, "query_regularizer_weight": 0.5}
+
+# name: (class, arguments, text columns, labels); those that only work inside another loss are run by themselves
+SPARSE_CASES: dict[str, tuple[str, dict[str, Any], int, str]] = {
+    "sparse-mnrl": ("SparseMultipleNegativesRankingLoss", {}, 3, "none"),
+    "sparse-triplet": ("SparseTripletLoss", {}, 3, "none"),
+    "sparse-cosent": ("SparseCoSENTLoss", {}, 2, "score"),
+    "sparse-angle": ("SparseAnglELoss", {}, 2, "score"),
+    "sparse-cosine": ("SparseCosineSimilarityLoss", {}, 2, "score"),
+    "sparse-margin": ("SparseMarginMSELoss", {}, 3, "score"),
+    "sparse-kl": ("SparseDistillKLDivLoss", {}, 4, "scores3"),
+    "sparse-kl-temperature": ("SparseDistillKLDivLoss", {"temperature": 0.7}, 4, "scores3"),
+    "sparse-mse": ("SparseMSELoss", {}, 2, "teacher"),
+    "flops": ("FlopsLoss", {}, 1, "none"),
+    "flops-threshold": ("FlopsLoss", {"threshold": 8}, 1, "none"),
+    "splade": ("SpladeLoss", REGULARIZED, 3, "none"),
+    "splade-documents": ("SpladeLoss", {"loss": "sparse-mnrl", "document_regularizer_weight": 0.3}, 2, "none"),
+    "splade-all": (
+        "SpladeLoss",
+        {"loss": "sparse-cosent", "document_regularizer_weight": 0.3, "use_document_regularizer_only": True},
+        2, "score",
+    ),
+    "splade-thresholds": (
+        "SpladeLoss",
+        {**REGULARIZED, "document_regularizer_threshold": 9, "query_regularizer_threshold": 8}, 3, "none",
+    ),
+    "splade-margin": ("SpladeLoss", {**REGULARIZED, "loss": "sparse-margin"}, 3, "score"),
+    "splade-cached": ("CachedSpladeLoss", {**REGULARIZED, "mini_batch_size": 3}, 3, "none"),
+}  # fmt: skip
+
+
+def sparse_vectors_of(columns: int) -> list[torch.Tensor]:
+    return [torch.relu(column.detach()).requires_grad_() for column in vectors_of(columns)]
+
+
+def make_sparse(losses: Any, name: str, model: Any) -> Any:
+    """The loss of a case."""
+    kind, kwargs, _, _ = SPARSE_CASES[name]
+    kwargs = {key: make_sparse(losses, value, model) if key == "loss" else value for key, value in kwargs.items()}
+    return getattr(losses, kind)(model, **kwargs)
+
+
+def run_sparse(losses: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Value, or named terms in their order, and gradients (columns, B, H)."""
+    kind, _, columns, labels = SPARSE_CASES[name]
+    vectors, targets = sparse_vectors_of(columns), labels_of(labels)
+    loss = make_sparse(losses, name, StandIn())
+    if kind == "FlopsLoss":
+        value = loss.compute_loss_from_embeddings(vectors[0])
+    elif "splade" in name or kind == "SparseMSELoss":
+        value = loss([{"vectors": column} for column in vectors], targets)
+    else:
+        value = loss.compute_loss_from_embeddings(vectors, targets)
+    terms = list(value.values()) if isinstance(value, dict) else [value]
+    sum(terms).backward()
+    return np.array([float(term.detach()) for term in terms]), torch.stack([v.grad for v in vectors]).numpy()
+
+
+AUTOENCODER = {"input_dim": H, "hidden_dim": 32, "k": 4, "k_aux": 8, "dead_threshold": 2}
+CSR_CASES: dict[str, dict[str, Any]] = {"csr": {}, "csr-weights": {"beta": 0.7, "gamma": 2.5}}
+
+
+class Coder(nn.Module):
+    """A model that is a sparse autoencoder."""
+
+    def __init__(self, autoencoder: Any) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.coder = autoencoder(**AUTOENCODER)
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return self.coder({**features, "sentence_embedding": features["vectors"]})
+
+
+def run_csr(losses: Any, autoencoder: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The named terms in their order, and the gradient of the autoencoder's weights."""
+    model = Coder(autoencoder).eval()
+    with torch.no_grad():
+        shape = model.coder.encoder.weight.shape
+        model.coder.encoder.weight.copy_(torch.randn(shape, generator=torch.Generator().manual_seed(2)) / 4)
+    value = losses.CSRLoss(model, **CSR_CASES[name])([{"vectors": column} for column in vectors_of(3)], None)
+    sum(value.values()).backward()
+    return np.array([float(term.detach()) for term in value.values()]), model.coder.encoder.weight.grad.numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,20 @@ def main() -> None:
         except Exception as error:
             print(name, type(error).__name__, error)
     np.savez_compressed(HERE / "losses.npz", **found)
+    record_sparse(loss_cases)
+
+
+def record_sparse(loss_cases: Any) -> None:
+    """The losses of sparse encoders, in a file of their own."""
+    from sentence_transformers.sparse_encoder import losses
+    from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder
+
+    found = {}
+    for name in loss_cases.SPARSE_CASES:
+        found[f"{name}.value"], found[f"{name}.gradient"] = loss_cases.run_sparse(losses, name)
+    for name in loss_cases.CSR_CASES:
+        found[f"{name}.value"], found[f"{name}.gradient"] = loss_cases.run_csr(losses, SparseAutoEncoder, name)
+    np.savez_compressed(HERE / "sparse_losses.npz", **found)
 
 
 if __name__ == "__main__":

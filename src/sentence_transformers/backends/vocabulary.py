@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -41,6 +42,11 @@ class VocabularyRows(NamedTuple):
     def size(self) -> int:
         """V."""
         return self.weight.shape[0]
+
+    @property
+    def with_gradients(self) -> bool:
+        """Whether gradients of the logits are asked for."""
+        return torch.is_grad_enabled() and (self.rows.requires_grad or self.weight.requires_grad)
 
     def block(self, start: int, stop: int) -> Tensor:
         """Logits of the columns `start:stop`, (…, stop - start)."""

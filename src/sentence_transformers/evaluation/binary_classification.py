@@ -11,7 +11,7 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.evaluation.base import BaseEvaluator, append_csv, check_lengths, file_name
 from sentence_transformers.evaluation.embedding_similarity import truncation
 from sentence_transformers.evaluation.metrics import average_precision, best_accuracy, best_f1, matthews
-from sentence_transformers.evaluation.pairs import DISTANCES, check_names, names_of, pair_scores
+from sentence_transformers.evaluation.pairs import DISTANCES, check_names, names_of, pair_scores, rows_at
 
 KINDS = ("accuracy", "accuracy_threshold", "f1", "precision", "recall", "f1_threshold", "ap", "mcc")  # as in the CSV
 
@@ -94,7 +94,9 @@ class BinaryClassificationEvaluator(BaseEvaluator):
             texts = [*self.sentences1, *self.sentences2]
         embeddings = self.embed_inputs(model, texts)
         place = {text: i for i, text in enumerate(texts)}
-        first, second = (embeddings[[place[t] for t in column]] for column in (self.sentences1, self.sentences2))
+        first, second = (
+            rows_at(embeddings, [place[text] for text in column]) for column in (self.sentences1, self.sentences2)
+        )
         labels, found = np.asarray(self.labels), {}
         for name in names_of(self.similarity_fn_names, model):
             scores, sign = pair_scores(first, second, name), -1 if name in DISTANCES else 1

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.evaluation.base import BaseEvaluator, append_csv, check_lengths, file_name
 from sentence_transformers.evaluation.embedding_similarity import truncation
+from sentence_transformers.util.tensor import is_sparse, to_coo
 
 
 class MSEEvaluator(BaseEvaluator):
@@ -142,11 +144,15 @@ class MSEEvaluatorFromDataFrame(BaseEvaluator):
         return "Knowledge Distillation"
 
 
-def squared_error(teacher: np.ndarray, student: np.ndarray) -> float:
-    """100 · mean (t − s)²."""
+def squared_error(teacher: Any, student: Any) -> float:
+    """100 · mean (t − s)² over all entries; two sparse tensors are compared without making them dense."""
     if teacher.shape != student.shape:
         raise InputError(
-            f"The teacher's vectors have the shape {teacher.shape}, the student's {student.shape}; "
+            f"The teacher's vectors have the shape {tuple(teacher.shape)}, the student's {tuple(student.shape)}; "
             "truncate_dim can make the dimensions equal."
         )
-    return float(((teacher - student) ** 2).mean() * 100)
+    if isinstance(teacher, Tensor) and isinstance(student, Tensor) and is_sparse(teacher) and is_sparse(student):
+        difference = to_coo(teacher - student)
+        return 100 * float(difference.values().double().square().sum()) / difference.numel()
+    dense = [rows.to_dense().numpy() if isinstance(rows, Tensor) else rows for rows in (teacher, student)]
+    return float(((dense[0] - dense[1]) ** 2).mean() * 100)

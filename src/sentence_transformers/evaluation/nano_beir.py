@@ -52,6 +52,7 @@ class NanoBEIREvaluator(BaseEvaluator):
     """
 
     information_retrieval_class: ClassVar[Any] = InformationRetrievalEvaluator
+    limit_name: ClassVar[str] = "truncate_dim"  # what that one calls its limit of dimensions
 
     def __init__(
         self,
@@ -96,7 +97,7 @@ class NanoBEIREvaluator(BaseEvaluator):
             "score_functions": score_functions,
             "main_score_function": main_score_function,
             "write_predictions": write_predictions,
-            **({} if truncate_dim is None else {"truncate_dim": truncate_dim}),
+            **({} if truncate_dim is None else {self.limit_name: truncate_dim}),
         }
         self.evaluators = [self._evaluator(name, ending, shared) for name in names]
         self.ndcg_at_k = ndcg_at_k

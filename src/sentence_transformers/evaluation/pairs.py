@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from sentence_transformers.similarity import SimilarityFunction
 
@@ -25,3 +27,10 @@ def check_names(names: Sequence[Any] | None) -> list[str]:
 def pair_scores(first: Any, second: Any, name: str) -> np.ndarray:
     """(B, H), (B, H) -> (B,), greater is more alike."""
     return SimilarityFunction.to_similarity_pairwise_fn(name)(first, second).cpu().numpy()
+
+
+def rows_at(embeddings: Any, numbers: Sequence[int]) -> Any:
+    """Rows of an array, or of a dense or sparse tensor."""
+    if isinstance(embeddings, Tensor):
+        return embeddings.index_select(0, torch.tensor(numbers, device=embeddings.device))
+    return embeddings[list(numbers)]

@@ -16,7 +16,7 @@ from sentence_transformers.evaluation.base import BaseEvaluator, append_csv
 from sentence_transformers.evaluation.embedding_similarity import truncation
 from sentence_transformers.evaluation.triplet import side_of
 from sentence_transformers.similarity import cos_sim
-from sentence_transformers.util.tensor import to_tensor
+from sentence_transformers.util.tensor import take_rows, to_tensor
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class RerankingEvaluator(BaseEvaluator):
         scores, start = [], 0
         for i, sample in enumerate(self.samples):
             stop = start + sum(map(len, parts_of(sample)))
-            scores.append(self._scores(queries[i : i + 1], documents[start:stop]))
+            scores.append(self._scores(take_rows(queries, i, i + 1), take_rows(documents, start, stop)))
             start = stop
         return self._measure(scores)
 

@@ -7,7 +7,7 @@ With x_1 … x_n the logits (V,) at a text's tokens and f the activation:
 
 f never falls, so max_i f(x_i) = f(max_i x_i), and f is computed once per text instead of once per token. The logits of
 all tokens, (T, V), never exist: they are computed and reduced block by block of the vocabulary
-(`backends.vocabulary`), in training too.
+(`backends.vocabulary`), in training too (`backends.vocabulary_pooling`).
 
 SPLADE: Formal et al. 2021, https://arxiv.org/abs/2109.10086 (max); https://arxiv.org/abs/2107.05720 (sum). Two
 logarithms: Lassance et al. 2024, https://arxiv.org/abs/2403.06789.
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.backends.vocabulary import VocabularyRows
+from sentence_transformers.backends.vocabulary_pooling import max_over_tokens, reduce_over_tokens
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference.packing import Packing, is_packed
 from sentence_transformers.modules.base import Module
@@ -97,6 +98,10 @@ class SpladePooling(Module):
         logits, packing = self.rows(features)
         size = logits.size if isinstance(logits, VocabularyRows) else logits.shape[1]
         step = self.chunk_size or block_width(packing.total, packing.device)
+        if isinstance(logits, VocabularyRows) and logits.with_gradients:
+            features["sentence_embedding"] = self.with_gradients(logits, packing, step)
+            self.embedding_dimension = self.embedding_dimension or size
+            return features
         dtype = logits.weight.dtype if isinstance(logits, VocabularyRows) else logits.dtype
         pooled = torch.empty(len(packing), size, dtype=dtype, device=packing.device)
         for start in range(0, size, step):
@@ -106,6 +111,12 @@ class SpladePooling(Module):
         features["sentence_embedding"] = pooled
         self.embedding_dimension = self.embedding_dimension or size
         return features
+
+    def with_gradients(self, logits: VocabularyRows, packing: Packing, step: int) -> Tensor:
+        """(B, V) in training, without logits of all tokens in the backward pass either."""
+        if self.pooling_strategy == "max":
+            return self.activate(max_over_tokens(logits, packing, step))
+        return reduce_over_tokens(logits, packing, step, self.reduce)
 
     def rows(self, features: dict[str, Any]) -> tuple[VocabularyRows | Tensor, Packing]:
         """The logits of a batch, one row per token, and the lengths of its texts; a padded batch is packed."""

@@ -108,6 +108,11 @@ class SentenceTransformerTrainingArguments(BaseTrainingArguments):
 
 
 @dataclass
+class SparseEncoderTrainingArguments(BaseTrainingArguments):
+    """Arguments of a `SparseEncoderTrainer`; see `BaseTrainingArguments`."""
+
+
+@dataclass
 class CrossEncoderTrainingArguments(BaseTrainingArguments):
     """Arguments of a `CrossEncoderTrainer`; see `BaseTrainingArguments`.
 

@@ -84,6 +84,10 @@ class SentenceTransformerModelCardCallback(BaseModelCardCallback):
     """The callback of a `SentenceTransformerTrainer`."""
 
 
+class SparseEncoderModelCardCallback(BaseModelCardCallback):
+    """The callback of a `SparseEncoderTrainer`."""
+
+
 class CrossEncoderModelCardCallback(BaseModelCardCallback):
     """The callback of a `CrossEncoderTrainer`."""
 

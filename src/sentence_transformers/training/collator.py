@@ -107,6 +107,11 @@ class SentenceTransformerDataCollator(BaseDataCollator):
 
 
 @dataclass
+class SparseEncoderDataCollator(BaseDataCollator):
+    """The collator of a `SparseEncoderTrainer`."""
+
+
+@dataclass
 class CrossEncoderDataCollator(BaseDataCollator):
     """The collator of a `CrossEncoderTrainer`: texts stay texts, and become pairs in the loss.
 
