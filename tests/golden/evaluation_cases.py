@@ -179,25 +179,77 @@ CROSS_CASES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
 CASES |= CROSS_CASES
 
 
+# ---- sparse encoders: the same vectors with their negative entries at 0
+
+
+class SparseStandIn(StandIn):
+    """Sparse vectors by number."""
+
+    similarity_fn_name = "dot"
+
+    def encode(self, texts: Any, **kwargs: Any) -> Any:
+        rows = torch.relu(self.table[[int(text.split()[0]) for text in texts]])
+        if (most := kwargs.get("max_active_dims")) is not None:
+            rows = rows * (rows >= rows.topk(most, dim=1).values[:, -1:])
+        return rows.to_sparse() if kwargs.get("convert_to_sparse_tensor", True) else rows
+
+    encode_query = encode_document = encode
+
+    @staticmethod
+    def sparsity(rows: Any) -> dict[str, float]:
+        active = float((rows.to_dense() != 0).sum(1).float().mean())
+        return {"active_dims": active, "sparsity_ratio": 1 - active / rows.shape[1]}
+
+    def similarity(self, a: Any, b: Any) -> Any:
+        from sentence_transformers.util import dot_score
+
+        return dot_score(a, b)
+
+
+SPARSE_CASES: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
+    "sparse-similarity": ("SparseEmbeddingSimilarityEvaluator", [FIRST, SECOND, GOLD], {"max_active_dims": 5}),
+    "sparse-binary": ("SparseBinaryClassificationEvaluator", [FIRST, SECOND, BINARY], {"similarity_fn_names": ALL}),
+    "sparse-triplet": (
+        "SparseTripletEvaluator", [FIRST, SECOND, [text(i + 2) for i in range(0, 57, 3)]], {"name": "t"},
+    ),
+    "sparse-retrieval": (
+        "SparseInformationRetrievalEvaluator", [QUERIES, CORPUS, KNOWN], {"corpus_chunk_size": 7, "name": "ir"},
+    ),
+    "sparse-reranking": ("SparseRerankingEvaluator", [SAMPLES], {"max_active_dims": 4}),
+    "sparse-reranking-single": ("SparseRerankingEvaluator", [SAMPLES], {"use_batched_encoding": False, "at_k": 2}),
+    "sparse-translation": ("SparseTranslationEvaluator", [FIRST, [text(i + 1) for i in range(0, 57, 3)]], {}),
+    "sparse-mse": ("SparseMSEEvaluator", [FIRST, SECOND], {"teacher_model": SparseStandIn(3), "name": "m"}),
+}  # fmt: skip
+CASES |= SPARSE_CASES
+
+
 def stand_in(name: str) -> Any:
     """The model that a case measures."""
+    if name in SPARSE_CASES:
+        return SparseStandIn()
     return StandIn() if name not in CROSS_CASES else Scorer(3 if name == "cross-classes" else 1)
 
 
 def make(evaluation: Any, name: str) -> Any:
-    """The evaluator of a case; those of cross-encoders are in a package of their own."""
+    """The evaluator of a case; those of other kinds of models are in packages of their own."""
     kind, args, kwargs = CASES[name]
     if name in CROSS_CASES:
         from sentence_transformers.cross_encoder import evaluation
+    elif name in SPARSE_CASES:
+        from sentence_transformers.sparse_encoder import evaluation
     return getattr(evaluation, kind)(*args, **kwargs)
 
 
 def run(evaluation: Any, name: str, folder: Any) -> dict[str, Any]:
     """Metrics, primary metric, and the CSV file: its name, first line and number of lines."""
+    evaluator = make(evaluation, name)
+    return written(evaluator, evaluator(stand_in(name), output_path=str(folder), epoch=1, steps=7), folder)
+
+
+def written(evaluator: Any, metrics: dict[str, float], folder: Any) -> dict[str, Any]:
+    """What an evaluator found and wrote."""
     from pathlib import Path
 
-    evaluator = make(evaluation, name)
-    metrics = evaluator(stand_in(name), output_path=str(folder), epoch=1, steps=7)
     (file,) = Path(folder).glob("*.csv")
     lines = file.read_text().splitlines()
     return {
@@ -205,3 +257,27 @@ def run(evaluation: Any, name: str, folder: Any) -> dict[str, Any]:
         "primary": evaluator.primary_metric,
         "csv": [file.name, lines[0], len(lines)],
     }
+
+
+# ---- rankings in the place of a model
+
+
+def ranked(seed: int) -> list[dict[str, Any]]:
+    """Queries with six of twelve documents in a random order; some relevant ones are not among them."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for i in range(5):
+        documents = [f"d{j}" for j in torch.randperm(12, generator=generator)[:6].tolist()]
+        rows.append({"query_id": str(i), "query": f"q{i}", "positive": [f"d{i}", f"d{i + 5}"], "documents": documents})
+    return rows
+
+
+FUSION_CASES: dict[str, dict[str, Any]] = {"fusion": {}, "fusion-k": {"at_k": 3, "rrf_k": 1, "name": "f"}}
+
+
+def run_fusion(name: str, folder: Any) -> dict[str, Any]:
+    """As `run`, of two rankings in the place of a model."""
+    from sentence_transformers.sparse_encoder.evaluation import ReciprocalRankFusionEvaluator
+
+    evaluator = ReciprocalRankFusionEvaluator(ranked(1), ranked(2), **FUSION_CASES[name])
+    return written(evaluator, evaluator(output_path=str(folder), epoch=1, steps=7), folder)

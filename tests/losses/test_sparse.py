@@ -72,6 +72,11 @@ def test_normalized_error_of_the_mean_is_one() -> None:
 # ---- what holds for every one of them
 
 
+def test_the_list_has_every_loss() -> None:
+    listed = {kind for kind, *_ in loss_cases.SPARSE_CASES.values()} | {"CSRLoss", "CSRReconstructionLoss"}
+    assert listed == set(losses.__all__)
+
+
 @pytest.mark.parametrize("name", loss_cases.SPARSE_CASES)
 def test_settings_are_arguments(name: str) -> None:
     loss = loss_cases.make_sparse(losses, name, loss_cases.StandIn())

@@ -31,8 +31,10 @@ class BaseEvaluator:
         primary_metric: the one that says which of two models is better.
         greater_is_better: how it says so.
         name: put before the names of the metrics.
+        csv_file: name of the CSV file.
     """
 
+    csv_file: str
     greater_is_better: bool = True
     primary_metric: str | None = None
     name: str = ""
@@ -54,6 +56,10 @@ class BaseEvaluator:
             Metrics by name.
         """
         raise TypeError(f"{type(self).__name__} must define __call__(model, output_path, epoch, steps).")
+
+    def write_row(self, output_path: str | None, headers: Sequence[str], row: Sequence[Any]) -> None:
+        """Add a row to the CSV file of this evaluator, in the folder `output_path`."""
+        append_csv(output_path, self.csv_file, headers, row)
 
     def prefix_name_to_metrics(self, metrics: dict[str, float], name: str) -> dict[str, float]:
         """Metrics with the evaluator's name before theirs, as plain floats."""

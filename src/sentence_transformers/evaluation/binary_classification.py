@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.evaluation.base import BaseEvaluator, append_csv, check_lengths, file_name
+from sentence_transformers.evaluation.base import BaseEvaluator, check_lengths, file_name
 from sentence_transformers.evaluation.embedding_similarity import truncation
 from sentence_transformers.evaluation.metrics import average_precision, best_accuracy, best_f1, matthews
 from sentence_transformers.evaluation.pairs import DISTANCES, check_names, names_of, pair_scores, rows_at
@@ -74,7 +74,7 @@ class BinaryClassificationEvaluator(BaseEvaluator):
             names = self.similarity_fn_names
             headers = ["epoch", "steps", *(f"{name}_{kind}" for name in names for kind in KINDS)]
             values = [scores[name][kind] for name in names for kind in KINDS]
-            append_csv(output_path, self.csv_file, headers, [epoch, steps, *values])
+            self.write_row(output_path, headers, [epoch, steps, *values])
         metrics = {f"{name}_{kind}": value for name, part in scores.items() for kind, value in part.items()}
         if len(scores) > 1:
             metrics |= {f"max_{kind}": max(part[kind] for part in scores.values()) for kind in KINDS}

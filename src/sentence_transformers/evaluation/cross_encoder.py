@@ -9,7 +9,7 @@ import numpy as np
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.evaluation import metrics as measures
-from sentence_transformers.evaluation.base import BaseEvaluator, append_csv, check_lengths, file_name
+from sentence_transformers.evaluation.base import BaseEvaluator, check_lengths, file_name
 
 BINARY = ("accuracy", "accuracy_threshold", "f1", "f1_threshold", "precision", "recall", "average_precision")
 CLASSES = ("f1_macro", "f1_micro", "f1_weighted")
@@ -65,7 +65,7 @@ class PairEvaluator(BaseEvaluator):
     ) -> dict[str, float]:
         """Write the metrics where they go, and return them by their full names."""
         if self.write_csv:
-            append_csv(output_path, self.csv_file, ["epoch", "steps", *headers], [epoch, steps, *metrics.values()])
+            self.write_row(output_path, ["epoch", "steps", *headers], [epoch, steps, *metrics.values()])
         metrics = self.prefix_name_to_metrics(metrics, self.name)
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics

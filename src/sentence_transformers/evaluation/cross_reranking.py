@@ -19,7 +19,7 @@ import numpy as np
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.errors import InputError
 from sentence_transformers.evaluation import metrics as measures
-from sentence_transformers.evaluation.base import BaseEvaluator, append_csv
+from sentence_transformers.evaluation.base import BaseEvaluator
 from sentence_transformers.evaluation.nano_beir import NAMES, full_name, load_part, texts_by_id
 from sentence_transformers.evaluation.reranking import ndcg_with_ties
 
@@ -95,7 +95,7 @@ class CrossEncoderRerankingEvaluator(BaseEvaluator):
             start += len(task.scored)
         metrics = self._means(found)
         if self.write_csv:
-            append_csv(output_path, self.csv_file, self.csv_headers, [epoch, steps, *metrics.values()])
+            self.write_row(output_path, self.csv_headers, [epoch, steps, *metrics.values()])
         if self.with_ranking:
             base = [self.compute_metrics(*task.as_found()) for task in tasks if task.found is not None]
             metrics |= {f"base_{key}": value for key, value in self._means(base).items()}
@@ -256,7 +256,7 @@ class CrossEncoderNanoBEIREvaluator(BaseEvaluator):
         overall = {key: float(self.aggregate_fn(values)) for key, values in columns.items()}
         if self.write_csv:
             row = [overall[key] for key in ("map", f"mrr@{self.at_k}", f"ndcg@{self.at_k}")]
-            append_csv(output_path, self.csv_file, self.csv_headers, [epoch, steps, *row])
+            self.write_row(output_path, self.csv_headers, [epoch, steps, *row])
         overall = self.prefix_name_to_metrics(overall, self.name)
         self.store_metrics_in_model_card_data(model, overall, epoch, steps)
         return every | overall

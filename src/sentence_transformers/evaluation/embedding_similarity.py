@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.evaluation.base import BaseEvaluator, append_csv, check_lengths, file_name
+from sentence_transformers.evaluation.base import BaseEvaluator, check_lengths, file_name
 from sentence_transformers.evaluation.metrics import pearson, spearman
 from sentence_transformers.evaluation.pairs import check_names, names_of, pair_scores
 from sentence_transformers.similarity import SimilarityFunction
@@ -89,7 +89,7 @@ class EmbeddingSimilarityEvaluator(BaseEvaluator):
             kinds = ("pearson", "spearman")
             headers = ["epoch", "steps", *(f"{name}_{kind}" for name in names for kind in kinds)]
             values = [metrics[f"{kind}_{name}"] for name in names for kind in kinds]
-            append_csv(output_path, self.csv_file, headers, [epoch, steps, *values])
+            self.write_row(output_path, headers, [epoch, steps, *values])
         if len(names) > 1:
             for kind in ("pearson", "spearman"):
                 metrics[f"{kind}_max"] = max(metrics[f"{kind}_{name}"] for name in names)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.evaluation import metrics as measures
-from sentence_transformers.evaluation.base import BaseEvaluator, append_csv, check_texts, file_name, log_when
+from sentence_transformers.evaluation.base import BaseEvaluator, check_texts, file_name, log_when
 from sentence_transformers.evaluation.embedding_similarity import truncation
 from sentence_transformers.evaluation.triplet import side_of
 from sentence_transformers.search.best import merge
@@ -142,7 +142,7 @@ class InformationRetrievalEvaluator(BaseEvaluator):
         scores: dict[str, Any] = self._scores(model, *args, output_path=output_path, **kwargs)
         if self.write_csv:
             values = [value for name in self.score_function_names for value in self._csv_row(scores[name])]
-            append_csv(output_path, self.csv_file, self.csv_headers, [epoch, steps, *values])
+            self.write_row(output_path, self.csv_headers, [epoch, steps, *values])
         if self.primary_metric is None:
             k = max(self.ndcg_at_k)
             main = self.main_score_function.value if self.main_score_function else None

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.evaluation.base import BaseEvaluator, append_csv, file_name
+from sentence_transformers.evaluation.base import BaseEvaluator, file_name
 from sentence_transformers.util.tensor import batch_to_device
 
 
@@ -47,7 +47,7 @@ class LabelAccuracyEvaluator(BaseEvaluator):
         if not total:
             raise InputError("The data loader gave no batches.")
         if self.write_csv:
-            append_csv(output_path, self.csv_file, self.csv_headers, [epoch, steps, right / total])
+            self.write_row(output_path, self.csv_headers, [epoch, steps, right / total])
         metrics = self.prefix_name_to_metrics({"accuracy": right / total}, self.name)
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics

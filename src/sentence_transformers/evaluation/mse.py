@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.evaluation.base import BaseEvaluator, append_csv, check_lengths, file_name
+from sentence_transformers.evaluation.base import BaseEvaluator, check_lengths, file_name
 from sentence_transformers.evaluation.embedding_similarity import truncation
 from sentence_transformers.util.tensor import is_sparse, to_coo
 
@@ -57,7 +57,7 @@ class MSEEvaluator(BaseEvaluator):
             raise InputError("MSEEvaluator needs a teacher_model to compare with.")
         error = squared_error(self.source_embeddings, self.embed_inputs(model, self.target_sentences))
         if self.write_csv:
-            append_csv(output_path, self.csv_file, self.csv_headers, [epoch, steps, error])
+            self.write_row(output_path, self.csv_headers, [epoch, steps, error])
         metrics = self.prefix_name_to_metrics({"negative_mse": -error}, self.name)
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics
@@ -128,7 +128,7 @@ class MSEEvaluatorFromDataFrame(BaseEvaluator):
             teacher = np.stack([self.teacher_embeddings[text] for text in sources])
             errors.append(squared_error(teacher, self.embed_inputs(model, targets)))
         if self.write_csv:
-            append_csv(output_path, self.csv_file, self.csv_headers, [epoch, steps, *errors])
+            self.write_row(output_path, self.csv_headers, [epoch, steps, *errors])
         metrics = self.prefix_name_to_metrics({"negative_mse": -float(np.mean(errors))}, self.name)
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics

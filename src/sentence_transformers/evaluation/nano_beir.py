@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sentence_transformers.errors import InputError, MissingExtraError
-from sentence_transformers.evaluation.base import BaseEvaluator, append_csv
+from sentence_transformers.evaluation.base import BaseEvaluator
 from sentence_transformers.evaluation.information_retrieval import InformationRetrievalEvaluator, ScoreFunction
 from sentence_transformers.similarity import SimilarityFunction
 
@@ -139,7 +139,7 @@ class NanoBEIREvaluator(BaseEvaluator):
         if self.write_csv:
             headers = self.evaluators[0].csv_headers
             row = [overall[key_of(header)] for header in headers[2:]]
-            append_csv(output_path, self.csv_file, headers, [epoch, steps, *row])
+            self.write_row(output_path, headers, [epoch, steps, *row])
         if self.primary_metric is None:
             k = max(self.ndcg_at_k)
             main = self.main_score_function.value if self.main_score_function else None

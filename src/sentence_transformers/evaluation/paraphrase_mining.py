@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.evaluation.base import BaseEvaluator, append_csv, file_name
+from sentence_transformers.evaluation.base import BaseEvaluator, file_name
 from sentence_transformers.evaluation.embedding_similarity import truncation
 from sentence_transformers.search.paraphrase import paraphrase_mining_embeddings
 from sentence_transformers.util.tensor import ArrayLike
@@ -92,7 +92,7 @@ class ParaphraseMiningEvaluator(BaseEvaluator):
         metrics = mining_metrics(np.array([score for score, _, _ in mined]), hits, self.total_num_duplicates)
         if self.write_csv:
             row = [metrics[key] for key in self.csv_headers[2:]]
-            append_csv(output_path, self.csv_file, self.csv_headers, [epoch, steps, *row])
+            self.write_row(output_path, self.csv_headers, [epoch, steps, *row])
         metrics = self.prefix_name_to_metrics(metrics, self.name)
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics

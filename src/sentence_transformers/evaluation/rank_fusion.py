@@ -15,7 +15,7 @@ import numpy as np
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.evaluation import metrics as measures
-from sentence_transformers.evaluation.base import BaseEvaluator, append_csv, file_name
+from sentence_transformers.evaluation.base import BaseEvaluator, file_name
 from sentence_transformers.evaluation.reranking import ndcg_with_ties
 from sentence_transformers.search.fusion import reciprocal_rank_fusion
 
@@ -94,7 +94,7 @@ class ReciprocalRankFusionEvaluator(BaseEvaluator):
             for key, value in self._measure(samples).items():
                 metrics[f"{prefix}{key}"] = value
         if self.write_csv:
-            append_csv(output_path, self.csv_file, self.csv_headers, [epoch, steps, *metrics.values()])
+            self.write_row(output_path, self.csv_headers, [epoch, steps, *metrics.values()])
         if self.write_predictions and output_path is not None:
             lines = [json.dumps({key: sample[key] for key in SAMPLE}, ensure_ascii=False) for sample in fused]
             Path(output_path).mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.errors import InputError
 from sentence_transformers.evaluation import metrics as measures
-from sentence_transformers.evaluation.base import BaseEvaluator, append_csv
+from sentence_transformers.evaluation.base import BaseEvaluator
 from sentence_transformers.evaluation.embedding_similarity import truncation
 from sentence_transformers.evaluation.triplet import side_of
 from sentence_transformers.similarity import cos_sim
@@ -72,7 +72,7 @@ class RerankingEvaluator(BaseEvaluator):
     ) -> dict[str, float]:
         scores = self.compute_metrics(model)
         if self.write_csv:
-            append_csv(output_path, self.csv_file, self.csv_headers, [epoch, steps, *scores.values()])
+            self.write_row(output_path, self.csv_headers, [epoch, steps, *scores.values()])
         metrics = {"map": scores["map"], f"mrr@{self.at_k}": scores["mrr"], f"ndcg@{self.at_k}": scores["ndcg"]}
         metrics = self.prefix_name_to_metrics(metrics, self.name)
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)

@@ -15,6 +15,7 @@ the place of `truncate_dim`.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -136,6 +137,10 @@ class SparseEvaluator(BaseEvaluator):
     def sparsity_metrics(self) -> dict[str, float]:
         """The measures of the vectors of this call."""
         return {f"{side}{key}": value for side, one in self._seen.items() for key, value in one.measures().items()}
+
+    def write_row(self, output_path: str | None, headers: Sequence[str], row: Sequence[Any]) -> None:
+        found = self.sparsity_metrics()
+        super().write_row(output_path, [*headers, *found], [*row, *found.values()])
 
     def prefix_name_to_metrics(self, metrics: dict[str, float], name: str) -> dict[str, float]:
         return super().prefix_name_to_metrics(metrics | self.sparsity_metrics(), name)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sentence_transformers.evaluation.base import BaseEvaluator, append_csv, check_lengths, file_name
+from sentence_transformers.evaluation.base import BaseEvaluator, check_lengths, file_name
 from sentence_transformers.evaluation.embedding_similarity import truncation
 from sentence_transformers.search.blocks import as_source, best_documents
 from sentence_transformers.similarity import cos_sim
@@ -61,7 +61,7 @@ class TranslationEvaluator(BaseEvaluator):
                 print(f"  wanted {self.target_sentences[i]!r}")
         there, again = float((forth == right).mean()), float((back == right).mean())
         if self.write_csv:
-            append_csv(output_path, self.csv_file, self.csv_headers, [epoch, steps, there, again])
+            self.write_row(output_path, self.csv_headers, [epoch, steps, there, again])
         metrics = {"src2trg_accuracy": there, "trg2src_accuracy": again, "mean_accuracy": (there + again) / 2}
         metrics = self.prefix_name_to_metrics(metrics, self.name)
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.errors import InputError
-from sentence_transformers.evaluation.base import BaseEvaluator, append_csv, check_lengths, file_name
+from sentence_transformers.evaluation.base import BaseEvaluator, check_lengths, file_name
 from sentence_transformers.evaluation.embedding_similarity import truncation
 from sentence_transformers.evaluation.pairs import check_names, names_of, pair_scores
 from sentence_transformers.similarity import SimilarityFunction
@@ -77,7 +77,7 @@ class TripletEvaluator(BaseEvaluator):
             metrics[f"{name}_accuracy"] = float((near > far + self.margin.get(name, 0)).mean())
         if self.write_csv:
             headers = ["epoch", "steps", *(f"accuracy_{name}" for name in names)]
-            append_csv(output_path, self.csv_file, headers, [epoch, steps, *metrics.values()])
+            self.write_row(output_path, headers, [epoch, steps, *metrics.values()])
         if len(names) > 1:
             metrics["max_accuracy"] = max(metrics.values())
         metrics = self.prefix_name_to_metrics(metrics, self.name)
