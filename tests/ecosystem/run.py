@@ -38,7 +38,7 @@ CLIENTS: dict[str, list[str]] = {  # name of the script -> what is installed for
     "langchain": ["langchain-huggingface"],
     "llama_index": ["llama-index-embeddings-huggingface"],
     "haystack": ["sentence-transformers-haystack"],
-    "txtai": ["txtai"],
+    "txtai": ["txtai", "scikit-learn"],
     "chromadb": ["chromadb"],
     "mteb": ["mteb"],
 }

@@ -335,3 +335,12 @@ def generate_model_card(model: Any, model_name: str | None = None, train_dataset
     values["usage"] = Template(data.usage()).substitute(values)
     body = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(values)
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
+
+
+def __getattr__(name: str) -> Any:
+    """The callbacks that keep a card up to date in training; they live there, and are imported from here too."""
+    from sentence_transformers import _names
+
+    if name.endswith("ModelCardCallback") and name in _names.HOME:
+        return _names.home(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

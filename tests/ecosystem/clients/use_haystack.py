@@ -1,6 +1,6 @@
 """Haystack: its embedders and rankers, in a pipeline."""
 
-from common import MODEL, classifier, expect, same, texts
+from common import MODEL, classifier, expect, model_folder, same, texts
 from haystack import Document, Pipeline
 from haystack.components.evaluators import SASEvaluator
 from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
@@ -39,5 +39,5 @@ splade = str(texts.splade())
 sparse = SentenceTransformersSparseTextEmbedder(model=splade).run("a living thing")["sparse_embedding"]
 row = SparseEncoder(splade).encode("a living thing").coalesce()
 expect(sparse.indices == row.indices()[0].tolist(), "sparse vectors are ours", len(sparse.indices))
-alike = SASEvaluator(model=MODEL).run(ground_truth_answers=["a cat"], predicted_answers=["a kitten"])["score"]
+alike = SASEvaluator(model=str(model_folder())).run(ground_truth_answers=["a cat"], predicted_answers=["a kitten"])["score"]
 expect(alike > 0.7, "semantic answer similarity", round(float(alike), 3))

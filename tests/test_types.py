@@ -1,0 +1,65 @@
+"""What a user's type checker sees: overloads on the doors tell which flags give which kind of value."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+USER = '''
+from typing import assert_type
+
+import numpy as np
+from torch import Tensor
+
+from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder, util
+
+model = SentenceTransformer("name")
+assert_type(model.encode("text"), np.ndarray)
+assert_type(model.encode(["text"]), np.ndarray)
+assert_type(model.encode("text", convert_to_tensor=True), Tensor)
+assert_type(model.encode(["text"], convert_to_tensor=True), Tensor)
+assert_type(model.encode(["text"], convert_to_numpy=False), list[Tensor])
+assert_type(model.encode_query("text"), np.ndarray)
+assert_type(model.encode_document(["text"], convert_to_tensor=True), Tensor)
+assert_type(model.similarity(model.encode("a"), model.encode("b")), Tensor)
+assert_type(model.prompts, dict[str, str])
+
+ranker = CrossEncoder("name")
+assert_type(ranker.predict([("a", "b")]), np.ndarray)
+assert_type(ranker.predict([("a", "b")], convert_to_tensor=True), Tensor)
+
+sparse = SparseEncoder("name")
+assert_type(sparse.encode(["text"]), Tensor)
+
+assert_type(util.cos_sim(model.encode("a"), model.encode("b")), Tensor)
+reveal_type(model.encode)
+'''
+WRONG = '''
+from sentence_transformers import SentenceTransformer
+
+SentenceTransformer("name").encode(["text"], batch_size="32")
+SentenceTransformer("name").encod(["text"])
+'''
+
+
+def checked(code: str, folder: Path) -> list[str]:
+    """What mypy says of a file of a user's."""
+    pytest.importorskip("mypy")
+    file = folder / "user.py"
+    file.write_text(code, encoding="utf-8")
+    config = folder / "mypy.ini"
+    config.write_text(f"[mypy]\nmypy_path = {ROOT / 'src'}\nfollow_imports = silent\nignore_missing_imports = true\n")
+    command = [sys.executable, "-m", "mypy", "--config-file", str(config), "--cache-dir", str(folder), str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    return done.stdout.splitlines()
+
+
+def test_types(tmp_path):
+    print("\n".join(checked(USER, tmp_path)))
+    print("\n".join(checked(WRONG, tmp_path)))
+    assert 0
