@@ -1,10 +1,10 @@
-# make demo | test | test-examples | test-slow | lint | bench | docs | clean       (one virtual environment, .venv, made on first use)
+# make demo | test | test-examples | test-slow | test-ecosystem | lint | bench | docs | clean       (one virtual environment, .venv, made on first use)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-examples test-slow lint format bench docs clean
+.PHONY: demo test test-examples test-slow test-ecosystem lint format bench docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,9 @@ test-examples: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+test-ecosystem: $(VENV)/.base
+	$(BIN)/python tests/ecosystem/run.py $(CLIENTS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

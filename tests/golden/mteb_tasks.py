@@ -17,16 +17,14 @@ import tempfile
 from typing import Any
 
 import mteb
-import numpy as np
+from benchmarks import models, texts
 from datasets import Dataset, DatasetDict
 from mteb.abstasks import AbsTaskClassification, AbsTaskClustering, AbsTaskRetrieval, AbsTaskSTS
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from benchmarks import models, texts
-
 GROUPS = ("rec.autos", "sci.space", "rec.sport.hockey", "sci.med")
 CUT = 300  # characters of a post or abstract
-PROMPTS = {"query": "query: ", "document": "passage: ", "STS": "likeness: ", "NewsGroups": "group: "}
+PROMPTS = {"query": "query: ", "document": "passage: ", "STS": "likeness: ", "Classification": "group: "}
 
 
 def metadata(name: str, kind: str, main_score: str) -> TaskMetadata:
@@ -62,7 +60,7 @@ class LeeSTS(AbsTaskSTS):
     def load_data(self, **kwargs: Any) -> None:
         documents, alike = texts.lee()
         rows = [
-            {"sentence1": documents[i], "sentence2": documents[j], "score": alike[i][j]}
+            {"sentence1": documents[i], "sentence2": documents[j], "score": alike[j][i]}
             for i in range(20) for j in range(i)
         ]  # fmt: skip
         self.dataset, self.data_loaded = DatasetDict(test=Dataset.from_list(rows)), True
@@ -120,7 +118,7 @@ class NewsGroupClusters(AbsTaskClustering):
     """The same posts without their labels."""
 
     metadata = metadata("NewsGroupClusters", "Clustering", "v_measure")
-    max_document_to_embed, max_fraction_of_documents_to_embed = 100, None
+    max_document_to_embed, max_fraction_of_documents_to_embed, n_clusters = 100, None, 3
 
     def load_data(self, **kwargs: Any) -> None:
         self.dataset = DatasetDict(test=posts("test", 25).rename_columns({"text": "sentences", "label": "labels"}))
@@ -164,10 +162,9 @@ def scores() -> dict[str, dict[str, float]]:
     from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
 
     dense = str(models.model_folder())
-    np.random.seed(0)
     return {
         "dense": evaluated(SentenceTransformer(dense), TASKS),
-        "dense, MTEB.run": run(SentenceTransformer(dense), TASKS),
+        "dense, MTEB.run": run(SentenceTransformer(dense), TASKS[:3]),
         "dense, prompts": evaluated(SentenceTransformer(dense, prompts=PROMPTS), TASKS),
         "cross-encoder": evaluated(CrossEncoder(str(models.classifier())), RANKING),
         "cross-encoder, MTEB.run": run(CrossEncoder(str(models.classifier())), RANKING),

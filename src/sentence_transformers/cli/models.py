@@ -101,6 +101,6 @@ def side_arguments(model: Any, side: Side | None) -> dict[str, Any]:
     return {"prompt_name": next((name for name in names if name in model.prompts), None), "task": str(side)}
 
 
-def batching(batch_size: int | None) -> dict[str, int]:
+def batching(batch_size: int | None) -> dict[str, Any]:
     """The batch size as an argument, if one is given."""
     return {} if batch_size is None else {"batch_size": batch_size}

@@ -13,11 +13,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sentence_transformers._deprecation import dropped, moved, positional, renamed
 from sentence_transformers.backends.prepacked import Float32Linear, Linear
@@ -160,6 +160,29 @@ class CrossEncoder(BaseModel):
 
     # ---- scoring
 
+    @overload
+    def predict(self, inputs: Pair | Iterable[Pair], *, convert_to_tensor: Literal[True], **kwargs: Any) -> Tensor: ...
+    @overload
+    def predict(
+        self,
+        inputs: Pair | Iterable[Pair],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        show_progress_bar: bool | None = None,
+        activation_fn: Activation | None = None,
+        apply_softmax: bool | None = False,
+        convert_to_numpy: Literal[True] = True,
+        convert_to_tensor: Literal[False] = False,
+        device: str | list[str | torch.device] | None = None,
+        pool: workers.Pool | None = None,
+        chunk_size: int | None = None,
+        **kwargs: Any,
+    ) -> np.ndarray: ...
+    @overload
+    def predict(self, inputs: Pair | Iterable[Pair], *, convert_to_tensor: bool, **kwargs: Any) -> Any: ...
+    @overload
+    def predict(self, inputs: Pair | Iterable[Pair], *, convert_to_numpy: bool, **kwargs: Any) -> Any: ...
     @dropped("num_workers")
     @renamed(sentences="inputs", activation_fct="activation_fn")
     def predict(

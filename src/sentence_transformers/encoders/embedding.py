@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from torch import Tensor
 
@@ -24,6 +24,7 @@ from sentence_transformers.util.tensor import is_sparse, to_coo
 
 QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+Encode = TypeVar("Encode", bound=Callable[..., Any])
 
 
 class EmbeddingModel(BaseModel):
@@ -169,7 +170,7 @@ def side_prompt(model: Any, prompts: Sequence[str], given: Mapping[str, Any]) ->
     return next((name for name in prompts if name in model.prompts), None)
 
 
-def for_side(encode: Callable[..., Any], task: str, prompts: Sequence[str]) -> Callable[..., Any]:
+def for_side(encode: Encode, task: str, prompts: Sequence[str]) -> Encode:
     """`encode` for one side of a search: with the first of `prompts` that the model has, and with the side's task.
 
     Args:
@@ -191,4 +192,4 @@ def for_side(encode: Callable[..., Any], task: str, prompts: Sequence[str]) -> C
     choice = " else ".join(f'"{name}"' for name in prompts)
     encode_side.__doc__ = f'`encode` for a {task}: uses the prompt {choice} if the model has it, and task="{task}".'
     encode_side.__signature__ = inspect.signature(encode)  # type: ignore[attr-defined]
-    return encode_side
+    return cast(Encode, encode_side)

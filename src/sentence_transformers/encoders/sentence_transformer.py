@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
@@ -115,6 +115,40 @@ class SentenceTransformer(EmbeddingModel):
 
     # ---- encoding
 
+    @overload
+    def encode(self, inputs: str | Iterable[str], *, convert_to_tensor: Literal[True], **kwargs: Any) -> Tensor: ...
+    @overload
+    def encode(self, inputs: str, *, convert_to_numpy: Literal[False], **kwargs: Any) -> Tensor: ...
+    @overload
+    def encode(self, inputs: Iterable[str], *, convert_to_numpy: Literal[False], **kwargs: Any) -> list[Tensor]: ...
+    @overload
+    def encode(
+        self,
+        inputs: str | Iterable[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        show_progress_bar: bool | None = None,
+        output_value: Literal["sentence_embedding"] = "sentence_embedding",
+        precision: Precision = "float32",
+        convert_to_numpy: Literal[True] = True,
+        convert_to_tensor: Literal[False] = False,
+        device: str | list[str | torch.device] | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        pool: workers.Pool | None = None,
+        chunk_size: int | None = None,
+        num_workers: int | None = None,
+        **kwargs: Any,
+    ) -> np.ndarray: ...
+    @overload
+    def encode(
+        self, inputs: str | Iterable[str], *, output_value: Literal["token_embeddings"] | None, **kwargs: Any
+    ) -> Any: ...
+    @overload
+    def encode(self, inputs: str | Iterable[str], *, convert_to_tensor: bool, **kwargs: Any) -> Any: ...
+    @overload
+    def encode(self, inputs: str | Iterable[str], *, convert_to_numpy: bool, **kwargs: Any) -> Any: ...
     @renamed(sentences="inputs")
     def encode(
         self,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -142,6 +142,27 @@ class SparseEncoder(EmbeddingModel):
 
     # ---- encoding
 
+    @overload
+    def encode(
+        self,
+        inputs: str | Iterable[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        show_progress_bar: bool | None = None,
+        convert_to_tensor: Literal[True] = True,
+        convert_to_sparse_tensor: Layout = True,
+        save_to_cpu: bool = False,
+        device: str | torch.device | list[str | torch.device] | None = None,
+        max_active_dims: int | None = None,
+        pool: workers.Pool | None = None,
+        chunk_size: int | None = None,
+        **kwargs: Any,
+    ) -> Tensor: ...
+    @overload
+    def encode(self, inputs: str, *, convert_to_tensor: bool, **kwargs: Any) -> Tensor: ...
+    @overload
+    def encode(self, inputs: Iterable[str], *, convert_to_tensor: bool, **kwargs: Any) -> Tensor | list[Tensor]: ...
     @renamed(sentences="inputs")
     def encode(
         self,

@@ -10,8 +10,8 @@ import numpy as np
 
 sys.path.append(os.environ["ECOSYSTEM_ROOT"])
 
-from benchmarks import texts  # noqa: E402, F401  # the scripts take these from here
-from benchmarks.models import classifier, model_folder  # noqa: E402, F401
+from benchmarks import texts  # the scripts take these from here
+from benchmarks.models import classifier, model_folder  # noqa: F401
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # found in its package, as nothing is in the hub's cache
 GROUPS = ("rec.autos", "sci.space", "rec.sport.hockey", "sci.med")

@@ -6,6 +6,7 @@ from chromadb.utils.embedding_functions import (
     SentenceTransformerEmbeddingFunction,
 )
 from common import MODEL, expect, same, texts
+
 from sentence_transformers import SentenceTransformer, SparseEncoder
 
 documents = texts.glosses()[:200]

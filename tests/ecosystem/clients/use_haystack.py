@@ -14,6 +14,7 @@ from haystack_integrations.components.rankers.sentence_transformers import (
     SentenceTransformersDiversityRanker,
     SentenceTransformersSimilarityRanker,
 )
+
 from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
 
 documents = texts.glosses()[:100]
@@ -30,14 +31,19 @@ found = pipeline.run({"embed": {"text": "a living thing"}})["find"]["documents"]
 expect(found[0].score > 0.5, "search in a pipeline", (found[0].content, round(found[0].score, 3)))
 
 folder = str(classifier())
-ranked = SentenceTransformersSimilarityRanker(model=folder, top_k=2).run(query="a living thing", documents=found)["documents"]
+ranked = SentenceTransformersSimilarityRanker(model=folder, top_k=2).run(query="a living thing", documents=found)[
+    "documents"
+]
 scores = CrossEncoder(folder).predict([("a living thing", document.content) for document in found])
 expect(same(ranked[0].score, max(scores)), "re-ranked by our scores", [round(d.score, 3) for d in ranked])
-varied = SentenceTransformersDiversityRanker(model=MODEL, top_k=3).run(query="a living thing", documents=found)["documents"]
+varied = SentenceTransformersDiversityRanker(model=MODEL, top_k=3).run(query="a living thing", documents=found)[
+    "documents"
+]
 expect(len(varied) == 3, "ranked by diversity", varied[0].content)
 splade = str(texts.splade())
 sparse = SentenceTransformersSparseTextEmbedder(model=splade).run("a living thing")["sparse_embedding"]
 row = SparseEncoder(splade).encode("a living thing").coalesce()
 expect(sparse.indices == row.indices()[0].tolist(), "sparse vectors are ours", len(sparse.indices))
-alike = SASEvaluator(model=str(model_folder())).run(ground_truth_answers=["a cat"], predicted_answers=["a kitten"])["score"]
+evaluator = SASEvaluator(model=str(model_folder()))
+alike = evaluator.run(ground_truth_answers=["a cat"], predicted_answers=["a kitten"])["score"]
 expect(alike > 0.7, "semantic answer similarity", round(float(alike), 3))

@@ -2,6 +2,7 @@
 
 from common import MODEL, expect, texts
 from keybert import KeyBERT
+
 from sentence_transformers import SentenceTransformer
 
 documents = texts.lee()[0][:10]

@@ -3,6 +3,7 @@
 from common import MODEL, expect, same, texts
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_huggingface import HuggingFaceEmbeddings
+
 from sentence_transformers import SentenceTransformer
 
 if __name__ == "__main__":  # worker processes import this file

@@ -1,11 +1,11 @@
 """LlamaIndex: embeddings, an index of them, and re-ranking by a cross-encoder."""
 
 from common import MODEL, classifier, expect, same, texts
-
 from llama_index.core import Settings, VectorStoreIndex
 from llama_index.core.postprocessor import SentenceTransformerRerank
 from llama_index.core.schema import Document
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 documents = texts.glosses()[:100]

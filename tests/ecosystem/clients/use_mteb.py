@@ -2,6 +2,7 @@
 
 import mteb
 from common import MODEL, expect
+
 from sentence_transformers import SentenceTransformer
 
 expect(mteb.get_model_meta(SentenceTransformer(MODEL)) is not None, "metadata")

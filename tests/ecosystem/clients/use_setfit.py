@@ -7,7 +7,6 @@ from datasets import Dataset
 from setfit import SetFitModel, Trainer, TrainingArguments
 
 
-
 def accuracy(predicted: list[int], labels: list[int]) -> dict[str, float]:
     """A metric of our own: SetFit would ask the hub for its code."""
     return {"accuracy": sum(int(a) == int(b) for a, b in zip(predicted, labels, strict=True)) / len(labels)}

@@ -1,8 +1,9 @@
 """txtai: dense and sparse indexes on our encoders."""
 
 from common import MODEL, expect, same, texts
-from sentence_transformers import SentenceTransformer
 from txtai import Embeddings
+
+from sentence_transformers import SentenceTransformer
 
 documents = texts.glosses()[:300]
 dense = Embeddings(path=MODEL, method="sentence-transformers", content=True, gpu=False)
@@ -14,4 +15,6 @@ expect(same(dense.transform(documents[0]), direct), "the embeddings are ours")
 sparse = Embeddings(sparse=str(texts.splade()), content=True, gpu=False)
 sparse.index(documents)
 best = sparse.search("a living thing that can move", 1)[0]
-expect("living" in best["text"] or "move" in best["text"], "sparse search", (best["text"][:60], round(best["score"], 3)))
+expect(
+    "living" in best["text"] or "move" in best["text"], "sparse search", (best["text"][:60], round(best["score"], 3))
+)

@@ -1,0 +1,16 @@
+# Written by `python -m tests.stubs` from the tables of names: what type checkers and editors see here.
+from sentence_transformers.evaluation.base import BaseEvaluator as BaseEvaluator
+from sentence_transformers.evaluation.base import SentenceEvaluator as SentenceEvaluator
+from sentence_transformers.evaluation.base import SequentialEvaluator as SequentialEvaluator
+from sentence_transformers.evaluation.binary_classification import BinaryClassificationEvaluator as BinaryClassificationEvaluator
+from sentence_transformers.evaluation.embedding_similarity import EmbeddingSimilarityEvaluator as EmbeddingSimilarityEvaluator
+from sentence_transformers.evaluation.information_retrieval import InformationRetrievalEvaluator as InformationRetrievalEvaluator
+from sentence_transformers.evaluation.label_accuracy import LabelAccuracyEvaluator as LabelAccuracyEvaluator
+from sentence_transformers.evaluation.mse import MSEEvaluator as MSEEvaluator
+from sentence_transformers.evaluation.mse import MSEEvaluatorFromDataFrame as MSEEvaluatorFromDataFrame
+from sentence_transformers.evaluation.nano_beir import NanoBEIREvaluator as NanoBEIREvaluator
+from sentence_transformers.evaluation.paraphrase_mining import ParaphraseMiningEvaluator as ParaphraseMiningEvaluator
+from sentence_transformers.evaluation.reranking import RerankingEvaluator as RerankingEvaluator
+from sentence_transformers.evaluation.translation import TranslationEvaluator as TranslationEvaluator
+from sentence_transformers.evaluation.triplet import TripletEvaluator as TripletEvaluator
+from sentence_transformers.similarity import SimilarityFunction as SimilarityFunction
