@@ -58,7 +58,7 @@ def test_recall(library, precision, rescore, similarity, tmp_path):
     scores = {(place, hit.id): hit.score for place, hits in enumerate(right) for hit in hits}
     for place, hits in enumerate(found):
         for hit in hits:
-            assert hit.score == pytest.approx(scores.get((place, hit.id), hit.score), abs=1e-5)
+            assert hit.score == pytest.approx(scores.get((place, hit.id), hit.score), rel=1e-5, abs=1e-5)
     index.save(tmp_path)
     index.close()
     assert recall(Index.load(tmp_path).search(embeddings=QUERIES, rescore_multiplier=10), right) > least
@@ -80,7 +80,7 @@ def test_filters_and_deletions(library, tmp_path):
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_more_hits_than_documents(library):
     found = filled(approximate=library).search(embeddings=QUERIES[0], top_k=3000)
-    assert len({hit.id for hit in found}) == len(found) > 0.99 * COUNT
+    assert len({hit.id for hit in found}) == len(found) == COUNT
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

@@ -140,21 +140,26 @@ def best_dense(
         rescore_multiplier: candidates per document that is wanted.
         exact: make no use of graphs.
     """
-    walked = [not exact and can_walk(*pair) for pair in zip(pool.segments, pool.allowed, strict=True)]
+    wanted = top_k * rescore_multiplier
+    walked = [not exact and can_walk(*pair, wanted) for pair in zip(pool.segments, pool.allowed, strict=True)]
     if not any(walked) and settings.forms in (("float32",), ("binary",)):
         return scan(pool, queries, settings, top_k)
-    found = scan(without(pool, walked), queries, settings, top_k * rescore_multiplier)
+    found = scan(without(pool, walked), queries, settings, wanted)
     for start, segment, mask in itertools.compress(
         zip(pool.starts.tolist(), pool.segments, pool.allowed, strict=False), walked
     ):
-        for ranking, rows in zip(found, walk(segment, mask, queries, top_k * rescore_multiplier), strict=True):
+        for ranking, rows in zip(found, walk(segment, mask, queries, wanted), strict=True):
             ranking += [(start + row, 0.0) for row in rows.tolist()]
     return [rescored(pool, *pair, settings, top_k) for pair in zip(queries, found, strict=True)]
 
 
-def can_walk(segment: Segment, mask: np.ndarray | None) -> bool:
-    """Whether a segment has a graph, and enough of its documents are allowed to be met on the way."""
-    return segment.graph is not None and (mask is None or int(mask.sum()) * FEW > segment.count)
+def can_walk(segment: Segment, mask: np.ndarray | None, wanted: int) -> bool:
+    """Whether a segment has a graph, enough of its documents are allowed, and few of those are wanted.
+
+    Where much of a segment is wanted, a graph is slower than a look at everything, and leaves some documents out.
+    """
+    allowed = segment.count if mask is None else int(mask.sum())
+    return segment.graph is not None and allowed * FEW > segment.count and wanted * FEW <= allowed
 
 
 def without(pool: Pool, which: Sequence[bool]) -> Pool:
