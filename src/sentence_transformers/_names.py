@@ -60,6 +60,8 @@ HOME: dict[str, str] = {
     "ENGLISH_STOP_WORDS": "modules.tokenizer.word",
     "WhitespaceTokenizer": "modules.tokenizer.whitespace",
     "PhraseTokenizer": "modules.tokenizer.phrase",
+    # backends
+    "load_onnx_model": "backends.load",
     # model cards
     "BaseModelCardData": "storage.model_card",
     "SentenceTransformerModelCardData": "storage.model_card",
@@ -436,6 +438,7 @@ PACKAGES: dict[str, str] = {
         "CrossEncoder CrossEncoderModelCardData CrossEncoderDataCollator CrossEncoderTrainer "
         "CrossEncoderTrainingArguments"
     ),
+    "backend": "load_onnx_model",
     "cross_encoder.modules": _CROSS_MODULES,
     "sparse_encoder": (
         "SparseEncoder SparseEncoderDataCollator SparseEncoderModelCardData SparseEncoderTrainer "

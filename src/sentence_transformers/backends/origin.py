@@ -25,7 +25,7 @@ from sentence_transformers.storage.files import Source
 NO_LIMIT = int(1e30)
 HUB_KEYS = {"subfolder", "token", "cache_dir", "revision", "local_files_only", "trust_remote_code"}
 DTYPES = {None, "auto", "float32", "bfloat16", "float16", torch.float32, torch.bfloat16, torch.float16}
-NOT_FOR_TRANSFORMERS = ("file_name", "export", "provider", "ov_config")
+NOT_FOR_TRANSFORMERS = ("file_name", "export", "provider", "provider_options", "session_options", "ov_config")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from torch import Tensor
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.backends import boundary, vocabulary
 from sentence_transformers.backends.bert import BertEncoder
+from sentence_transformers.backends.graph import Graph
 from sentence_transformers.backends.origin import NO_LIMIT, Origin, TokenizerFile
 from sentence_transformers.backends.prepacked import prepack
 from sentence_transformers.backends.proof import PER_TEXT, Proofs, lock
@@ -53,6 +54,7 @@ CONFIG_NAMES = (
     "sentence_xlm-roberta_config.json",
     "sentence_xlnet_config.json",
 )
+BACKENDS = ("torch", "onnx")
 VOCABULARY_TASKS = ("fill-mask", "text-generation")
 MOST_LOGITS = 1 << 23  # held at once by a language model that cannot stop before them
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds")
@@ -117,8 +119,8 @@ class Transformer(TextInput):
         super().__init__()
         if transformer_task not in TASKS:
             raise InputError(f"Unknown transformer_task {transformer_task!r}; known are {', '.join(TASKS)}.")
-        if backend != "torch":
-            raise InputError(f"backend={backend!r} is not available in this version; use backend='torch'.")
+        if backend not in BACKENDS:
+            raise InputError(f"Unknown backend {backend!r}; known are {', '.join(BACKENDS)}.")
         auto_class, output, name = TASKS[transformer_task]
         self.transformer_task = transformer_task
         self.modality_config = modality_config or {"text": {"method": "forward", "method_output_name": output}}
@@ -135,14 +137,18 @@ class Transformer(TextInput):
             tokenizer_name_or_path or model_name_or_path,
             *(shared | (kwargs or {}) for kwargs in (model_kwargs, config_kwargs, processor_kwargs)),
         )
-        light = self._origin.light_model() if unpad_inputs is not False else None
+        torch_runs = backend == "torch"
+        light = self._origin.light_model() if torch_runs and unpad_inputs is not False else None
         self._tokenizer: Any = self._origin.light_tokenizer() if light is not None and not do_lower_case else None
         self._before_packing: str | None = None
         self._proofs = Proofs(self)
         if light is not None:
             self._modules["model"] = light
-        else:
+        elif torch_runs:
             self._adopt(self._origin.model())
+        else:
+            self._modules["model"] = self._graph()
+            self._takes = set(TEXT_INPUTS[:3])
         if do_lower_case:
             lower_case(self.tokenizer)
         if transformer_task == "text-generation":
@@ -160,6 +166,15 @@ class Transformer(TextInput):
         super().__setstate__(state)
         if self.light is None and self._before_packing is not None:  # a worker process does not know it yet
             attention.register()
+
+    def _graph(self) -> Graph:
+        """The model as a graph that another runtime computes."""
+        from sentence_transformers.backends.load import load
+
+        origin = self._origin
+        own = {"model_subfolder": origin.config_kwargs.get("subfolder", "")}
+        own["tokenizer_inputs"] = self._cutter.model_input_names
+        return load(self.backend, origin.name, origin.config(), self.transformer_task, origin.model_kwargs | own)
 
     # ---- what it is made of
 
@@ -393,7 +408,7 @@ class Transformer(TextInput):
 
     def _without_tokens(self, features: dict[str, Any]) -> Tensor | VocabularyRows:
         """Zeros for a batch without a single token."""
-        first, shape = next(self.parameters()), features["input_ids"].shape
+        first, shape = next(self.parameters(), torch.zeros(0)), features["input_ids"].shape
         if self.transformer_task == PER_TEXT:
             packing = features.get("packing")
             return first.new_zeros(shape[0] if packing is None else len(packing), self.num_labels)
@@ -459,7 +474,10 @@ class Transformer(TextInput):
     def save(self, output_path: str, *args, safe_serialization: bool = True, **kwargs) -> None:
         """Write model, tokenizer and settings into `output_path`."""
         model = self.auto_model if self.light is None else self._full(self.light)
-        if safe_serialization:
+        if isinstance(model, Graph):
+            model.config.save_pretrained(output_path)
+            model.save(output_path)
+        elif safe_serialization:
             model.save_pretrained(output_path)
         else:
             model.config.save_pretrained(output_path)

@@ -1,0 +1,168 @@
+"""A transformer as a graph in a file, computed by another runtime: what ONNX Runtime and OpenVINO have in common.
+
+    {"input_ids": (B, L), "attention_mask": (B, L), …}  ->  {"last_hidden_state": (B, L, H)} or {"logits": …}
+
+A graph stands in the place of the transformers model inside `modules.transformer` and computes padded batches; which
+texts go together is the engine's affair, as always. Files made by others differ in their inputs and outputs: inputs are
+given as the graph names them, and the output is found by its name. A graph whose only output is one vector per text
+gives that vector at every token, which any pooling turns into the vector itself.
+
+Looked for are `file_name` in the model's folder (or `subfolder`), then in `onnx/` or `openvino/` below it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sentence_transformers.errors import InputError, ModelFormatError
+from sentence_transformers.storage.files import Source, join
+
+OUTPUTS = {
+    "feature-extraction": "last_hidden_state",
+    "fill-mask": "logits",
+    "sequence-classification": "logits",
+    "text-generation": "logits",
+}
+KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+OFFSET_TYPES = ("roberta", "xlm-roberta", "camembert")  # positions start at padding_idx + 1
+SHARED_OUTPUTS = ("token_embeddings", "sentence_embedding")
+
+
+class Graph(nn.Module):
+    """A graph and the runtime that computes it.
+
+    Args:
+        path: the file.
+        config: the transformers config of the model.
+        task: one of `OUTPUTS`.
+        options: settings of the runtime.
+
+    Raises:
+        ModelFormatError: if the file cannot be read, or belongs to another model.
+    """
+
+    folder: ClassVar[str]
+    default_name: ClassVar[str]
+    input_names: Sequence[str]
+    output_names: Sequence[str]
+
+    def __init__(self, path: str | Path, config: Any, task: str, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.path, self.config, self.task, self.options = Path(path), config, task, options
+        self._start()
+        check_names(self)
+        check_sizes(self)
+
+    def _start(self) -> None:
+        """Open the file; sets `input_names` and `output_names`."""
+        raise TypeError("A subclass opens the file.")
+
+    def _compute(self, arrays: dict[str, np.ndarray], output: str) -> np.ndarray:
+        """One output for the given inputs."""
+        raise TypeError("A subclass computes.")
+
+    def files(self) -> list[Path]:
+        """The file and those that belong to it."""
+        return [self.path]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_session"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._start()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> dict[str, Tensor]:
+        """{name of the task's output: value}."""
+        given = {"input_ids": input_ids, "attention_mask": attention_mask} | inputs
+        if "token_type_ids" in self.input_names:
+            given.setdefault("token_type_ids", torch.zeros_like(input_ids))
+        if "position_ids" in self.input_names:
+            given["position_ids"] = positions(attention_mask, self.config)
+        arrays = {name: given[name].cpu().numpy() for name in self.input_names}
+        wanted = OUTPUTS[self.task]
+        value = torch.from_numpy(self._compute(arrays, self.output))
+        if self.task == "feature-extraction" and value.ndim == 2:
+            value = value[:, None].expand(-1, input_ids.shape[1], -1)
+        return {wanted: value.float()}
+
+    @property
+    def output(self) -> str:
+        """The graph's output that is used."""
+        wanted = OUTPUTS[self.task]
+        names = (wanted, *SHARED_OUTPUTS) if self.task == "feature-extraction" else (wanted,)
+        found = next((name for name in names if name in self.output_names), None)
+        if found is None and len(self.output_names) == 1:
+            return self.output_names[0]
+        if found is None:
+            raise ModelFormatError(
+                f"{self.path} has the outputs {list(self.output_names)}; a model for {self.task} needs one of "
+                f"{list(names)}. Export the model again with model_kwargs={{'export': True}}."
+            )
+        return found
+
+    def get_output_embeddings(self) -> None:
+        """A graph cannot stop before its last product."""
+
+    def save(self, folder: str | Path) -> None:
+        """Copy the files into the sub-folder of their kind."""
+        target = Path(folder, self.folder)
+        target.mkdir(exist_ok=True)
+        for file in self.files():
+            shutil.copy(file, target / file.name)
+
+
+def positions(mask: Tensor, config: Any) -> Tensor:
+    """(B, L) places of the tokens, by the architecture's count; padding has the place of the first."""
+    offset = (config.pad_token_id or 0) + 1 if config.model_type in OFFSET_TYPES else 0
+    return (mask.cumsum(1) - 1).clamp(min=0) + offset
+
+
+def find(source: Source, kind: type[Graph], file_name: str | None) -> str | None:
+    """Path of the graph file of a model: beside its config, else in the sub-folder of its kind; None if neither."""
+    name = file_name or kind.default_name
+    return source.path(name) or source.path(join(kind.folder, name))
+
+
+def check_names(graph: Graph) -> None:
+    """Raise `ModelFormatError` if the graph wants an input that a text encoder does not have."""
+    unknown = sorted(set(graph.input_names) - set(KNOWN_INPUTS))
+    if unknown or "input_ids" not in graph.input_names:
+        raise ModelFormatError(
+            f"{graph.path} takes the inputs {list(graph.input_names)}; known are {list(KNOWN_INPUTS)}. "
+            "It is the file of another kind of model; export it again with model_kwargs={'export': True}."
+        )
+
+
+def check_sizes(graph: Graph) -> None:
+    """Raise `ModelFormatError` if the graph's output does not have the sizes of the model's config: another model."""
+    text = graph.config.get_text_config()
+    sizes = {"feature-extraction": text.hidden_size, "sequence-classification": graph.config.num_labels}
+    expected = sizes.get(graph.task, text.vocab_size)
+    last_word = torch.tensor([[text.vocab_size - 1, 0]])
+    graph.output  # noqa: B018  # raises if there is none
+    try:
+        found = graph(input_ids=last_word, attention_mask=torch.ones_like(last_word))[OUTPUTS[graph.task]].shape[-1]
+    except Exception as error:
+        raise ModelFormatError(
+            f"{graph.path} fails on two tokens of this model's vocabulary of {text.vocab_size}: {error} "
+            "Is it the file of another model? Export it again with model_kwargs={'export': True}."
+        ) from error
+    if found != expected:
+        raise ModelFormatError(
+            f"{graph.path} gives rows of {found} numbers, but this model's config says {expected}: it is the file of "
+            "another model. Export it again with model_kwargs={'export': True}."
+        )
+
+
+def check_task(task: str) -> None:
+    """Raise `InputError` for a task without a known output."""
+    if task not in OUTPUTS:
+        raise InputError(f"Unknown task {task!r}; known are {', '.join(OUTPUTS)}.")

@@ -1,0 +1,46 @@
+"""A graph computes what torch computes; a file of another model is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.errors import InputError, ModelFormatError, ModelNotFoundError
+from tests.models import SENTENCES, build
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+@pytest.mark.slow
+def test_onnx_gives_the_vectors_of_torch_and_refuses_other_models(tmp_path: Path) -> None:
+    plain = build("bert", tmp_path / "bert")
+    expected = SentenceTransformer(str(plain), device="cpu").encode(SENTENCES)
+    exported = SentenceTransformer(str(plain), backend="onnx")
+    np.testing.assert_allclose(exported.encode(SENTENCES), expected, atol=1e-5)
+
+    saved = tmp_path / "saved"
+    exported.save_pretrained(str(saved))
+    assert (saved / "onnx" / "model.onnx").is_file()
+    loaded = SentenceTransformer(str(saved), backend="onnx", model_kwargs={"export": False})
+    np.testing.assert_allclose(loaded.encode(SENTENCES), expected, atol=1e-5)
+
+    other = build("bert", tmp_path / "other", hidden_size=64)
+    shutil.copytree(saved / "onnx", other / "onnx")
+    with pytest.raises(ModelFormatError, match="another model"):
+        SentenceTransformer(str(other), backend="onnx")
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    folder = build("bert", tmp_path / "bert")
+    with pytest.raises(InputError, match="Unknown backend 'tpu'"):
+        SentenceTransformer(str(folder), backend="tpu")  # type: ignore[arg-type]
+    with pytest.raises(ModelNotFoundError, match=r"no model\.onnx"):
+        SentenceTransformer(str(folder), backend="onnx", model_kwargs={"export": False})
+    (folder / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(ModelFormatError, match="cannot open"):
+        SentenceTransformer(str(folder), backend="onnx")
