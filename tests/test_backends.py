@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
 from sentence_transformers.errors import InputError, ModelFormatError, ModelNotFoundError
 from tests.models import SENTENCES, build
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
+BACKENDS = ("onnx",)
+
+
+def with_head(folder: Path, auto_class: str, **settings: Any) -> str:
+    """A tiny BERT with a head, random like the rest."""
+    import transformers
+
+    build("bert", folder)
+    torch.manual_seed(1)
+    getattr(transformers, auto_class).from_pretrained(folder, **settings).save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.mark.slow
@@ -33,6 +46,21 @@ def test_onnx_gives_the_vectors_of_torch_and_refuses_other_models(tmp_path: Path
     shutil.copytree(saved / "onnx", other / "onnx")
     with pytest.raises(ModelFormatError, match="another model"):
         SentenceTransformer(str(other), backend="onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_scores_and_sparse_vectors_are_those_of_torch(tmp_path: Path, backend: Any) -> None:
+    pairs = list(zip(SENTENCES, reversed(SENTENCES), strict=True))
+    ranker = with_head(tmp_path / "ranker", "AutoModelForSequenceClassification", num_labels=1)
+    expected = CrossEncoder(ranker, device="cpu").predict(pairs)
+    np.testing.assert_allclose(CrossEncoder(ranker, backend=backend).predict(pairs), expected, atol=1e-5)
+
+    splade = with_head(tmp_path / "splade", "AutoModelForMaskedLM")
+    dense = {"convert_to_sparse_tensor": False}
+    weights = SparseEncoder(splade, device="cpu").encode(SENTENCES, **dense)
+    found = SparseEncoder(splade, backend=backend).encode(SENTENCES, **dense)
+    np.testing.assert_allclose(found.numpy(), weights.numpy(), atol=1e-5)
 
 
 def test_bad_input(tmp_path: Path) -> None:
