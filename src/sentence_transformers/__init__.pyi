@@ -25,6 +25,7 @@ from sentence_transformers.storage.model_card import SentenceTransformerModelCar
 from sentence_transformers.storage.model_card import SparseEncoderModelCardData as SparseEncoderModelCardData
 from sentence_transformers.training.arguments import CrossEncoderTrainingArguments as CrossEncoderTrainingArguments
 from sentence_transformers.training.arguments import SentenceTransformerTrainingArguments as SentenceTransformerTrainingArguments
+from sentence_transformers.training.arguments import SparseEncoderTrainingArguments as SparseEncoderTrainingArguments
 from sentence_transformers.training.cross_encoder import CrossEncoderTrainer as CrossEncoderTrainer
 from sentence_transformers.training.datasets import ParallelSentencesDataset as ParallelSentencesDataset
 from sentence_transformers.training.datasets import SentencesDataset as SentencesDataset
@@ -32,6 +33,7 @@ from sentence_transformers.training.lookups import resolve_ids as resolve_ids
 from sentence_transformers.training.readers import InputExample as InputExample
 from sentence_transformers.training.samplers import DefaultBatchSampler as DefaultBatchSampler
 from sentence_transformers.training.samplers import MultiDatasetDefaultBatchSampler as MultiDatasetDefaultBatchSampler
+from sentence_transformers.training.sparse_encoder import SparseEncoderTrainer as SparseEncoderTrainer
 from sentence_transformers.training.trainer import SentenceTransformerTrainer as SentenceTransformerTrainer
 from sentence_transformers.util.logging import LoggingHandler as LoggingHandler
 __version__: str

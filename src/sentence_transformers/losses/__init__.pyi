@@ -6,6 +6,8 @@ from sentence_transformers.losses.batch_triplets import BatchHardTripletLossDist
 from sentence_transformers.losses.batch_triplets import BatchSemiHardTripletLoss as BatchSemiHardTripletLoss
 from sentence_transformers.losses.cross import BinaryCrossEntropyLoss as BinaryCrossEntropyLoss
 from sentence_transformers.losses.cross import CrossEntropyLoss as CrossEntropyLoss
+from sentence_transformers.losses.csr import CSRLoss as CSRLoss
+from sentence_transformers.losses.csr import CSRReconstructionLoss as CSRReconstructionLoss
 from sentence_transformers.losses.denoising import DenoisingAutoEncoderLoss as DenoisingAutoEncoderLoss
 from sentence_transformers.losses.distillation import DistillKLDivLoss as DistillKLDivLoss
 from sentence_transformers.losses.distillation import EmbedDistillLoss as EmbedDistillLoss
@@ -41,6 +43,17 @@ from sentence_transformers.losses.pairs import CosineSimilarityLoss as CosineSim
 from sentence_transformers.losses.pairs import OnlineContrastiveLoss as OnlineContrastiveLoss
 from sentence_transformers.losses.pairs import SiameseDistanceMetric as SiameseDistanceMetric
 from sentence_transformers.losses.softmax import SoftmaxLoss as SoftmaxLoss
+from sentence_transformers.losses.sparse import SparseAnglELoss as SparseAnglELoss
+from sentence_transformers.losses.sparse import SparseCoSENTLoss as SparseCoSENTLoss
+from sentence_transformers.losses.sparse import SparseCosineSimilarityLoss as SparseCosineSimilarityLoss
+from sentence_transformers.losses.sparse import SparseDistillKLDivLoss as SparseDistillKLDivLoss
+from sentence_transformers.losses.sparse import SparseMSELoss as SparseMSELoss
+from sentence_transformers.losses.sparse import SparseMarginMSELoss as SparseMarginMSELoss
+from sentence_transformers.losses.sparse import SparseMultipleNegativesRankingLoss as SparseMultipleNegativesRankingLoss
+from sentence_transformers.losses.sparse import SparseTripletLoss as SparseTripletLoss
+from sentence_transformers.losses.splade import CachedSpladeLoss as CachedSpladeLoss
+from sentence_transformers.losses.splade import FlopsLoss as FlopsLoss
+from sentence_transformers.losses.splade import SpladeLoss as SpladeLoss
 from sentence_transformers.losses.tension import ContrastiveTensionDataLoader as ContrastiveTensionDataLoader
 from sentence_transformers.losses.tension import ContrastiveTensionLoss as ContrastiveTensionLoss
 from sentence_transformers.losses.tension import ContrastiveTensionLossInBatchNegatives as ContrastiveTensionLossInBatchNegatives
