@@ -26,11 +26,16 @@ MODEL = "all-MiniLM-L6-v2"
 
 
 def options(
-    description: str | None, steps: int = 60, batch_size: int = 16, learning_rate: float = 2e-5, **further: str
+    description: str | None,
+    steps: int = 60,
+    batch_size: int = 16,
+    learning_rate: float = 2e-5,
+    model: str = MODEL,
+    **further: str,
 ) -> argparse.Namespace:
     """The command line of an example; `further` are names of its own arguments with what they mean."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
-    parser.add_argument("--model", default=MODEL, help="model to start from")
+    parser.add_argument("--model", default=model, help="model to start from")
     parser.add_argument("--steps", type=int, default=steps, help="training steps")
     parser.add_argument("--batch-size", type=int, default=batch_size)
     parser.add_argument("--learning-rate", type=float, default=learning_rate)

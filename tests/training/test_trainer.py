@@ -26,6 +26,7 @@ from sentence_transformers.modules import router
 from sentence_transformers.modules.transformer import Transformer
 from sentence_transformers.training import collator
 from tests import models
+from tests.golden import score_models
 
 datasets = pytest.importorskip("datasets")
 pytest.importorskip("accelerate")
@@ -318,6 +319,9 @@ class Kill(TrainerCallback):
 if kind == "CrossEncoder":
     data = data.remove_columns("label")
     loss = losses.CachedMultipleNegativesRankingLoss(model, num_negatives=1, mini_batch_size=3)
+elif kind == "SparseEncoder":
+    data = data.remove_columns("label")
+    loss = losses.SpladeLoss(model, losses.SparseMultipleNegativesRankingLoss(model), 3e-3, 5e-3)
 else:
     loss = losses.SoftmaxLoss(model, 32, 2)
 args = getattr(sentence_transformers, kind + "TrainingArguments")(
@@ -339,8 +343,11 @@ def run_script(*args: Any) -> int:
     return done.returncode
 
 
-@pytest.mark.parametrize("kind", ["SentenceTransformer", "CrossEncoder"])
+@pytest.mark.parametrize("kind", ["SentenceTransformer", "CrossEncoder", "SparseEncoder"])
 def test_a_killed_run_goes_on_as_if_it_had_not_been(bert_folder: Path, tmp_path: Path, kind: str) -> None:
+    if kind == "SparseEncoder":
+        bert_folder = tmp_path / "splade"
+        score_models.SPARSE["splade_bert_max_log1p_relu"](bert_folder)
     assert run_script(bert_folder, tmp_path / "whole", -1, "new", kind) == 0
     assert run_script(bert_folder, tmp_path / "killed", 9, "new", kind) == -signal.SIGKILL
     (tmp_path / "killed" / "checkpoint-999").mkdir()  # cut off while it was written

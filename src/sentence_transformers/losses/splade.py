@@ -8,7 +8,7 @@ R is by default FLOPS, the square of each dimension's mean weight over the batch
 
 It falls when a dimension is rare rather than when weights are small, so that an inverted index gets short lists.
 With a threshold, texts that have few active dimensions already are left alone. λ rises from 0 in the beginning of a run
-(`training.splade.SpladeRegularizerWeightSchedulerCallback`), or the model would learn to be empty.
+(`training.regularizer_schedule.SpladeRegularizerWeightSchedulerCallback`), or the model would learn to be empty.
 Formal et al. 2022, https://arxiv.org/abs/2205.04733.
 """
 

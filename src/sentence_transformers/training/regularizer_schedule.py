@@ -69,12 +69,15 @@ class SpladeRegularizerWeightSchedulerCallback(TrainerCallback):
     def on_log(
         self, args: Any, state: Any, control: Any, model: Any = None, logs: dict[str, float] | None = None, **kw: Any
     ) -> None:
-        """Put the weights beside the losses."""
+        """Put the weights beside the losses, in what is reported and in the history, which has its entry already."""
         if logs is None or "loss" not in logs:
             return
-        logs["document_regularizer_weight"] = self.loss.document_regularizer_weight
+        weights = {"document_regularizer_weight": self.loss.document_regularizer_weight}
         if self.loss.query_regularizer_weight is not None:
-            logs["query_regularizer_weight"] = self.loss.query_regularizer_weight
+            weights["query_regularizer_weight"] = self.loss.query_regularizer_weight
+        logs.update(weights)
+        if state.log_history and state.log_history[-1].get("step") == state.global_step:
+            state.log_history[-1].update(weights)
 
     def set_weights(self, step: int) -> None:
         """Weights of a step."""
