@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import report
+from benchmarks import chart, report
 from benchmarks.workloads import WORKLOADS, Workload, job, quick
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -243,6 +243,8 @@ def write(rows: list[report.Row], facts: dict[str, Any], options: argparse.Names
     stored = {"machine": facts, "command": command, "workloads": rows}
     (results / f"{facts['date']}.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     (options.results / "RESULTS.md").write_text(page, encoding="utf-8")
+    if options.results == ROOT / "benchmarks":
+        chart.write(stored)
     print(f"\n{page}\nwritten to {options.results}")
 
 

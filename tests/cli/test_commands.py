@@ -15,7 +15,9 @@ from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncod
 from sentence_transformers.cli.app import COMMANDS, GROUPS
 from tests.cli.conftest import TEXTS, Run
 
-ALL = [[*([module] if module in GROUPS else []), name] for module, names in COMMANDS.items() for name in names]
+ALL = [
+    [*([module] if module in GROUPS else []), name.rstrip("_")] for module, names in COMMANDS.items() for name in names
+]
 PAIRS = "question,answer\n" + "".join(
     f"what is {text[2:6]}?,{text}\n" for text in map(str.lower, TEXTS) if "," not in text
 )
@@ -293,3 +295,21 @@ def test_info(run: Run, bert_folder: Path, sparse_folder: Path, cross_folder: Pa
     cross = run("info", cross_folder).out
     assert "CrossEncoder" in cross
     assert "pairs of 30 words a second" in " ".join(cross.split())
+
+
+def test_plot(run: Run, tmp_path: Path, bert_folder: Path) -> None:
+    """Each command draws what the functions draw."""
+    from sentence_transformers.plots import plot_embeddings, plot_similarity
+
+    rows = [json.dumps({"text": text, "topic": i % 2}) for i, text in enumerate(TEXTS)]
+    (tmp_path / "t.jsonl").write_text("\n".join(rows))
+    model = SentenceTransformer(str(bert_folder))
+    vectors = model.encode(TEXTS)
+    assert run("plot", "map", "t.jsonl", "-m", bert_folder, "--label", "topic", "-o", "m.svg").code == 0
+    plot_embeddings(vectors, tmp_path / "wanted.svg", [i % 2 for i in range(len(TEXTS))], TEXTS)
+    assert (tmp_path / "m.svg").read_text() == (tmp_path / "wanted.svg").read_text()
+    assert run("plot", "heatmap", "t.jsonl", "-m", bert_folder, "-o", "h.svg").code == 0
+    plot_similarity(model.similarity(vectors, vectors), tmp_path / "wanted.svg", TEXTS)
+    assert (tmp_path / "h.svg").read_text() == (tmp_path / "wanted.svg").read_text()
+    assert run("plot", "map", "t.jsonl", "-m", bert_folder, "--label", "no", "-o", "m.svg").code == 2
+    assert run("plot", "training", ".", "-o", "c.svg").code == 1

@@ -17,9 +17,13 @@ COMMANDS = {  # module -> its commands, in the order of the help
     "evaluate": ("evaluate",),
     "train": ("train",),
     "quantize": ("quantize",),
+    "plot": ("map_", "heatmap", "training"),
     "info": ("info",),
 }
-GROUPS = {"index": "An index of documents that stays on disk: build it, add to it, search it."}
+GROUPS = {
+    "index": "An index of documents that stays on disk: build it, add to it, search it.",
+    "plot": "Pictures: a map of texts, a table of similarities, a training curve.",
+}
 
 app = typer.Typer(
     name="sentence-transformers",
@@ -72,7 +76,7 @@ def register() -> None:
             app.add_typer(target, name=module_name, help=GROUPS[module_name])
         for name in names:
             command = getattr(module, name)
-            target.command(name, help=flowing(command.__doc__))(guarded(command))
+            target.command(name.rstrip("_"), help=flowing(command.__doc__))(guarded(command))
 
 
 register()

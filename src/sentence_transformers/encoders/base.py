@@ -421,9 +421,11 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
             folder.write(fresh, modules, self.get_saved_config(), self.module_kwargs, safe_serialization)
             if create_model_card:
                 from sentence_transformers.storage.model_card import generate_model_card
+                from sentence_transformers.storage.training_report import write_curve
 
                 card = generate_model_card(self, model_name, train_datasets)
                 Path(fresh, "README.md").write_text(card, encoding="utf-8")
+                write_curve(self.model_card_data, fresh)
 
     save = save_pretrained
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import html
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 FIRST_ROWS = 1000
+CURVE_FILE = "training_curve.svg"
 LIBRARY_CITATION = """@inproceedings{reimers-2019-sentence-bert,
     title = "Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks",
     author = "Reimers, Nils and Gurevych, Iryna",
@@ -94,6 +96,21 @@ def logs_section(logs: list[dict[str, Any]], best_step: int | None) -> str:
     return table(["Epoch", "Step", *keys], rows)
 
 
+def has_curve(logs: list[dict[str, Any]]) -> bool:
+    """Whether something was logged at several steps, so that there is a curve to be drawn."""
+    names = Counter(name for entry in logs for name in entry)
+    return any(count > 1 for name, count in names.items() if name not in ("Epoch", "Step"))
+
+
+def write_curve(card: Any, folder: Path) -> None:
+    """Draw the curve that the report shows, if it shows one."""
+    if has_curve(card.training_logs):
+        from sentence_transformers.plots import functions, svg
+
+        picture = svg.draw(functions.curves(card.training_logs, best=card.best_model_step))
+        (folder / CURVE_FILE).write_text(picture, encoding="utf-8")
+
+
 def metrics_section(results: list[tuple[str, str, dict[str, Any]]]) -> str:
     """The metrics of each evaluator: (title, name, metrics)."""
     parts = []
@@ -120,7 +137,10 @@ def training_report(card: Any) -> str:
         every = "\n".join(f"- `{key}`: {cell(value)}" for key, value in card.all_hyperparameters.items())
         parts.append(f"<details><summary>All settings</summary>\n\n{every}\n\n</details>")
     if card.training_logs:
-        parts += ["## Training log", logs_section(card.training_logs, card.best_model_step)]
+        parts.append("## Training log")
+        if has_curve(card.training_logs):
+            parts.append(f"![Losses and metrics by step]({CURVE_FILE})")
+        parts.append(logs_section(card.training_logs, card.best_model_step))
     if not parts:
         return ""
     citations = {"Sentence Transformers": LIBRARY_CITATION, **card.citations}
