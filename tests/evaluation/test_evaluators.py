@@ -174,8 +174,8 @@ def test_label_accuracy(model: SentenceTransformer, tmp_path: Path) -> None:
     assert found == {"nli_accuracy": pytest.approx(float(expected))}
 
 
-@pytest.mark.parametrize("form", ["jsonl", "parquet", "saved"])
-def test_nano_beir_from_a_folder(form: str, tmp_path: Path, model: SentenceTransformer) -> None:
+def nano_beir(form: str, target: Path) -> None:
+    """Two data sets in a local folder, written in one of the forms that are read."""
     datasets = pytest.importorskip("datasets")
     for name in ("NanoMSMARCO", "NanoNQ"):
         parts = {
@@ -184,9 +184,10 @@ def test_nano_beir_from_a_folder(form: str, tmp_path: Path, model: SentenceTrans
                 {"_id": f"q{i}", "text": text.split(",")[0][:20]} for i, text in enumerate(models.SENTENCES[:5])
             ],
             "qrels": [{"query-id": f"q{i}", "corpus-id": f"d{i}"} for i in range(5)],
+            "bm25": [{"query-id": f"q{i}", "corpus-ids": [f"d{j}" for j in (7, i, 8, 9)]} for i in range(5)],
         }
         for part, rows in parts.items():
-            data, folder = datasets.Dataset.from_list(rows), tmp_path / part
+            data, folder = datasets.Dataset.from_list(rows), target / part
             folder.mkdir(exist_ok=True)
             if form == "jsonl":
                 data.to_json(folder / f"{name}.jsonl")
@@ -194,12 +195,48 @@ def test_nano_beir_from_a_folder(form: str, tmp_path: Path, model: SentenceTrans
                 data.to_parquet(folder / f"{name}.parquet")
             else:
                 data.save_to_disk(folder / name)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "saved"])
+def test_nano_beir_from_a_folder(form: str, tmp_path: Path, model: SentenceTransformer) -> None:
+    nano_beir(form, tmp_path)
     evaluator = evaluation.NanoBEIREvaluator(["msmarco", "nq"], dataset_id=str(tmp_path))
     found = evaluator(model, str(tmp_path / "out"))
     both = [found[f"{name}_cosine_ndcg@10"] for name in ("NanoMSMARCO", "NanoNQ")]
     assert evaluator.primary_metric == "NanoBEIR_mean_cosine_ndcg@10"
     assert found["NanoBEIR_mean_cosine_ndcg@10"] == pytest.approx(np.mean(both)) and 0 < both[0] <= 1
     assert (tmp_path / "out" / "NanoBEIR_evaluation_mean_results.csv").is_file()
+
+
+def test_nano_beir_of_re_rankers_sorts_what_bm25_found(tmp_path: Path) -> None:
+    """The scores of the stand-in are known, so are the rankings: the relevant document among (7, i, 8, 9)."""
+    from sentence_transformers.cross_encoder.evaluation import CrossEncoderNanoBEIREvaluator
+
+    nano_beir("jsonl", tmp_path)
+
+    class Ordered(cases.Scorer):
+        def predict(self, pairs: Any, **kwargs: Any) -> np.ndarray:
+            return np.array([-models.SENTENCES.index(document) for _, document in pairs], np.float32)
+
+    evaluator = CrossEncoderNanoBEIREvaluator(["msmarco", "nq"], dataset_id=str(tmp_path), rerank_k=3)
+    found = evaluator(Ordered(1), str(tmp_path / "out"))
+    assert evaluator.primary_metric == "NanoBEIR_R3_mean_ndcg@10" and found[evaluator.primary_metric] == 1.0
+    assert found["NanoMSMARCO_R3_mrr@10"] == 1.0 and found["NanoMSMARCO_R3_base_mrr@10"] == 0.5
+
+
+def test_nano_beir_of_sparse_encoders(tmp_path: Path) -> None:
+    from sentence_transformers.sparse_encoder.evaluation import SparseNanoBEIREvaluator
+
+    from sentence_transformers import SparseEncoder
+    from tests.golden import score_models
+
+    nano_beir("jsonl", tmp_path)
+    next(iter(score_models.SPARSE.values()))(tmp_path / "model")
+    sparse = SparseEncoder(str(tmp_path / "model"), device="cpu")
+    evaluator = SparseNanoBEIREvaluator(["msmarco"], dataset_id=str(tmp_path), max_active_dims=4)
+    found = evaluator(sparse)
+    assert evaluator.primary_metric == "NanoBEIR_mean_4_dot_ndcg@10" and 0 <= found[evaluator.primary_metric] <= 1
+    assert 0 < found["NanoBEIR_mean_4_query_active_dims"] <= 4 and found["NanoMSMARCO_4_avg_flops"] >= 0
 
 
 # ---- bad input
