@@ -16,7 +16,8 @@ from tests.models import SENTENCES, build
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
-BACKENDS = ("onnx",)
+pytest.importorskip("openvino")
+BACKENDS = {"onnx": "model.onnx", "openvino": "openvino_model.xml"}
 
 
 def with_head(folder: Path, auto_class: str, **settings: Any) -> str:
@@ -30,22 +31,23 @@ def with_head(folder: Path, auto_class: str, **settings: Any) -> str:
 
 
 @pytest.mark.slow
-def test_onnx_gives_the_vectors_of_torch_and_refuses_other_models(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_graph_gives_the_vectors_of_torch_and_refuses_other_models(tmp_path: Path, backend: Any) -> None:
     plain = build("bert", tmp_path / "bert")
     expected = SentenceTransformer(str(plain), device="cpu").encode(SENTENCES)
-    exported = SentenceTransformer(str(plain), backend="onnx")
+    exported = SentenceTransformer(str(plain), backend=backend)
     np.testing.assert_allclose(exported.encode(SENTENCES), expected, atol=1e-5)
 
     saved = tmp_path / "saved"
     exported.save_pretrained(str(saved))
-    assert (saved / "onnx" / "model.onnx").is_file()
-    loaded = SentenceTransformer(str(saved), backend="onnx", model_kwargs={"export": False})
+    assert (saved / backend / BACKENDS[backend]).is_file()
+    loaded = SentenceTransformer(str(saved), backend=backend, model_kwargs={"export": False})
     np.testing.assert_allclose(loaded.encode(SENTENCES), expected, atol=1e-5)
 
     other = build("bert", tmp_path / "other", hidden_size=64)
-    shutil.copytree(saved / "onnx", other / "onnx")
+    shutil.copytree(saved / backend, other / backend)
     with pytest.raises(ModelFormatError, match="another model"):
-        SentenceTransformer(str(other), backend="onnx")
+        SentenceTransformer(str(other), backend=backend)
 
 
 @pytest.mark.slow

@@ -62,6 +62,7 @@ HOME: dict[str, str] = {
     "PhraseTokenizer": "modules.tokenizer.phrase",
     # backends
     "load_onnx_model": "backends.load",
+    "load_openvino_model": "backends.load",
     # model cards
     "BaseModelCardData": "storage.model_card",
     "SentenceTransformerModelCardData": "storage.model_card",
@@ -438,7 +439,7 @@ PACKAGES: dict[str, str] = {
         "CrossEncoder CrossEncoderModelCardData CrossEncoderDataCollator CrossEncoderTrainer "
         "CrossEncoderTrainingArguments"
     ),
-    "backend": "load_onnx_model",
+    "backend": "load_onnx_model load_openvino_model",
     "cross_encoder.modules": _CROSS_MODULES,
     "sparse_encoder": (
         "SparseEncoder SparseEncoderDataCollator SparseEncoderModelCardData SparseEncoderTrainer "

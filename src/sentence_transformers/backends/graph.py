@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError, ModelFormatError
+from sentence_transformers.inference.lanes import lane_count
 from sentence_transformers.storage.files import Source, join
 
 OUTPUTS = {
@@ -68,9 +69,20 @@ class Graph(nn.Module):
         """One output for the given inputs."""
         raise TypeError("A subclass computes.")
 
+    @staticmethod
+    def companions(name: str) -> list[str]:
+        """Names of the files that may belong to a graph file."""
+        return []
+
+    @classmethod
+    def from_onnx(cls, path: Path) -> Path:
+        """The graph file of this kind made from an ONNX file."""
+        return path
+
     def files(self) -> list[Path]:
         """The file and those that belong to it."""
-        return [self.path]
+        beside = (self.path.with_name(name) for name in self.companions(self.path.name))
+        return [self.path, *(path for path in beside if path.is_file())]
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_session"}
@@ -128,7 +140,18 @@ def positions(mask: Tensor, config: Any) -> Tensor:
 def find(source: Source, kind: type[Graph], file_name: str | None) -> str | None:
     """Path of the graph file of a model: beside its config, else in the sub-folder of its kind; None if neither."""
     name = file_name or kind.default_name
-    return source.path(name) or source.path(join(kind.folder, name))
+    for place in (name, join(kind.folder, name)):
+        if path := source.path(place):
+            for companion in kind.companions(place):
+                source.path(companion)
+            return path
+    return None
+
+
+def lanes_and_share() -> tuple[int, int]:
+    """How many batches the engine computes side by side on a CPU, and the threads of each (`inference.lanes`)."""
+    lanes = lane_count(torch.device("cpu"))
+    return lanes, max(1, torch.get_num_threads() // lanes)
 
 
 def check_names(graph: Graph) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 from sentence_transformers.backends.export import inputs_of, scratch_folder, to_onnx
 from sentence_transformers.backends.graph import Graph, check_task, find
 from sentence_transformers.backends.onnx import OnnxGraph, runtime
+from sentence_transformers.backends.openvino import OpenVinoGraph
+from sentence_transformers.backends.openvino import runtime as openvino_runtime
 from sentence_transformers.backends.origin import Origin
 from sentence_transformers.backends.verify import verify
 from sentence_transformers.storage.files import Source
@@ -21,7 +23,7 @@ AUTO_CLASSES = {
     "sequence-classification": "AutoModelForSequenceClassification",
     "text-generation": "AutoModelForCausalLM",
 }
-KINDS: dict[str, type[Graph]] = {"onnx": OnnxGraph}
+KINDS: dict[str, type[Graph]] = {"onnx": OnnxGraph, "openvino": OpenVinoGraph}
 DEFAULT_INPUTS = ["input_ids", "token_type_ids", "attention_mask"]
 
 
@@ -43,6 +45,16 @@ def load_onnx_model(model_name_or_path: str, config: Any, task_name: str, **mode
     runtime()
     graph = load("onnx", model_name_or_path, config, task_name, model_kwargs)
     assert isinstance(graph, OnnxGraph)
+    return graph
+
+
+def load_openvino_model(model_name_or_path: str, config: Any, task_name: str, **model_kwargs: Any) -> OpenVinoGraph:
+    """The OpenVINO graph of a model; as `load_onnx_model`, with `ov_config` and `device` for the runtime, and
+    `file_name` "openvino_model.xml".
+    """
+    openvino_runtime()
+    graph = load("openvino", model_name_or_path, config, task_name, model_kwargs)
+    assert isinstance(graph, OpenVinoGraph)
     return graph
 
 
@@ -82,6 +94,7 @@ def exported(
     names = inputs_of(model, tokenizer_inputs)
     path = scratch_folder() / OnnxGraph.default_name
     to_onnx(model, names, task, path)
+    path = kind.from_onnx(path)
     graph = kind(path, config, task, options)
     difference = verify(graph, model, names)
     logger.info("Exported to %s; the largest difference from torch is %.2g.", path, difference)

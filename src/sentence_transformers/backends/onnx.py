@@ -6,12 +6,11 @@ else CPU), `provider_options`, `session_options`.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sentence_transformers.backends.graph import Graph
+from sentence_transformers.backends.graph import Graph, lanes_and_share
 from sentence_transformers.errors import InputError, MissingExtraError, ModelFormatError
 
 INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
@@ -36,6 +35,9 @@ class OnnxGraph(Graph):
         ort = runtime()
         providers = [provider(ort, self.options.get("provider"))]
         settings = self.options.get("session_options")
+        if settings is None:
+            settings = ort.SessionOptions()
+            settings.intra_op_num_threads = lanes_and_share()[1]  # lanes call side by side
         try:
             session = ort.InferenceSession(
                 str(self.path), settings, providers=providers, provider_options=self.options.get("provider_options")
@@ -53,9 +55,9 @@ class OnnxGraph(Graph):
         typed = {name: np.ascontiguousarray(array, self._types[name]) for name, array in arrays.items()}
         return self._session.run([output], typed)[0]
 
-    def files(self) -> list[Path]:
-        data = (self.path.with_name(self.path.name + ending) for ending in ("_data", ".data"))
-        return [self.path, *(path for path in data if path.is_file())]
+    @staticmethod
+    def companions(name: str) -> list[str]:
+        return [name + "_data", name + ".data"]
 
 
 def provider(ort: Any, wanted: str | None) -> str:

@@ -63,7 +63,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         token: hub token.
         model_kwargs, processor_kwargs, config_kwargs: for the transformers model, its tokenizer and its config.
         model_card_data: what the model card says.
-        backend: "torch" or "onnx".
+        backend: "torch", "onnx" or "openvino".
 
     Raises:
         ModelNotFoundError: if no place has the model; the message lists every place tried.

@@ -54,7 +54,7 @@ CONFIG_NAMES = (
     "sentence_xlm-roberta_config.json",
     "sentence_xlnet_config.json",
 )
-BACKENDS = ("torch", "onnx")
+BACKENDS = ("torch", "onnx", "openvino")
 VOCABULARY_TASKS = ("fill-mask", "text-generation")
 MOST_LOGITS = 1 << 23  # held at once by a language model that cannot stop before them
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds")

@@ -1,0 +1,86 @@
+"""`backend="openvino"`: the transformer computed by OpenVINO, in float32.
+
+Options (`model_kwargs`): `ov_config`, OpenVINO's settings as a dict or the path of a JSON file of them, and `device`
+(default "CPU"). An export goes through ONNX.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sentence_transformers.backends.graph import KNOWN_INPUTS, OUTPUTS, SHARED_OUTPUTS, Graph, lanes_and_share
+from sentence_transformers.errors import InputError, MissingExtraError, ModelFormatError
+from sentence_transformers.storage.files import read_json
+
+KNOWN = {*KNOWN_INPUTS, *OUTPUTS.values(), *SHARED_OUTPUTS}
+
+
+def runtime() -> Any:
+    """The package `openvino`."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtraError("openvino", "openvino", "backend='openvino'") from error
+    return openvino
+
+
+class OpenVinoGraph(Graph):
+    """A graph in a `.xml` file, its weights in a `.bin` file beside it."""
+
+    folder = "openvino"
+    default_name = "openvino_model.xml"
+
+    @staticmethod
+    def companions(name: str) -> list[str]:
+        return [str(Path(name).with_suffix(".bin"))]
+
+    @classmethod
+    def from_onnx(cls, path: Path) -> Path:
+        ov, target = runtime(), path.with_name(cls.default_name)
+        ov.save_model(ov.convert_model(str(path)), str(target), compress_to_fp16=False)
+        return target
+
+    def _start(self) -> None:
+        ov, settings = runtime(), self._settings()
+        try:
+            core = ov.Core()
+            self._session = core.compile_model(core.read_model(str(self.path)), self._device(), settings)
+        except Exception as error:
+            raise ModelFormatError(
+                f"OpenVINO cannot open {self.path} with {settings} on {self._device()}: {error} "
+                "Export it again with model_kwargs={'export': True}."
+            ) from error
+        self._types = {name_of(port): port.get_element_type().to_dtype() for port in self._session.inputs}
+        self.input_names = list(self._types)
+        self.output_names = [name_of(port) for port in self._session.outputs]
+
+    def _device(self) -> str:
+        return str(self.options.get("device") or "CPU")
+
+    def _settings(self) -> dict[str, Any]:
+        """What is given, over float32 and the threads of the engine's lanes."""
+        given = self.options.get("ov_config") or {}
+        if isinstance(given, str | Path):
+            given = read_json(given)
+        if not isinstance(given, dict):
+            raise InputError(f"ov_config must be a dict or the path of a JSON file of one, not {given!r:.80}.")
+        lanes, share = lanes_and_share()
+        own: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+        if self._device() == "CPU":
+            own |= {"NUM_STREAMS": lanes, "INFERENCE_NUM_THREADS": lanes * share}
+        return own | given
+
+    def _compute(self, arrays: dict[str, np.ndarray], output: str) -> np.ndarray:
+        typed = {name: np.ascontiguousarray(array, self._types[name]) for name, array in arrays.items()}
+        request = self._session.create_infer_request()  # one per call: lanes call side by side
+        request.infer(typed)
+        return request.get_output_tensor(self.output_names.index(output)).data.copy()
+
+
+def name_of(port: Any) -> str:
+    """The name of an input or output, of several that one which is known."""
+    names = sorted(port.get_names())
+    return next((name for name in names if name in KNOWN), names[0] if names else "")
