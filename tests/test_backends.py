@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
+from sentence_transformers import (
+    CrossEncoder,
+    SentenceTransformer,
+    SparseEncoder,
+    export_dynamic_quantized_onnx_model,
+    export_optimized_onnx_model,
+)
 from sentence_transformers.errors import InputError, ModelFormatError, ModelNotFoundError
 from tests.models import SENTENCES, build
 
@@ -63,6 +69,42 @@ def test_scores_and_sparse_vectors_are_those_of_torch(tmp_path: Path, backend: A
     weights = SparseEncoder(splade, device="cpu").encode(SENTENCES, **dense)
     found = SparseEncoder(splade, backend=backend).encode(SENTENCES, **dense)
     np.testing.assert_allclose(found.numpy(), weights.numpy(), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_derived_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = SentenceTransformer(str(build("bert", tmp_path / "bert")), backend="onnx")
+    expected, saved = model.encode(SENTENCES, normalize_embeddings=True), str(tmp_path / "saved")
+    model.save_pretrained(saved)
+    export_optimized_onnx_model(model, "O2", saved)
+    export_optimized_onnx_model(model, "O3", saved, file_suffix="mine")
+    export_dynamic_quantized_onnx_model(model, "avx2", saved)
+    names = {"model.onnx", "model_O2.onnx", "model_mine.onnx", "model_quint8_avx2.onnx"}
+    assert {path.name for path in Path(saved, "onnx").iterdir()} == names
+    for name, least in (("model_O2.onnx", 0.99999), ("model_mine.onnx", 0.999), ("model_quint8_avx2.onnx", 0.95)):
+        derived = SentenceTransformer(saved, backend="onnx", model_kwargs={"file_name": name})
+        found = derived.encode(SENTENCES, normalize_embeddings=True)
+        assert (found * expected).sum(1).min() > least, name
+
+    import huggingface_hub
+
+    sent: list[Any] = []
+
+    def create_commit(self: Any, repo_id: str, operations: Any, *, commit_message: str, create_pr: bool) -> None:
+        sent.append((repo_id, [add.path_in_repo for add in operations], create_pr))
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_commit", create_commit)
+    export_optimized_onnx_model(model, "O1", "me/model", push_to_hub=True, create_pr=True)
+    assert sent == [("me/model", ["onnx/model_O1.onnx"], True)]
+    with pytest.raises(InputError, match="must be one of O1, O2"):
+        export_optimized_onnx_model(model, "O9", saved)  # type: ignore[arg-type]
+
+
+def test_files_are_derived_from_onnx_alone(tmp_path: Path) -> None:
+    model = SentenceTransformer(str(build("bert", tmp_path / "bert")), device="cpu")
+    with pytest.raises(InputError, match="load it with backend"):
+        export_dynamic_quantized_onnx_model(model, "arm64", str(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
 
 
 def test_bad_input(tmp_path: Path) -> None:

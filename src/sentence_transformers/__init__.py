@@ -39,6 +39,8 @@ __all__ = [
     "SparseEncoderModelCardData",
     "SparseEncoderTrainer",
     "SparseEncoderTrainingArguments",
+    "export_dynamic_quantized_onnx_model",
+    "export_optimized_onnx_model",
     "mine_hard_negatives",
     "quantize_embeddings",
     "resolve_ids",

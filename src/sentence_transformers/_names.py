@@ -63,6 +63,8 @@ HOME: dict[str, str] = {
     # backends
     "load_onnx_model": "backends.load",
     "load_openvino_model": "backends.load",
+    "export_optimized_onnx_model": "backends.derive",
+    "export_dynamic_quantized_onnx_model": "backends.derive",
     # model cards
     "BaseModelCardData": "storage.model_card",
     "SentenceTransformerModelCardData": "storage.model_card",
@@ -439,7 +441,7 @@ PACKAGES: dict[str, str] = {
         "CrossEncoder CrossEncoderModelCardData CrossEncoderDataCollator CrossEncoderTrainer "
         "CrossEncoderTrainingArguments"
     ),
-    "backend": "load_onnx_model load_openvino_model",
+    "backend": ("load_onnx_model load_openvino_model export_optimized_onnx_model export_dynamic_quantized_onnx_model"),
     "cross_encoder.modules": _CROSS_MODULES,
     "sparse_encoder": (
         "SparseEncoder SparseEncoderDataCollator SparseEncoderModelCardData SparseEncoderTrainer "
