@@ -245,6 +245,11 @@ HOME: dict[str, str] = {
     "OpenSearchDatabase": "search.databases.opensearch",
     "PostgresDatabase": "search.databases.postgres",
     "upload": "search.databases.upload",
+    # many machines
+    "encode_dataset": "cluster.encode",
+    "Summary": "cluster.encode",
+    "estimate": "cluster.sizing",
+    "Estimate": "cluster.sizing",
     "LoggingHandler": "util.logging",
 }
 
@@ -458,6 +463,7 @@ PACKAGES: dict[str, str] = {
         "SparseIndex semantic_search_elasticsearch semantic_search_opensearch semantic_search_qdrant "
         "semantic_search_seismic"
     ),
+    "cluster": "Estimate Summary encode_dataset estimate",
     "databases": "Database ElasticsearchDatabase OpenSearchDatabase PostgresDatabase QdrantDatabase upload",
 }
 
@@ -637,7 +643,7 @@ class FrontDoor(ModuleType):
         return sorted({*self.__dict__, *self.__dict__.get("_public", ())})
 
 
-OWN_PACKAGES = {"losses", "evaluation"}  # packages here that are front doors too: `open_door`
+OWN_PACKAGES = {"losses", "evaluation", "cluster"}  # packages here that are front doors too: `open_door`
 
 
 def open_door(name: str) -> None:

@@ -1,7 +1,7 @@
 """The command line: `sentence-transformers COMMAND …`, or `python -m sentence_transformers COMMAND …`.
 
     app.py       the commands by name, and the options that stand before a command
-    guard.py     what goes wrong becomes one line and an exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted
+    guard.py     what goes wrong becomes one line and an exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted, …
     options.py   options that several commands share
     texts.py     rows of txt, csv, tsv, jsonl and parquet files, or of standard input, one at a time
     models.py    which kind of model a name stands for; loading it

@@ -16,6 +16,7 @@ from sentence_transformers.cli import options, show
 from sentence_transformers.cli.guard import complain, usage_error
 from sentence_transformers.cli.options import READING, WRITING
 from sentence_transformers.cli.texts import STDIN, Record, Rows
+from sentence_transformers.inference.sides import PLAIN
 
 CHUNK_SIZE = 4096
 
@@ -62,6 +63,12 @@ def encode(
     restart: Annotated[
         bool, typer.Option("--restart", help="Forget an unfinished earlier run.", rich_help_panel=WRITING)
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray", metavar="[ADDRESS]", help="On this Ray cluster; without an address, all cores of this machine."
+        ),
+    ] = None,
     quiet: options.Quiet = False,
     kind: options.KindOption = None,
     batch_size: options.BatchSize = None,
@@ -80,10 +87,37 @@ def encode(
     given again. Row i of an .npy file is text i; .parquet and .jsonl have an id and, for sparse models, indices and
     values.
 
+    With --ray many processes or machines share the work, the output is a folder of parquet shards, and rows without a
+    text go to a file of their own, which ends with code 3.
+
     [bold]Example[/bold]: sentence-transformers encode articles.csv --column body -o articles.npy
     """
-    from sentence_transformers.cli.models import Loading, batching, load, side_arguments
+    from sentence_transformers.cli.models import CLASSES, Loading, batching, load, side_arguments
 
+    if ray is not None:
+        from sentence_transformers.cli.ray import encode_on_ray
+
+        refuse_with_ray(limit=limit, with_text=with_text, restart=restart, input_format=input_format, device=device)
+        encode_on_ray(
+            input,
+            output,
+            ray,
+            model,
+            quiet,
+            column=column or "text",
+            id_column=id_column,
+            kind=CLASSES[kind] if kind else None,
+            precision=str(precision),
+            workers=workers,
+            model_kwargs={"revision": revision, "local_files_only": offline, "trust_remote_code": trust_remote_code},
+            prompt=prompt,
+            prompt_name=prompt_name,
+            truncate_dim=truncate_dim,
+            normalize_embeddings=normalize or None,
+            task=str(side) if side else PLAIN,
+            **batching(batch_size),
+        )
+        return
     rows = Rows(input, input_format)
     if output != STDIN and Path(output).suffix == ".npy" and (with_text or id_column):
         raise usage_error("an .npy file holds vectors alone; write .parquet or .jsonl for ids and texts.", "--output")
@@ -110,6 +144,13 @@ def encode(
     if workers is not None:
         arguments["num_workers"] = workers
     run(encoder, task, chunks, sided | arguments | batching(batch_size), quiet)
+
+
+def refuse_with_ray(**given: Any) -> None:
+    """Wrong usage for options that `--ray` does not take."""
+    for name, value in given.items():
+        if value:
+            raise usage_error(f"goes without --{name.replace('_', '-')}.", "--ray")
 
 
 class Task:

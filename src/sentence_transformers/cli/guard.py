@@ -3,6 +3,7 @@
     0    done
     1    failed: a model that is not there, a file that is damaged, an error of this library
     2    wrong usage: an option or argument that cannot be
+    3    done, but some rows could not be encoded (`encode --ray`)
     130  interrupted by Ctrl-C
     141  the reader of standard output went away (`… | head`); silent
 
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 
 import typer
 
-FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
+FAILED, USAGE, REJECTED, INTERRUPTED, BROKEN_PIPE = 1, 2, 3, 130, 141
 EXPECTED = (ValueError, OSError, ImportError, RuntimeError, KeyError)
 Command = TypeVar("Command", bound=Callable[..., Any])
 _debug = False
@@ -35,7 +36,9 @@ def run(app: typer.Typer, arguments: list[str]) -> None:
     level = logging.DEBUG if _debug else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.getLogger("sentence_transformers").setLevel(level)
-    app(args=arguments, prog_name="sentence-transformers")
+    from sentence_transformers.cli.ray import with_address
+
+    app(args=with_address(arguments), prog_name="sentence-transformers")
 
 
 def complain(message: str) -> None:

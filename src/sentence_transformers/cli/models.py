@@ -93,7 +93,7 @@ def load(name: str, loading: Loading, kind: Kind | None = None, *allowed: Kind, 
 
 def side_arguments(model: Any, side: Side | None) -> dict[str, Any]:
     """What `encode_query` and `encode_document` hand to `encode`; {} for neither side."""
-    from sentence_transformers.encoders.embedding import DOCUMENT_PROMPTS, QUERY_PROMPTS
+    from sentence_transformers.inference.sides import DOCUMENT_PROMPTS, QUERY_PROMPTS
 
     if side is None:
         return {}

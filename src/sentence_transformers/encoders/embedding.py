@@ -7,7 +7,7 @@ each has an `encode` of its own. Everything here is written in terms of that `en
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -18,12 +18,11 @@ from sentence_transformers.encoders.base import BaseModel, dimension_of
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import engine, workers
 from sentence_transformers.inference.batcher import Batcher
+from sentence_transformers.inference.sides import side_prompt
 from sentence_transformers.modules.pooling import Pooling
 from sentence_transformers.similarity import SimilarityFunction
 from sentence_transformers.util.tensor import is_sparse, to_coo
 
-QUERY_PROMPTS = ("query",)
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 Encode = TypeVar("Encode", bound=Callable[..., Any])
 
 
@@ -156,18 +155,6 @@ class EmbeddingModel(BaseModel):
         for module in self.modules():
             if isinstance(module, Pooling):
                 module.include_prompt = include_prompt
-
-
-def document_side(model: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments by which `encode` does what `encode_document` does; those that are given win."""
-    return {"task": "document", **given, "prompt_name": side_prompt(model, DOCUMENT_PROMPTS, given)}
-
-
-def side_prompt(model: Any, prompts: Sequence[str], given: Mapping[str, Any]) -> str | None:
-    """Name of the first of `prompts` that the model has, unless another prompt is given."""
-    if given.get("prompt") is not None or given.get("prompt_name") is not None:
-        return given.get("prompt_name")
-    return next((name for name in prompts if name in model.prompts), None)
 
 
 def for_side(encode: Encode, task: str, prompts: Sequence[str]) -> Encode:

@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.encoders.base import LazyClass
-from sentence_transformers.encoders.embedding import DOCUMENT_PROMPTS, QUERY_PROMPTS, EmbeddingModel, for_side
+from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import calls, engine, workers
 from sentence_transformers.inference.outputs import Output, as_asked
 from sentence_transformers.inference.plan import DEFAULT_BATCH_SIZE
+from sentence_transformers.inference.sides import DOCUMENT_PROMPTS, QUERY_PROMPTS
 from sentence_transformers.inference.simulate import simulated
 from sentence_transformers.modules.normalize import Normalize
 from sentence_transformers.modules.pooling import Pooling

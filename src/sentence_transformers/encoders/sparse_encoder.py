@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.encoders.base import LazyClass, dimension_of, warn_untrained
-from sentence_transformers.encoders.embedding import DOCUMENT_PROMPTS, QUERY_PROMPTS, EmbeddingModel, for_side
+from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference import calls, engine, sparse, workers
 from sentence_transformers.inference.plan import DEFAULT_BATCH_SIZE
+from sentence_transformers.inference.sides import DOCUMENT_PROMPTS, QUERY_PROMPTS
 from sentence_transformers.modules.pooling import Pooling
 from sentence_transformers.modules.sparse_auto_encoder import SparseAutoEncoder
 from sentence_transformers.modules.splade_pooling import SpladePooling

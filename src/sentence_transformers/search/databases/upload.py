@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sentence_transformers.encoders.embedding import document_side
 from sentence_transformers.errors import DatabaseWriteError, InputError
 from sentence_transformers.inference.progress import progress_bar
+from sentence_transformers.inference.sides import document_side
 from sentence_transformers.search.databases.common import Batch, Database, Id
 
 CHUNK = 2000
