@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,10 @@ class InformationRetrievalEvaluator(BaseEvaluator):
 
     def get_corpus_id_ranks(self) -> Tensor:
         """(D,) int64: the place of each document's id among the sorted ids, by which equal scores are ordered."""
+        return self._id_ranks
+
+    @cached_property
+    def _id_ranks(self) -> Tensor:
         order = sorted(range(len(self.corpus_ids)), key=lambda i: str(self.corpus_ids[i]))
         places = torch.empty(len(order), dtype=torch.int64)
         places[torch.tensor(order)] = torch.arange(len(order))
@@ -247,12 +252,10 @@ class InformationRetrievalEvaluator(BaseEvaluator):
 
     def _measure(self, ids: np.ndarray) -> dict[str, dict[int, float]]:
         """The metrics of rankings: (Q, K) rows of documents, best first."""
-        relevant = np.zeros(ids.shape, dtype=bool)
-        row_of = {key: i for i, key in enumerate(self.corpus_ids)}
+        size = len(self.corpus_ids) + 1
         counts = np.array([len(self.relevant_docs[key]) for key in self.queries_ids])
-        for i, key in enumerate(self.queries_ids):
-            rows = [row_of[doc] for doc in self.relevant_docs[key] if doc in row_of]
-            relevant[i] = np.isin(ids[i], rows)
+        pairs = np.arange(len(ids))[:, None] * size + ids + 1  # one number for each query and document; -1 is none
+        relevant = np.isin(pairs, self._relevant_pairs)
 
         def mean(values: np.ndarray) -> float:
             return float(values.mean())
@@ -267,10 +270,29 @@ class InformationRetrievalEvaluator(BaseEvaluator):
             "map@k": {k: mean(measures.average_precision_at(relevant, counts, k)) for k in self.map_at_k},
         }
 
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        """The row of each document."""
+        return {key: i for i, key in enumerate(self.corpus_ids)}
+
+    @cached_property
+    def _relevant_pairs(self) -> np.ndarray:
+        """Each query and relevant document as one number, as in `_measure`."""
+        row_of, size = self._row_of, len(self.corpus_ids) + 1
+        return np.array(
+            [
+                i * size + row_of[doc] + 1
+                for i, key in enumerate(self.queries_ids)
+                for doc in self.relevant_docs[key]
+                if doc in row_of
+            ],
+            dtype=np.int64,
+        )
+
     def compute_metrics(self, queries_result_list: list[Any]) -> dict[str, dict[int, float]]:
         """The metrics of results given as one list of {"corpus_id": …, "score": …} per query."""
         longest = max((len(hits) for hits in queries_result_list), default=0)
-        row_of = {key: i for i, key in enumerate(self.corpus_ids)}
+        row_of = self._row_of
         ids = np.full((len(queries_result_list), longest), -1)
         for i, hits in enumerate(queries_result_list):
             ranked = sorted(hits, key=lambda hit: (-hit["score"], str(hit["corpus_id"])))
