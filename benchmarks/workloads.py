@@ -64,6 +64,7 @@ class Workload:
     family: str = "SentenceTransformer"
     loss: str = ""
     loss_kwargs: dict[str, Any] = field(default_factory=dict)
+    inner_loss: str = ""
     encode_kwargs: dict[str, Any] = field(default_factory=dict)
     our_model_kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -249,6 +250,23 @@ WORKLOADS = (
         loss="BinaryCrossEntropyLoss",
     ),
     Workload(
+        "train-splade",
+        "training a sparse encoder: SpladeLoss of in-batch negatives, 32 (gloss, paragraph) pairs",
+        "train",
+        target=3.0,
+        max_memory=1 / 3,
+        max_difference=1e-3,
+        model="masked",
+        texts="pairs",
+        count=320,
+        batch_size=32,
+        repeats=5,
+        family="SparseEncoder",
+        loss="SpladeLoss",
+        loss_kwargs={"document_regularizer_weight": 3e-5, "query_regularizer_weight": 5e-5},
+        inner_loss="SparseMultipleNegativesRankingLoss",
+    ),
+    Workload(
         "train-lambda",
         "training a re-ranker: LambdaLoss, 8 queries x 16 paragraphs",
         "train",
@@ -411,6 +429,7 @@ def job(workload: Workload, ours: bool) -> dict[str, Any]:
         "family": workload.family,
         "loss": workload.loss,
         "loss_kwargs": workload.loss_kwargs,
+        "inner_loss": workload.inner_loss,
         "embeddings": str(embeddings.sparse_glosses()) if workload.kind == "sparse_search" else None,
         "mixtures": str(embeddings.mixtures(workload.count)) if workload.kind == "binary" else None,
         "index": str(embeddings.large_index()) if workload.kind == "index" else None,
