@@ -22,10 +22,10 @@ METRICS = {"ndcg@10": "nDCG@10", "mrr@10": "MRR@10"}
 TITLE = "# A small re-ranker against the search that it sorts\n\nMade by `python -m benchmarks.reranker`."
 
 
-def run(seed: int) -> str:
-    """What the example prints for a seed."""
+def run(script: Path, seed: int) -> str:
+    """What an example prints for a seed."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(SCRIPT), "--seed", str(seed), "--output", folder]
+        command = [sys.executable, str(script), "--seed", str(seed), "--output", folder]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     chosen = parser.parse_args()
     found = {}
     for seed in SEEDS:
-        found[seed] = values_of(run(seed))
+        found[seed] = values_of(run(SCRIPT, seed))
         print(seed, found[seed], flush=True)
     chosen.output.write_text(f"{TITLE}\n\n{(__doc__ or '').split(chr(10), 2)[2].strip()}\n\n{table(found)}\n")
 

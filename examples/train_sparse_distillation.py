@@ -1,7 +1,7 @@
 """Distillation: a sparse encoder learns the margins that a dense model sees between documents (SparseMarginMSELoss).
 
-The teacher is all-MiniLM-L6-v2. Data and measurement as in `train_sparse.py`; each query comes with its document and with
-one that the teacher finds near.
+The teacher is all-MiniLM-L6-v2. Data and measurement as in `train_sparse.py`; each query comes with its document and
+with one that the teacher finds near.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ SPREAD = 20.0  # cosines lie within 0 to 1, dot products of sparse vectors do no
 def with_margins(rows: list[Any], teacher: SentenceTransformer) -> Any:
     """(query, positive, negative) with the teacher's margin as label."""
     pairs = Dataset.from_dict(dict(zip(("query", "positive"), zip(*rows, strict=True), strict=True)))
-    data = mine_hard_negatives(
-        pairs, teacher, num_negatives=1, range_max=20, sampling_strategy="random", verbose=False
-    )
+    data = mine_hard_negatives(pairs, teacher, num_negatives=1, range_max=20, sampling_strategy="random", verbose=False)
     queries, positives, negatives = (
         teacher.encode(list(data[name]), convert_to_tensor=True) for name in data.column_names[:3]
     )

