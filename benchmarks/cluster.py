@@ -4,7 +4,8 @@
 
 Both encode the same WordNet glosses with all-MiniLM-L6-v2; loading the model and starting Ray are not counted. The
 memory of the driver is the largest that it had, in a process of its own for each number of rows; a static model encodes
-them, so that the driver's part is what is seen. Results go to `benchmarks/cluster.json`.
+them, so that the driver's part is what is seen. Results go to
+`benchmarks/cluster.json`; `--glosses 0` or `--memory` without numbers leave a part as it was.
 """
 
 from __future__ import annotations
@@ -98,18 +99,20 @@ def main() -> None:
     if given.kind:
         print(json.dumps(KINDS[given.kind](given.file)))
         return
-    results: dict[str, Any] = {"glosses": given.glosses, "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+    results: dict[str, Any] = {"machine": f"{platform.machine()}, {os.cpu_count()} cores"}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "rows.jsonl")
         if given.glosses:
             write_rows(path, given.glosses)
+            results["glosses"] = given.glosses
             results |= {kind: in_process(kind, path) for kind in ("one_process", "two_workers")}
             speeds = [results[kind]["texts_per_second"] for kind in ("two_workers", "one_process")]
             results["share"] = speeds[0] / speeds[1]
         for count in given.memory:
             write_rows(path, count)
             results[f"driver_memory_{count}"] = in_process("driver_memory", path)["megabytes"]
-    text = json.dumps(results, indent=1)
+    before = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    text = json.dumps(before | results, indent=1)
     RESULTS.write_text(text + "\n")
     print(text)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import time
 import uuid
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from sentence_transformers.cluster.job import shard_name
 from sentence_transformers.errors import DatabaseWriteError, InputError
 from sentence_transformers.inference import engine
 from sentence_transformers.inference.sides import chosen_side
+from sentence_transformers.search.index.files import sync_folder
 from sentence_transformers.search.inverted import SparseRows, sparse_rows
 from sentence_transformers.search.quantization import quantize
 
@@ -74,7 +76,7 @@ class Worker:
         if task.token_budget is not None:
             engine.input_module(self.model, None).token_budget = task.token_budget
         if task.fingerprint is not None and fingerprint(self.model) != task.fingerprint:
-            raise InputError(f"The model on this machine ({os.uname().nodename}) is not that of the job.")
+            raise InputError(f"The model on this machine ({platform.node()}) is not that of the job.")
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         """{"unit": [JSON of units]} -> {"done": [JSON of what was done]}."""
@@ -116,12 +118,13 @@ class Worker:
         return int(module.tokens(texts, None).offsets[-1]) if texts and hasattr(module, "tokens") else 0
 
     def write(self, unit: sources.Unit, records: Sequence[sources.Record], vectors: Any) -> dict[str, Any]:
-        """Put the vectors in their place; size and checksum of a shard."""
+        """Put the vectors in their place; size and checksum of a shard. Without any record there is none."""
+        if not records:  # nothing to say, not even the type of the ids
+            return {}
         if not isinstance(self.task.output, str):
-            if records:
-                metadata = [record.metadata for record in records]
-                rows = vectors.to_tensor() if isinstance(vectors, SparseRows) else vectors
-                self.task.output.write([([record.id for record in records], rows, metadata)])
+            metadata = [record.metadata for record in records]
+            rows = vectors.to_tensor() if isinstance(vectors, SparseRows) else vectors
+            self.task.output.write([([record.id for record in records], rows, metadata)])
             return {}
         path = Path(self.task.output, shard_name(unit.number))
         draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.draft")
@@ -132,6 +135,7 @@ class Worker:
                 os.fsync(file.fileno())
             entry = {"size": draft.stat().st_size, "sha256": sources.checksum(str(draft))}
             draft.replace(path)
+            sync_folder(path.parent)
         finally:
             draft.unlink(missing_ok=True)
         return entry
@@ -180,8 +184,6 @@ def table(records: Sequence[sources.Record], vectors: Any) -> Any:
     import pyarrow as pa
 
     columns = {"id": pa.array([record.id for record in records])}
-    if not records:
-        columns["id"] = pa.array([], pa.int64())
     if isinstance(vectors, SparseRows):
         starts = pa.array(vectors.starts.astype(np.int32))
         columns["indices"] = pa.ListArray.from_arrays(starts, pa.array(vectors.terms.astype(np.int32)))

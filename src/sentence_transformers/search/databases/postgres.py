@@ -1,4 +1,4 @@
-"""Vectors in PostgreSQL with the extension pgvector (0.7 or later): https://github.com/pgvector/pgvector
+"""Vectors in PostgreSQL with the extension pgvector (0.8 or later): https://github.com/pgvector/pgvector
 
     PostgresDatabase("glosses", "postgresql://user@localhost/database")
 
