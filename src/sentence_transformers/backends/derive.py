@@ -6,8 +6,9 @@
     SentenceTransformer("my-model", backend="onnx", model_kwargs={"file_name": "model_O3.onnx"})
 
 Each file is opened and tried before it takes its place. O1: what is computed from constants alone is computed once.
-O2: layers and attention are fused. O3: also GELU by its tanh form, so vectors differ in the fourth digit. O4: O3 in
-float16, for GPUs. Quantised weights have a scale per channel; activations are quantised as they come.
+O2: layers and attention are fused where ONNX Runtime finds its patterns in the graph. O3: also GELU by its tanh form,
+so vectors differ in the fourth digit. O4: O3 in float16, for GPUs. Quantised weights have a scale per channel;
+activations are quantised as they come.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-HELP = """Texts to vectors and scores: encode, search, re-rank, train, export.
+HELP = """Texts to vectors and scores: encode, search, re-rank, train, measure.
 
 Files of texts are txt (one per line), csv, tsv, jsonl or parquet, also with .gz; "-" is standard input. Results go
 to standard output or --output, everything else to standard error. `COMMAND --help` has an example each.
