@@ -218,10 +218,19 @@ def step_clock() -> Any:
 
 
 def first_gradients(model: Any, loss: Any, batch: dict[str, list[Any]]) -> Any:
-    """Loss and gradient of the last layer for one batch without dropout, as one vector of length about 1."""
+    """Loss and gradient of the last layer for one batch without dropout: asinh of the loss, the gradient at length 1.
+
+    A difference is thus relative where the loss is large, as it is for dot products of untrained sparse vectors.
+    """
     import torch
 
-    model.eval()
+    for part in list(model.modules()):
+        getattr(part, "auto_model", None)  # here a transformers model is made when it is first asked for
+    dropouts = [part for part in model.modules() if isinstance(part, torch.nn.Dropout)]
+    shares = [part.p for part in dropouts]
+    for part in dropouts:
+        part.p = 0.0
+    model.train()  # 6.2.0's sparse pooling has no gradients otherwise
     columns = [texts for name, texts in batch.items() if name != "label"]
     if type(model).__name__ != "CrossEncoder":
         columns = [model.tokenize(texts) for texts in columns]
@@ -234,7 +243,9 @@ def first_gradients(model: Any, loss: Any, batch: dict[str, list[Any]]) -> Any:
     found = [p.grad.flatten() for name, p in model.named_parameters() if "layer.5.output.dense" in name]
     gradient = torch.cat(found)
     model.zero_grad()
-    return torch.cat([value.detach().reshape(1), gradient / gradient.norm()]).numpy()
+    for part, share in zip(dropouts, shares, strict=True):
+        part.p = share
+    return torch.cat([value.detach().reshape(1).asinh(), gradient / gradient.norm()]).numpy()
 
 
 def run_retrieval(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
