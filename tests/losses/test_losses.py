@@ -16,7 +16,7 @@ from sentence_transformers.cross_encoder import losses as cross_losses
 
 from sentence_transformers import SentenceTransformer, _names, losses
 from sentence_transformers.losses.base import Accepts, Loss
-from sentence_transformers.losses.columns import column_merging_disabled, embed_columns
+from sentence_transformers.losses.columns import column_merging_disabled, embed_columns, mini_batches
 from sentence_transformers.losses.gradient_cache import cached_loss
 from sentence_transformers.losses.pairs import cosent
 from tests import models
@@ -388,3 +388,15 @@ def test_losses_of_that_name_for_cross_encoders(tmp_path: Path) -> None:
     value.backward()
     with pytest.raises(ValueError, match="num_labels=1"):
         losses.MSELoss(two)
+
+
+@pytest.mark.parametrize(("count", "size"), [(7, 3), (64, 32), (10, 1), (5, 100), (1, 1), (400, 32)])
+def test_mini_batches_have_equally_many_tokens(count: int, size: int) -> None:
+    """⌈B / size⌉ of them on every process, whatever the lengths; none has much more than its share of the tokens."""
+    lengths = [1 + (i * 37) % 120 for i in range(count)]
+    groups = mini_batches(lengths, size, None)
+    assert sorted(i for group in groups for i in group) == list(range(count)) and all(groups)
+    assert len(groups) == math.ceil(count / size)
+    tokens = [sum(lengths[i] for i in group) for group in groups]
+    assert max(tokens) <= sum(lengths) / len(groups) + 2 * max(lengths)
+    assert mini_batches([0, 0, 0], 2, None) == [[0, 1], [2]]

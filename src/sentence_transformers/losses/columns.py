@@ -13,7 +13,9 @@ With dropout the order of texts decides which random numbers they meet, not thei
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -78,7 +80,7 @@ def over_columns(
 
     Args:
         rows_of: features of b texts -> (b, …); called with joined batches.
-        most: most texts in one of them; None for any number.
+        most: texts in one of them on the average; None for all in one.
 
     Returns:
         (B, …) for each column.
@@ -147,10 +149,16 @@ def run(model: Any, features: Features) -> Features:
 
 
 def mini_batches(lengths: Sequence[int], size: int, most_tokens: int | None) -> list[list[int]]:
-    """Texts, longest first, cut into batches of at most `size` texts or, if given, `most_tokens` tokens."""
+    """Texts, longest first, cut into mini-batches.
+
+    Args:
+        size: texts of a mini-batch on the average: there are ⌈B / size⌉ of them, on every process the same number, with
+            about equally many tokens each, so that memory does not depend on where the long texts are.
+        most_tokens: most tokens of a mini-batch, in the place of a number of texts.
+    """
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
     if most_tokens is None:
-        return [order[start : start + size] for start in range(0, len(order), size)]
+        return balanced(order, [lengths[i] for i in order], -(-len(order) // size))
     groups: list[list[int]] = []
     total = 0
     for i in order:
@@ -159,4 +167,20 @@ def mini_batches(lengths: Sequence[int], size: int, most_tokens: int | None) -> 
             total = 0
         groups[-1].append(i)
         total += lengths[i]
+    return groups
+
+
+def balanced(order: list[int], lengths: list[int], count: int) -> list[list[int]]:
+    """`order` cut into `count` parts, none of them empty, with about equally many tokens each.
+
+    Args:
+        lengths: tokens of each text, in the order of `order`.
+    """
+    ends = list(itertools.accumulate(lengths))
+    groups, start = [], 0
+    for number in range(1, count + 1):
+        wanted = bisect.bisect_right(ends, ends[-1] * number // count)
+        stop = min(max(wanted, start + 1), len(order) - (count - number))
+        groups.append(order[start:stop])
+        start = stop
     return groups

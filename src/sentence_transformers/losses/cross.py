@@ -60,7 +60,7 @@ def scores_of(
     """Scores (B, labels) of pairs of texts, with gradients, in one packed forward.
 
     Args:
-        mini_batch_size: most pairs per forward; None for all.
+        mini_batch_size: pairs per forward pass on the average; None for all.
     """
     features = pair_features(model, pairs, prompt, task)
     return over_columns(model, [features], lambda part: run(model, part)["scores"], mini_batch_size)[0]

@@ -88,7 +88,7 @@ def cached_loss(
         sentence_features: features of each column.
         loss_of: (B, H) of each column, and whether to call `backward` on the way -> scalar. With that, it may work
             through the rows in blocks and call `backward` on each block's share; it returns a detached value then.
-        mini_batch_size: most texts embedded together.
+        mini_batch_size: texts embedded together on the average; mini-batches have about equally many tokens.
         mini_batch_num_tokens: most tokens embedded together, in the place of a number of texts.
         output: what is computed of each text: the name of an entry of the model's features.
 

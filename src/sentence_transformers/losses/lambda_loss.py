@@ -118,7 +118,7 @@ class LambdaLoss(ListwiseLoss):
         eps: least value of a probability.
         reduction_log: "binary" or "natural".
         activation_fn: applied to the scores before the loss.
-        mini_batch_size: most pairs per forward pass; None for as many as there are queries, 0 or less for all.
+        mini_batch_size: pairs per forward pass on average; None for as many as there are queries, 0 or less for all.
     """
 
     config_keys: ClassVar[tuple[str, ...]] = (
@@ -197,7 +197,7 @@ class RankNetLoss(LambdaLoss):
         eps: least value of a probability.
         reduction_log: "binary" or "natural".
         activation_fn: applied to the scores before the loss.
-        mini_batch_size: most pairs per forward pass; None for as many as there are queries, 0 or less for all.
+        mini_batch_size: pairs per forward pass on average; None for as many as there are queries, 0 or less for all.
     """
 
     config_keys = ("k", "sigma", "eps", "reduction_log", "mini_batch_size")

@@ -31,7 +31,7 @@ class ListwiseLoss(CrossLoss):
     Args:
         model: a cross-encoder with one score.
         activation_fn: applied to the scores before the loss.
-        mini_batch_size: most pairs per forward pass; None for as many as there are queries, 0 or less for all.
+        mini_batch_size: pairs per forward pass on average; None for as many as there are queries, 0 or less for all.
 
     Columns: queries, and a list of documents for each. Labels: as many scores for each query as it has documents.
     """
@@ -99,7 +99,7 @@ class ListNetLoss(ListwiseLoss):
     Args:
         model: a cross-encoder with one score.
         activation_fn: applied to the scores before the loss.
-        mini_batch_size: most pairs per forward pass; None for as many as there are queries, 0 or less for all.
+        mini_batch_size: pairs per forward pass on average; None for as many as there are queries, 0 or less for all.
     """
 
     def loss_of(self, scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ class PListMLELoss(ListwiseLoss):
         model: a cross-encoder with one score.
         lambda_weight: the weights of the places; None for equal ones.
         activation_fn: applied to the scores before the loss.
-        mini_batch_size: most pairs per forward pass; None for as many as there are queries, 0 or less for all.
+        mini_batch_size: pairs per forward pass on average; None for as many as there are queries, 0 or less for all.
         respect_input_order: whether documents come in the right order already, best first; else they are sorted by
             their labels.
     """
@@ -191,7 +191,7 @@ class ListMLELoss(PListMLELoss):
     Args:
         model: a cross-encoder with one score.
         activation_fn: applied to the scores before the loss.
-        mini_batch_size: most pairs per forward pass; None for as many as there are queries, 0 or less for all.
+        mini_batch_size: pairs per forward pass on average; None for as many as there are queries, 0 or less for all.
         respect_input_order: whether documents come in the right order already, best first; else they are sorted by
             their labels.
     """
@@ -226,7 +226,7 @@ class ADRMSELoss(ListwiseLoss):
         model: a cross-encoder with one score.
         alpha: how sharply two scores decide which document is before the other.
         activation_fn: applied to the scores before the loss.
-        mini_batch_size: most pairs per forward pass; None for as many as there are queries, 0 or less for all.
+        mini_batch_size: pairs per forward pass on average; None for as many as there are queries, 0 or less for all.
 
     Documents with equal labels share the mean of their ranks.
     """

@@ -36,7 +36,7 @@ class MegaBatchMarginLoss(CachedLossMixin, Loss):
         positive_margin: anchors and positives should be at least so alike.
         negative_margin: anchors and other positives at most so.
         use_mini_batched_version: embed in mini-batches (`losses.gradient_cache`).
-        mini_batch_size: most texts embedded together.
+        mini_batch_size: texts embedded together on the average; mini-batches have about equally many tokens.
         mini_batch_num_tokens: most tokens embedded together, in the place of a number of texts.
         show_progress_bar: show a bar over the mini-batches.
     """

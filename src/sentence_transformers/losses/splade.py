@@ -176,7 +176,7 @@ class CachedSpladeLoss(CachedLossMixin, SpladeLoss):
     """`SpladeLoss` with batches of any size in the memory of a small one (`losses.gradient_cache`).
 
     Args:
-        mini_batch_size: most texts embedded together.
+        mini_batch_size: texts embedded together on the average; mini-batches have about equally many tokens.
         mini_batch_num_tokens: most tokens embedded together, in the place of a number of texts.
         show_progress_bar: show a bar over the mini-batches.
         others: see `SpladeLoss`.
