@@ -37,8 +37,8 @@ def write(results: dict[str, Any], path: Path = PICTURE) -> None:
 
 
 def newest() -> Path:
-    """The latest result file."""
-    return max((ROOT / "benchmarks" / "results").glob("*.json"))
+    """The latest result file of encoding and scoring; other tables have a name behind the date."""
+    return max((ROOT / "benchmarks" / "results").glob("????-??-??.json"))
 
 
 if __name__ == "__main__":
