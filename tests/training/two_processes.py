@@ -70,4 +70,5 @@ if int(os.environ["RANK"]) == 0:
     _ = saved.transformers_model
     torch.save(dict(saved.state_dict()), out)
 if torch.distributed.is_initialized():
+    torch.distributed.barrier()  # the process that saves is later, and needs the other's connections until it is done
     torch.distributed.destroy_process_group()
