@@ -24,7 +24,7 @@ import pytest
 from sentence_transformers.databases import PostgresDatabase
 
 from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
-from sentence_transformers.cluster import Summary, encode_dataset
+from sentence_transformers.cluster import Summary, encode_dataset, spool
 from sentence_transformers.errors import InputError, WorkerError
 from tests.cli.conftest import Run, run  # noqa: F401
 from tests.models import SENTENCES
@@ -185,6 +185,19 @@ def test_data_sets_of_ray_and_hugging_face(one_machine: None, bert_folder: Path,
             encode_dataset(make(rows[::-1]), model, **job)
         with pytest.raises(InputError, match="no column 'text'; it has"):
             encode_dataset(make(rows), model, output=tmp_path / "other")
+
+
+@pytest.mark.slow
+def test_slow_blocks_of_a_ray_dataset_stay_in_their_place(one_machine: None) -> None:
+    """Blocks are read in the order of the data set, though the first is ready last."""
+
+    def late(row: dict[str, int]) -> dict[str, int]:
+        time.sleep(4 if row["n"] == 0 else 0)
+        return row
+
+    source = ray.data.from_items([{"n": n} for n in range(40)], override_num_blocks=8).map(late)
+    assert [n for table in spool.chunks(source, ["n"], 16) for n in table["n"].to_pylist()] == list(range(40))
+    assert not source.context.execution_options.preserve_order
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,20 @@ def chunks(source: Any, names: list[str], rows: int) -> Iterator[Any]:
     import pyarrow as pa
 
     if hasattr(source, "iter_batches"):
-        for table in source.select_columns(names).iter_batches(batch_size=rows, batch_format="pyarrow"):
-            yield table.select(names).combine_chunks().replace_schema_metadata(None)  # equal tables are equal bytes
+        with in_order(source):
+            for table in source.select_columns(names).iter_batches(batch_size=rows, batch_format="pyarrow"):
+                yield table.select(names).combine_chunks().replace_schema_metadata(None)  # equal tables are equal bytes
         return
     for batch in source.select_columns(names).iter(batch_size=rows):
         yield pa.table({name: list(batch[name]) for name in names})
+
+
+@contextmanager
+def in_order(source: Any) -> Iterator[None]:
+    """Blocks of a Ray Dataset come in its order, not as they are ready: the number of a row is its id."""
+    options = source.context.execution_options
+    before, options.preserve_order = options.preserve_order, True
+    try:
+        yield
+    finally:
+        options.preserve_order = before
