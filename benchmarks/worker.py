@@ -430,7 +430,7 @@ def load_transformer(job: dict[str, Any]) -> Any:
     """The packaged all-MiniLM-L6-v2, by its folder."""
     from sentence_transformers import SentenceTransformer
 
-    options = {"model_kwargs": job["model_kwargs"]} if job["model_kwargs"] else {}
+    options = {name: job[name] for name in ("model_kwargs", "backend") if job.get(name)}
     return SentenceTransformer(str(model_folder()), device="cpu", **options)
 
 

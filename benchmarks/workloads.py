@@ -67,6 +67,7 @@ class Workload:
     inner_loss: str = ""
     encode_kwargs: dict[str, Any] = field(default_factory=dict)
     our_model_kwargs: dict[str, Any] = field(default_factory=dict)
+    our_backend: str = ""
 
     @property
     def wants_gemm(self) -> bool:
@@ -87,6 +88,28 @@ WORKLOADS = (
         texts="glosses",
         count=2000,
         our_model_kwargs={"dtype": "bfloat16"},
+    ),
+    Workload(
+        "int8",
+        "glosses, products in int8 against the default dtype",
+        target=3.5,
+        max_difference=None,
+        min_cosine=0.99,
+        texts="glosses",
+        count=2000,
+        our_model_kwargs={"dtype": "int8"},
+    ),
+    Workload(
+        "onnx", "glosses by ONNX Runtime against torch", texts="glosses", count=2000, our_backend="onnx", target=1.5
+    ),
+    Workload(
+        "openvino",
+        "glosses by OpenVINO against torch",
+        target=1.5,
+        max_difference=1e-3,
+        texts="glosses",
+        count=2000,
+        our_backend="openvino",
     ),
     Workload("query", "one short query, warm", "query", LATENCY, target=0.45, repeats=200, texts="queries", count=10),
     Workload(
@@ -421,6 +444,7 @@ def job(workload: Workload, ours: bool) -> dict[str, Any]:
         "gemm": workload.wants_gemm,
         "encode_kwargs": workload.encode_kwargs,
         "model_kwargs": workload.our_model_kwargs if ours else {},
+        "backend": workload.our_backend if ours else "",
         "model": str(MODELS[workload.model]()) if workload.model else None,
         "tokenizer": str(tokenizer) if static else None,
         "weights": str(weights) if static else None,

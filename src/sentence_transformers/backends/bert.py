@@ -30,7 +30,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sentence_transformers.backends.bert_heads import HEADS, ROBERTA, HeadNames, classify, to_vocabulary
-from sentence_transformers.backends.prepacked import PACK_LIMIT_BYTES, ROWS_HINT, compute_dtype
+from sentence_transformers.backends.prepacked import PACK_LIMIT_BYTES, compute_dtype
+from sentence_transformers.backends.products import GELU_LOWEST, FloatProduct, Int8Product, Product
 from sentence_transformers.backends.vocabulary import VocabularyRows
 from sentence_transformers.inference.packing import Packing
 
@@ -80,12 +81,19 @@ class BertEncoder(nn.Module):
         tensors: weights under the names of the transformers model, e.g. "encoder.layer.0.output.dense.weight", or
             "bert.encoder.…" in a model with a head.
         auto_class: "AutoModel", or the Auto class of a model with a head.
+        int8: compute the products of the layers in int8; the parameters stay as they are.
     """
 
     def __init__(
-        self, shape: BertShape, config: dict[str, Any], tensors: dict[str, Tensor], auto_class: str = "AutoModel"
+        self,
+        shape: BertShape,
+        config: dict[str, Any],
+        tensors: dict[str, Tensor],
+        auto_class: str = "AutoModel",
+        int8: bool = False,
     ) -> None:
         super().__init__()
+        self.int8 = int8
         self.shape, self.config, self.auto_class = shape, config, auto_class
         self.prefix = "" if auto_class == "AutoModel" else FAMILY[config["model_type"]]
         for name, tensor in tensors.items():
@@ -165,7 +173,7 @@ class BertEncoder(nn.Module):
                 name.removeprefix(self.prefix): weight for name, weight in self.named_parameters()
             }
             head = HEADS[self.auto_class][self.config["model_type"]]
-            kept = self._laid_out = (state, Layout(self.shape, weights, head))
+            kept = self._laid_out = (state, Layout(self.shape, weights, head, self.int8))
         return kept[1]
 
 
@@ -173,10 +181,18 @@ class Layer:
     """One transformer layer's weights, laid out.
 
     Args:
+        product: the kind of its products.
         first_only: the layer is computed for the first token of each text alone, so the query is a product of its own.
     """
 
-    def __init__(self, weights: dict[str, Tensor], prefix: str, dtype: torch.dtype, first_only: bool = False) -> None:
+    def __init__(
+        self,
+        weights: dict[str, Tensor],
+        prefix: str,
+        dtype: torch.dtype,
+        product: type[Product] = FloatProduct,
+        first_only: bool = False,
+    ) -> None:
         def get(name: str) -> Tensor:
             return weights[f"{prefix}.{name}"].detach().to(dtype)
 
@@ -184,16 +200,15 @@ class Layer:
             parts = ("key", "value") if first_only else ("query", "key", "value")
             return torch.cat([get(f"attention.self.{part}.{kind}") for part in parts])
 
-        def packed(weight: Tensor) -> Tensor:
-            return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS_HINT)
+        def whole(name: str, lowest: float | None = None) -> Product:
+            return product(get(f"{name}.weight"), get(f"{name}.bias"), lowest)
 
         self.first_only = first_only
-        self.mix, self.mix_bias = packed(together("weight")), together("bias")
+        self.mix = product(together("weight"), together("bias"))
         if first_only:
-            self.query, self.query_bias = packed(get("attention.self.query.weight")), get("attention.self.query.bias")
-        self.out, self.out_bias = packed(get("attention.output.dense.weight")), get("attention.output.dense.bias")
-        self.up, self.up_bias = packed(get("intermediate.dense.weight")), get("intermediate.dense.bias")
-        self.down, self.down_bias = packed(get("output.dense.weight")), get("output.dense.bias")
+            self.query = whole("attention.self.query")
+        self.out, self.up = whole("attention.output.dense"), whole("intermediate.dense")
+        self.down = whole("output.dense", GELU_LOWEST)
         self.norm1 = get("attention.output.LayerNorm.weight"), get("attention.output.LayerNorm.bias")
         self.norm2 = get("output.LayerNorm.weight"), get("output.LayerNorm.bias")
 
@@ -201,17 +216,18 @@ class Layer:
 class Layout:
     """A model's weights in the layout of the forward pass, and the pass itself."""
 
-    def __init__(self, shape: BertShape, weights: dict[str, Tensor], head: HeadNames) -> None:
+    def __init__(self, shape: BertShape, weights: dict[str, Tensor], head: HeadNames, int8: bool = False) -> None:
         self.shape, self.classifies = shape, head.labels is not None
         first = weights["embeddings.word_embeddings.weight"]
-        self.dtype = compute_dtype(first.dtype) or torch.float32
+        self.dtype = torch.float32 if int8 else compute_dtype(first.dtype) or torch.float32
         self.words = first
         self.segments = weights["embeddings.token_type_embeddings.weight"].detach().to(self.dtype)
         self.places = weights["embeddings.position_embeddings.weight"].detach().to(self.dtype)
         scale, shift = (weights[f"embeddings.LayerNorm.{kind}"].detach().to(self.dtype) for kind in ("weight", "bias"))
         self.norm = scale, shift
         last = shape.layers - 1 if self.classifies else -1
-        self.layers = [Layer(weights, f"encoder.layer.{i}", self.dtype, i == last) for i in range(shape.layers)]
+        kind: type[Product] = Int8Product if int8 else FloatProduct
+        self.layers = [Layer(weights, f"encoder.layer.{i}", self.dtype, kind, i == last) for i in range(shape.layers)]
         self.head = [weights[name].detach().to(self.dtype) for name in head.names]
 
     def run(self, ids: Tensor, positions: Tensor, packing: Packing, types: Tensor | None) -> Tensor | VocabularyRows:
@@ -221,13 +237,13 @@ class Layout:
         x = x + (self.segments[0] if types is None else F.embedding(types, self.segments))
         x = F.layer_norm(x + F.embedding(positions, self.places), size, *self.norm, epsilon)
         for layer in self.layers:
-            mixed = linear(x, layer.mix, layer.mix_bias)
+            mixed = layer.mix(x)
             if layer.first_only:
                 x = x[packing.offsets[:-1]]
-                mixed = self.attend_first(linear(x, layer.query, layer.query_bias), mixed, packing)
+                mixed = self.attend_first(layer.query(x), mixed, packing)
             else:
                 mixed = self.attend(mixed, packing)
-            x = F.layer_norm(linear_add(mixed, x, layer.out, layer.out_bias), size, *layer.norm1, epsilon)
+            x = F.layer_norm(layer.out.plus(mixed, x), size, *layer.norm1, epsilon)
             del mixed
             x = torch.cat([self.widen(layer, rows) for rows in x.split(WIDE_ROWS)])
         if not self.head:
@@ -236,8 +252,8 @@ class Layout:
 
     def widen(self, layer: Layer, x: Tensor) -> Tensor:
         """(t, H) -> (t, H): the feed-forward part of a layer."""
-        hidden = torch.ops.aten.gelu_(linear(x, layer.up, layer.up_bias))
-        out = linear_add(hidden, x, layer.down, layer.down_bias)
+        hidden = torch.ops.aten.gelu_(layer.up(x))
+        out = layer.down.plus(hidden, x)
         return F.layer_norm(out, (self.shape.hidden,), *layer.norm2, self.shape.epsilon)
 
     def attend(self, qkv: Tensor, packing: Packing) -> Tensor:
@@ -262,16 +278,6 @@ class Layout:
             out[done : done + count] = F.scaled_dot_product_attention(q, k, v).flatten(1)
             done += count
         return out
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x · W + b, with W laid out."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-
-def linear_add(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """residual + x · W + b, with W laid out."""
-    return torch.ops.mkldnn._linear_pointwise.binary(x, residual, weight, bias, "add")
 
 
 def encoder_tensors(tensors: dict[str, Tensor], config: dict[str, Any], auto_class: str) -> dict[str, Tensor] | None:

@@ -25,6 +25,7 @@ from sentence_transformers.storage.files import Source
 NO_LIMIT = int(1e30)
 HUB_KEYS = {"subfolder", "token", "cache_dir", "revision", "local_files_only", "trust_remote_code"}
 DTYPES = {None, "auto", "float32", "bfloat16", "float16", torch.float32, torch.bfloat16, torch.float16}
+INT8 = ("int8", torch.int8)
 NOT_FOR_TRANSFORMERS = ("file_name", "export", "provider", "provider_options", "session_options", "ov_config")
 
 
@@ -45,6 +46,16 @@ class Origin:
     model_kwargs: dict[str, Any] = field(default_factory=dict)
     config_kwargs: dict[str, Any] = field(default_factory=dict)
     processor_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def asked_dtype(self) -> Any:
+        """`dtype` of `model_kwargs`, or the older `torch_dtype`."""
+        return self.model_kwargs.get("dtype", self.model_kwargs.get("torch_dtype"))
+
+    @property
+    def int8(self) -> bool:
+        """Whether products in int8 are asked for, which is a way to compute, not a type of weights."""
+        return self.asked_dtype in INT8
 
     # ---- the full way
 
@@ -121,7 +132,7 @@ class Origin:
 
     def light_model(self) -> BertEncoder | None:
         """The model without transformers, or None if it needs the full way."""
-        dtype = self.model_kwargs.get("dtype", self.model_kwargs.get("torch_dtype"))
+        dtype = None if self.int8 else self.asked_dtype
         others = self.model_kwargs.keys() - HUB_KEYS - {"dtype", "torch_dtype"}
         if self.auto_class not in HEADS or others or self.config_kwargs.keys() - HUB_KEYS or dtype not in DTYPES:
             return None
@@ -137,7 +148,7 @@ class Origin:
         tensors = encoder_tensors(weights.read_safetensors(path), config, self.auto_class)
         if tensors is None:
             return None
-        model = BertEncoder(shape, config, cast(tensors, dtype, config), self.auto_class)
+        model = BertEncoder(shape, config, cast(tensors, dtype, config), self.auto_class, self.int8)
         if not fits(model):
             return None
         weights.check_finite(tensors, self.name)

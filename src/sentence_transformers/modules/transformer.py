@@ -58,6 +58,11 @@ BACKENDS = ("torch", "onnx", "openvino")
 VOCABULARY_TASKS = ("fill-mask", "text-generation")
 MOST_LOGITS = 1 << 23  # held at once by a language model that cannot stop before them
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds")
+NO_INT8 = (
+    "{}: dtype 'int8' is for models of the BERT family (BERT, RoBERTa, XLM-R, CamemBERT) with safetensors weights, the "
+    "torch backend on a CPU, and no further model_kwargs or config_kwargs. Leave it out, take 'bfloat16', or an int8 "
+    "graph of backend='onnx'."
+)
 OLD_KWARGS = {"model_args": "model_kwargs", "tokenizer_args": "processor_kwargs", "config_args": "config_kwargs"}
 
 
@@ -69,14 +74,15 @@ class Transformer(TextInput):
         transformer_task: which head: "feature-extraction" (default), "fill-mask", "sequence-classification",
             "text-generation".
         model_kwargs, processor_kwargs, config_kwargs: passed on to `from_pretrained` of model, tokenizer and config.
-            `dtype` (or the older `torch_dtype`) of `model_kwargs` sets the weights' type.
+            `dtype` (or the older `torch_dtype`) of `model_kwargs` sets the weights' type; "int8" keeps them and
+            computes the products of the layers in int8 (BERT family, on CPU, without gradients; else as ever).
         processing_kwargs: arguments of the tokenizer's call, kept with the model: {"text": {...}}.
         max_seq_length: most tokens per text; default: the smaller of the tokenizer's and the positions' limit.
         do_lower_case: lower-case texts before they are tokenised.
         tokenizer_name_or_path: another place for the tokenizer.
 
     Raises:
-        InputError: for an unknown task or backend.
+        InputError: for an unknown task or backend, or for dtype "int8" where there is no such way to compute.
         ModelFormatError: if files are missing, truncated, or weights hold NaN.
     """
 
@@ -139,6 +145,8 @@ class Transformer(TextInput):
         )
         torch_runs = backend == "torch"
         light = self._origin.light_model() if torch_runs and unpad_inputs is not False else None
+        if self._origin.int8 and light is None:
+            raise InputError(NO_INT8.format(model_name_or_path))
         self._tokenizer: Any = self._origin.light_tokenizer() if light is not None and not do_lower_case else None
         self._before_packing: str | None = None
         self._proofs = Proofs(self)
