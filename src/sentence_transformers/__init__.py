@@ -41,6 +41,7 @@ __all__ = [
     "SparseEncoderTrainingArguments",
     "export_dynamic_quantized_onnx_model",
     "export_optimized_onnx_model",
+    "export_static_quantized_openvino_model",
     "mine_hard_negatives",
     "quantize_embeddings",
     "resolve_ids",

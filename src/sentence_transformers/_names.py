@@ -65,6 +65,7 @@ HOME: dict[str, str] = {
     "load_openvino_model": "backends.load",
     "export_optimized_onnx_model": "backends.derive",
     "export_dynamic_quantized_onnx_model": "backends.derive",
+    "export_static_quantized_openvino_model": "backends.static",
     # model cards
     "BaseModelCardData": "storage.model_card",
     "SentenceTransformerModelCardData": "storage.model_card",
@@ -446,7 +447,10 @@ PACKAGES: dict[str, str] = {
         "CrossEncoder CrossEncoderModelCardData CrossEncoderDataCollator CrossEncoderTrainer "
         "CrossEncoderTrainingArguments"
     ),
-    "backend": ("load_onnx_model load_openvino_model export_optimized_onnx_model export_dynamic_quantized_onnx_model"),
+    "backend": (
+        "load_onnx_model load_openvino_model export_optimized_onnx_model export_dynamic_quantized_onnx_model "
+        "export_static_quantized_openvino_model"
+    ),
     "cross_encoder.modules": _CROSS_MODULES,
     "sparse_encoder": (
         "SparseEncoder SparseEncoderDataCollator SparseEncoderModelCardData SparseEncoderTrainer "

@@ -16,38 +16,30 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, TypeVar
 
+from sentence_transformers.backends.configs import LEVELS, PROCESSORS, OptimizationConfig, QuantizationConfig, settings
 from sentence_transformers.backends.export import INLINE_BYTES
+from sentence_transformers.backends.graph import Graph
 from sentence_transformers.backends.onnx import OnnxGraph
 from sentence_transformers.errors import InputError, MissingExtraError
 
-LEVELS = {"O1": 1, "O2": 2, "O3": 2, "O4": 2}
-
-
-class Weights(NamedTuple):
-    """How weights are stored for a kind of processor.
-
-    Attributes:
-        type: name of the integers.
-        reduce_range: 7 of the 8 bits, where sums of products of 8 bits would overflow.
-    """
-
-    type: Literal["QInt8", "QUInt8"]
-    reduce_range: bool = False
-
-
-PROCESSORS = {
-    "arm64": Weights("QInt8"),
-    "avx2": Weights("QUInt8"),
-    "avx512": Weights("QInt8", reduce_range=True),
-    "avx512_vnni": Weights("QInt8"),
-}
+AnyGraph = TypeVar("AnyGraph", bound=Graph)
+BACKENDS = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
+FUSIONS = (
+    "gelu",
+    "layer_norm",
+    "attention",
+    "skip_layer_norm",
+    "bias_skip_layer_norm",
+    "bias_gelu",
+    "embed_layer_norm",
+)
 
 
 def export_optimized_onnx_model(
     model: Any,
-    optimization_config: Literal["O1", "O2", "O3", "O4"],
+    optimization_config: OptimizationConfig | Literal["O1", "O2", "O3", "O4"] | Any,
     model_name_or_path: str,
     push_to_hub: bool = False,
     create_pr: bool = False,
@@ -57,28 +49,28 @@ def export_optimized_onnx_model(
 
     Args:
         model: an encoder or re-ranker loaded with `backend="onnx"`.
-        optimization_config: the level.
+        optimization_config: the level, or settings of its own (`backends.configs`).
         model_name_or_path: the folder of the model, or its hub id with `push_to_hub`.
         push_to_hub: whether the file is uploaded.
         create_pr: upload as a pull request.
-        file_suffix: what follows "model_"; default the level.
+        file_suffix: what follows "model_"; default the level, or "optimized".
 
     Raises:
         InputError: for another level, or a model of another backend.
     """
-    level = one_of(LEVELS, optimization_config, "optimization_config")
-    graph = graph_of(model)
-    suffix = file_suffix or str(optimization_config)
+    config = settings(OptimizationConfig, optimization_config, "optimization_config", LEVELS)
+    graph = graph_of(model, OnnxGraph)
+    suffix = file_suffix or (optimization_config if isinstance(optimization_config, str) else "optimized")
 
     def write(path: Path) -> None:
-        optimize(graph, path, level, str(optimization_config))
+        optimize(graph, path, config)
 
     derive(graph, write, f"model_{suffix}.onnx", model_name_or_path, push_to_hub, create_pr)
 
 
 def export_dynamic_quantized_onnx_model(
     model: Any,
-    quantization_config: Literal["arm64", "avx2", "avx512", "avx512_vnni"],
+    quantization_config: QuantizationConfig | Literal["arm64", "avx2", "avx512", "avx512_vnni"] | Any,
     model_name_or_path: str,
     push_to_hub: bool = False,
     create_pr: bool = False,
@@ -88,35 +80,29 @@ def export_dynamic_quantized_onnx_model(
     `export_optimized_onnx_model`.
 
     Args:
-        quantization_config: the kind of processor.
-        file_suffix: default the type and the processor, such as "qint8_arm64" and "quint8_avx2".
+        quantization_config: the kind of processor, or settings of its own (`backends.configs`).
+        file_suffix: default the type and the processor, such as "qint8_arm64" and "quint8_avx2", or "quantized".
     """
-    weights = one_of(PROCESSORS, quantization_config, "quantization_config")
-    graph = graph_of(model)
-    suffix = file_suffix or f"{weights.type.lower()}_{quantization_config}"
+    config = settings(QuantizationConfig, quantization_config, "quantization_config", PROCESSORS)
+    graph = graph_of(model, OnnxGraph)
+    processor = quantization_config if isinstance(quantization_config, str) else "quantized"
+    suffix = file_suffix or f"{config.weights_dtype.lower()}_{processor}"
 
     def write(path: Path) -> None:
-        quantize(graph, path, weights)
+        quantize(graph, path, config)
 
     derive(graph, write, f"model_{suffix}.onnx", model_name_or_path, push_to_hub, create_pr)
 
 
-def one_of(known: dict[str, Any], value: Any, argument: str) -> Any:
-    """The entry of a table; `InputError` names the known keys."""
-    if not isinstance(value, str) or value not in known:
-        raise InputError(f"{argument} must be one of {', '.join(known)}, not {value!r:.80}.")
-    return known[value]
-
-
-def graph_of(model: Any) -> OnnxGraph:
-    """The ONNX graph inside an encoder."""
-    found = next((part for part in model.modules() if isinstance(part, OnnxGraph)), None)
+def graph_of(model: Any, kind: type[AnyGraph]) -> AnyGraph:
+    """The graph of a kind inside an encoder."""
+    found = next((part for part in model.modules() if isinstance(part, kind)), None)
     if found is None:
-        raise InputError('The model is not computed by ONNX Runtime; load it with backend="onnx".')
+        raise InputError(f'The model is not computed by {BACKENDS[kind.folder]}; load it with backend="{kind.folder}".')
     return found
 
 
-def optimize(graph: OnnxGraph, target: Path, level: int, name: str) -> None:
+def optimize(graph: OnnxGraph, target: Path, config: OptimizationConfig) -> None:
     """Write the graph with fused operations."""
     try:
         from onnxruntime.transformers.fusion_options import FusionOptions
@@ -124,22 +110,26 @@ def optimize(graph: OnnxGraph, target: Path, level: int, name: str) -> None:
     except ImportError as error:
         raise MissingExtraError("onnx", "onnx", "Optimising an ONNX file") from error
     options, text = FusionOptions("bert"), graph.config.get_text_config()
-    options.enable_gelu_approximation = name in ("O3", "O4")
+    options.enable_gelu_approximation = config.enable_gelu_approximation
+    for name in FUSIONS:
+        if getattr(config, f"disable_{name}_fusion"):
+            setattr(options, f"enable_{name}", False)
     made = optimize_model(
         str(graph.path),
         "bert",
         getattr(text, "num_attention_heads", 0),
         text.hidden_size,
         options,
-        opt_level=level,
-        only_onnxruntime=name == "O1",
+        opt_level=config.optimization_level,
+        use_gpu=config.optimize_for_gpu,
+        only_onnxruntime=config.optimize_with_onnxruntime_only or not config.enable_transformers_specific_optimizations,
     )
-    if name == "O4":
+    if config.fp16:
         made.convert_float_to_float16(keep_io_types=True)
     made.save_model_to_file(str(target), use_external_data_format=size_of(graph) > INLINE_BYTES)
 
 
-def quantize(graph: OnnxGraph, target: Path, weights: Weights) -> None:
+def quantize(graph: OnnxGraph, target: Path, config: QuantizationConfig) -> None:
     """Write the graph with weights of 8 bits."""
     try:
         from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -148,22 +138,38 @@ def quantize(graph: OnnxGraph, target: Path, weights: Weights) -> None:
     quantize_dynamic(
         str(graph.path),
         str(target),
-        per_channel=True,
-        reduce_range=weights.reduce_range,
-        weight_type=QuantType[weights.type],
+        op_types_to_quantize=list(config.operators_to_quantize) or None,
+        nodes_to_quantize=list(config.nodes_to_quantize) or None,
+        nodes_to_exclude=list(config.nodes_to_exclude) or None,
+        per_channel=config.per_channel,
+        reduce_range=config.reduce_range,
+        weight_type=QuantType[config.weights_dtype],
         use_external_data_format=size_of(graph) > INLINE_BYTES,
     )
 
 
-def size_of(graph: OnnxGraph) -> int:
+def size_of(graph: Graph) -> int:
     """Bytes of a graph's files."""
     return sum(file.stat().st_size for file in graph.files())
 
 
 def derive(
-    graph: OnnxGraph, write: Callable[[Path], None], name: str, model: str, push_to_hub: bool, create_pr: bool
+    graph: AnyGraph,
+    write: Callable[[Path], None],
+    name: str,
+    model: str,
+    push_to_hub: bool,
+    create_pr: bool,
+    check: Callable[[AnyGraph], Any] | None = None,
 ) -> None:
-    """Write a file, try it, and put it into `onnx/` of a folder or a hub repository."""
+    """Write a file, try it, and put it into `onnx/` or `openvino/` of a folder or a hub repository.
+
+    Args:
+        write: makes the file at a path.
+        name: of the file.
+        model: the folder, or the hub id.
+        check: raises if the made graph is not good.
+    """
     if Path(name).name != name:
         raise InputError(f"file_suffix makes the file name {name!r}; a name has no slashes.")
     target = Path(tempfile.gettempdir()) if push_to_hub else Path(model, graph.folder)
@@ -171,7 +177,9 @@ def derive(
     with tempfile.TemporaryDirectory(dir=target, prefix=".") as folder:
         path = Path(folder, name)
         write(path)
-        made = OnnxGraph(path, graph.config, graph.task, {"provider": "CPUExecutionProvider"})
+        made = type(graph)(path, graph.config, graph.task, graph.cpu)
+        if check is not None:
+            check(made)
         files = made.files()
         if push_to_hub:
             upload(files, model, graph.folder, create_pr)

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sentence_transformers.backends.fingerprint import ORIGIN
 from sentence_transformers.backends.graph import OUTPUTS
 from sentence_transformers.errors import MissingExtraError
 
@@ -57,8 +58,8 @@ def example(model: Any, names: list[str], batch: int, length: int, seed: int = 0
     return {name: given[name] for name in names}
 
 
-def to_onnx(model: Any, names: list[str], task: str, path: Path) -> None:
-    """Write a transformers model as an ONNX file."""
+def to_onnx(model: Any, names: list[str], task: str, path: Path, origin: str) -> None:
+    """Write a transformers model as an ONNX file, with the fingerprint of its weights (`backends.fingerprint`)."""
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
@@ -76,6 +77,7 @@ def to_onnx(model: Any, names: list[str], task: str, path: Path) -> None:
             verbose=False,
         )
         assert program is not None
+        program.model.metadata_props[ORIGIN] = origin
         program.save(str(path), external_data=size > INLINE_BYTES)
 
 

@@ -4,7 +4,7 @@
 
 A graph stands in the place of the transformers model inside `modules.transformer` and computes padded batches; which
 texts go together is the engine's affair, as always. Files made by others differ in their inputs and outputs: inputs are
-given as the graph names them, and the output is found by its name. A graph whose only output is one vector per text
+given as the graph names them, and the output is found by its name. A fixed number of texts or tokens is kept to. A graph whose only output is one vector per text
 gives that vector at every token, which any pooling turns into the vector itself.
 
 Looked for are `file_name` in the model's folder (or `subfolder`), then in `onnx/` or `openvino/` below it.
@@ -51,8 +51,11 @@ class Graph(nn.Module):
 
     folder: ClassVar[str]
     default_name: ClassVar[str]
+    cpu: ClassVar[dict[str, str]]  # options for the CPU
     input_names: Sequence[str]
     output_names: Sequence[str]
+    fixed: tuple[int | None, int | None] = (None, None)  # texts and tokens of a batch, where the file says how many
+    origin: str | None = None  # fingerprint of the weights that the file was exported from
 
     def __init__(self, path: str | Path, config: Any, task: str, options: dict[str, Any]) -> None:
         super().__init__()
@@ -62,7 +65,7 @@ class Graph(nn.Module):
         check_sizes(self)
 
     def _start(self) -> None:
-        """Open the file; sets `input_names` and `output_names`."""
+        """Open the file; sets `input_names`, `output_names`, `fixed` and `origin`."""
         raise TypeError("A subclass opens the file.")
 
     def _compute(self, arrays: dict[str, np.ndarray], output: str) -> np.ndarray:
@@ -75,8 +78,8 @@ class Graph(nn.Module):
         return []
 
     @classmethod
-    def from_onnx(cls, path: Path) -> Path:
-        """The graph file of this kind made from an ONNX file."""
+    def from_onnx(cls, path: Path, origin: str) -> Path:
+        """The graph file of this kind made from an ONNX file, with the fingerprint of its weights."""
         return path
 
     def files(self) -> list[Path]:
@@ -94,16 +97,37 @@ class Graph(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> dict[str, Tensor]:
         """{name of the task's output: value}."""
         given = {"input_ids": input_ids, "attention_mask": attention_mask} | inputs
-        if "token_type_ids" in self.input_names:
-            given.setdefault("token_type_ids", torch.zeros_like(input_ids))
-        if "position_ids" in self.input_names:
-            given["position_ids"] = positions(attention_mask, self.config)
-        arrays = {name: given[name].cpu().numpy() for name in self.input_names}
         wanted = OUTPUTS[self.task]
-        value = torch.from_numpy(self._compute(arrays, self.output))
+        value = torch.from_numpy(self.run(self.arrays(given)))
         if self.task == "feature-extraction" and value.ndim == 2:
             value = value[:, None].expand(-1, input_ids.shape[1], -1)
         return {wanted: value.float()}
+
+    def arrays(self, features: dict[str, Tensor]) -> dict[str, np.ndarray]:
+        """The inputs of the graph, made from a padded batch."""
+        given = {"token_type_ids": torch.zeros_like(features["input_ids"])} | features
+        if "position_ids" in self.input_names:
+            given["position_ids"] = positions(given["attention_mask"], self.config)
+        return {name: given[name].cpu().numpy() for name in self.input_names}
+
+    def run(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
+        """The output that is used. A graph of fixed shape gets pieces of that shape, filled up with padding."""
+        size, width = self.fixed
+        if size is None and width is None:
+            return self._compute(arrays, self.output)
+        texts, length = arrays["input_ids"].shape
+        if width is not None and length > width:
+            raise InputError(
+                f"{self.path} takes texts of {width} tokens, not of {length}; set max_seq_length={width}, "
+                "or export it again with model_kwargs={'export': True}."
+            )
+        size, width = size or texts, width or length
+        parts = []
+        for start in range(0, texts, size):
+            piece = {name: filled(array[start : start + size], size, width) for name, array in arrays.items()}
+            parts.append(self._compute(piece, self.output)[: texts - start])
+        value = np.concatenate(parts)
+        return value[:, :length] if value.ndim == 3 else value
 
     @property
     def output(self) -> str:
@@ -129,6 +153,12 @@ class Graph(nn.Module):
         target.mkdir(exist_ok=True)
         for file in self.files():
             shutil.copy(file, target / file.name)
+
+
+def filled(rows: np.ndarray, size: int, width: int) -> np.ndarray:
+    """(b, l) -> (size, width): zeros behind each row, copies of the last row below."""
+    wide = np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
+    return np.pad(wide, ((0, size - len(wide)), (0, 0)), mode="edge")
 
 
 def positions(mask: Tensor, config: Any) -> Tensor:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sentence_transformers.backends.export import inputs_of, scratch_folder, to_onnx
+from sentence_transformers.backends.fingerprint import check_origin, encode, fingerprint
 from sentence_transformers.backends.graph import Graph, check_task, find
 from sentence_transformers.backends.onnx import OnnxGraph, runtime
 from sentence_transformers.backends.openvino import OpenVinoGraph
@@ -71,9 +73,12 @@ def load(backend: str, name: str, config: Any, task: str, model_kwargs: dict[str
         name, subfolder, kwargs.get("token"), kwargs.get("cache_dir"), kwargs.get("revision"),
         bool(kwargs.get("local_files_only")),
     )  # fmt: skip
+    weights = replace(source, subfolder=model_folder)
     path = None if export else find(source, kind, file_name)
     if path is not None:
-        return kind(path, config, task, options)
+        graph = kind(path, config, task, options)
+        check_origin(graph.origin, weights, graph.path)
+        return graph
     if export is False:
         raise missing(name, kind, file_name)
     if export is None:
@@ -84,17 +89,24 @@ def load(backend: str, name: str, config: Any, task: str, model_kwargs: dict[str
             file_name or kind.default_name,
         )
     origin = Origin(name, AUTO_CLASSES[task], name, kwargs | ({"subfolder": model_folder} if subfolder else {}))
-    return exported(kind, origin.model(), config, task, tokenizer_inputs, options)
+    model = origin.model()
+    return exported(kind, model, config, task, tokenizer_inputs, options, encode(fingerprint(weights)))
 
 
 def exported(
-    kind: type[Graph], model: Any, config: Any, task: str, tokenizer_inputs: list[str], options: dict[str, Any]
+    kind: type[Graph],
+    model: Any,
+    config: Any,
+    task: str,
+    tokenizer_inputs: list[str],
+    options: dict[str, Any],
+    origin: str,
 ) -> Graph:
-    """A graph made from a transformers model, and verified."""
+    """A graph made from a transformers model, and verified; `origin` is the fingerprint of its weights."""
     names = inputs_of(model, tokenizer_inputs)
     path = scratch_folder() / OnnxGraph.default_name
-    to_onnx(model, names, task, path)
-    path = kind.from_onnx(path)
+    to_onnx(model, names, task, path, origin)
+    path = kind.from_onnx(path, origin)
     graph = kind(path, config, task, options)
     difference = verify(graph, model, names)
     logger.info("Exported to %s; the largest difference from torch is %.2g.", path, difference)

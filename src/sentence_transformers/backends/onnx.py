@@ -6,10 +6,11 @@ else CPU), `provider_options`, `session_options`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from sentence_transformers.backends.fingerprint import ORIGIN
 from sentence_transformers.backends.graph import Graph, lanes_and_share
 from sentence_transformers.errors import InputError, MissingExtraError, ModelFormatError
 
@@ -30,6 +31,7 @@ class OnnxGraph(Graph):
 
     folder = "onnx"
     default_name = "model.onnx"
+    cpu: ClassVar[dict[str, str]] = {"provider": "CPUExecutionProvider"}
 
     def _start(self) -> None:
         ort = runtime()
@@ -50,6 +52,9 @@ class OnnxGraph(Graph):
         self.input_names = [item.name for item in session.get_inputs()]
         self.output_names = [item.name for item in session.get_outputs()]
         self._types = {item.name: INTEGERS.get(item.type) for item in session.get_inputs()}
+        shapes = [item.shape for item in session.get_inputs() if item.name == "input_ids"]
+        self.fixed = fixed(shapes[0]) if shapes else (None, None)
+        self.origin = session.get_modelmeta().custom_metadata_map.get(ORIGIN)
 
     def _compute(self, arrays: dict[str, np.ndarray], output: str) -> np.ndarray:
         typed = {name: np.ascontiguousarray(array, self._types[name]) for name, array in arrays.items()}
@@ -58,6 +63,12 @@ class OnnxGraph(Graph):
     @staticmethod
     def companions(name: str) -> list[str]:
         return [name + "_data", name + ".data"]
+
+
+def fixed(shape: list[Any]) -> tuple[int | None, int | None]:
+    """Texts and tokens of a batch; an open size has a name or None."""
+    texts, tokens = (size if isinstance(size, int) and size > 0 else None for size in shape)
+    return texts, tokens
 
 
 def provider(ort: Any, wanted: str | None) -> str:

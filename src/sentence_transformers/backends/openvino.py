@@ -7,10 +7,11 @@ Options (`model_kwargs`): `ov_config`, OpenVINO's settings as a dict or the path
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from sentence_transformers.backends.fingerprint import ORIGIN
 from sentence_transformers.backends.graph import KNOWN_INPUTS, OUTPUTS, SHARED_OUTPUTS, Graph, lanes_and_share
 from sentence_transformers.errors import InputError, MissingExtraError, ModelFormatError
 from sentence_transformers.storage.files import read_json
@@ -32,22 +33,26 @@ class OpenVinoGraph(Graph):
 
     folder = "openvino"
     default_name = "openvino_model.xml"
+    cpu: ClassVar[dict[str, str]] = {"device": "CPU"}
 
     @staticmethod
     def companions(name: str) -> list[str]:
         return [str(Path(name).with_suffix(".bin"))]
 
     @classmethod
-    def from_onnx(cls, path: Path) -> Path:
+    def from_onnx(cls, path: Path, origin: str) -> Path:
         ov, target = runtime(), path.with_name(cls.default_name)
-        ov.save_model(ov.convert_model(str(path)), str(target), compress_to_fp16=False)
+        model = ov.convert_model(str(path))
+        model.set_rt_info(origin, ORIGIN)
+        ov.save_model(model, str(target), compress_to_fp16=False)
         return target
 
     def _start(self) -> None:
         ov, settings = runtime(), self._settings()
         try:
             core = ov.Core()
-            self._session = core.compile_model(core.read_model(str(self.path)), self._device(), settings)
+            model = core.read_model(str(self.path))
+            self._session = core.compile_model(model, self._device(), settings)
         except Exception as error:
             raise ModelFormatError(
                 f"OpenVINO cannot open {self.path} with {settings} on {self._device()}: {error} "
@@ -55,6 +60,9 @@ class OpenVinoGraph(Graph):
             ) from error
         self._types = {name_of(port): port.get_element_type().to_dtype() for port in self._session.inputs}
         self.input_names = list(self._types)
+        shapes = [port.get_partial_shape() for port in self._session.inputs if name_of(port) == "input_ids"]
+        self.fixed = fixed(shapes[0]) if shapes else (None, None)
+        self.origin = model.get_rt_info(ORIGIN).value if model.has_rt_info(ORIGIN) else None
         self.output_names = [name_of(port) for port in self._session.outputs]
 
     def _device(self) -> str:
@@ -78,6 +86,12 @@ class OpenVinoGraph(Graph):
         request = self._session.create_infer_request()  # one per call: lanes call side by side
         request.infer(typed)
         return request.get_output_tensor(self.output_names.index(output)).data.copy()
+
+
+def fixed(shape: Any) -> tuple[int | None, int | None]:
+    """Texts and tokens of a batch, where the file says how many."""
+    texts, tokens = (size.get_length() if size.is_static else None for size in shape)
+    return texts, tokens
 
 
 def name_of(port: Any) -> str:
