@@ -4,8 +4,9 @@
 
 A graph stands in the place of the transformers model inside `modules.transformer` and computes padded batches; which
 texts go together is the engine's affair, as always. Files made by others differ in their inputs and outputs: inputs are
-given as the graph names them, and the output is found by its name. A fixed number of texts or tokens is kept to. A graph whose only output is one vector per text
-gives that vector at every token, which any pooling turns into the vector itself.
+given as the graph names them, and the output is found by its name. A fixed number of texts or tokens is kept to. A graph
+whose only output is one vector per text gives that vector at every token, which any pooling turns into the vector
+itself.
 
 Looked for are `file_name` in the model's folder (or `subfolder`), then in `onnx/` or `openvino/` below it.
 """
