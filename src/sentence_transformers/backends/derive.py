@@ -177,7 +177,7 @@ def derive(
     with tempfile.TemporaryDirectory(dir=target, prefix=".") as folder:
         path = Path(folder, name)
         write(path)
-        made = type(graph)(path, graph.config, graph.task, graph.cpu)
+        made = type(graph)(path, graph.config, graph.task, graph.on_cpu)
         if check is not None:
             check(made)
         files = made.files()

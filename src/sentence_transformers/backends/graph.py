@@ -4,8 +4,8 @@
 
 A graph stands in the place of the transformers model inside `modules.transformer` and computes padded batches; which
 texts go together is the engine's affair, as always. Files made by others differ in their inputs and outputs: inputs are
-given as the graph names them, and the output is found by its name. A fixed number of texts or tokens is kept to. A graph
-whose only output is one vector per text gives that vector at every token, which any pooling turns into the vector
+given as the graph names them, and the output is found by its name. A fixed number of texts or tokens is kept to. A
+graph whose only output is one vector per text gives that vector at every token, which any pooling turns into the vector
 itself.
 
 Looked for are `file_name` in the model's folder (or `subfolder`), then in `onnx/` or `openvino/` below it.
@@ -52,7 +52,7 @@ class Graph(nn.Module):
 
     folder: ClassVar[str]
     default_name: ClassVar[str]
-    cpu: ClassVar[dict[str, str]]  # options for the CPU
+    on_cpu: ClassVar[dict[str, str]]  # options for the CPU
     input_names: Sequence[str]
     output_names: Sequence[str]
     fixed: tuple[int | None, int | None] = (None, None)  # texts and tokens of a batch, where the file says how many

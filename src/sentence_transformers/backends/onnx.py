@@ -31,7 +31,7 @@ class OnnxGraph(Graph):
 
     folder = "onnx"
     default_name = "model.onnx"
-    cpu: ClassVar[dict[str, str]] = {"provider": "CPUExecutionProvider"}
+    on_cpu: ClassVar[dict[str, str]] = {"provider": "CPUExecutionProvider"}
 
     def _start(self) -> None:
         ort = runtime()

@@ -33,7 +33,7 @@ class OpenVinoGraph(Graph):
 
     folder = "openvino"
     default_name = "openvino_model.xml"
-    cpu: ClassVar[dict[str, str]] = {"device": "CPU"}
+    on_cpu: ClassVar[dict[str, str]] = {"device": "CPU"}
 
     @staticmethod
     def companions(name: str) -> list[str]:

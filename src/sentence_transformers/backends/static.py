@@ -2,7 +2,8 @@
 
     model = SentenceTransformer("my-model", backend="openvino")
     export_static_quantized_openvino_model(model, None, "my-model")
-    SentenceTransformer("my-model", backend="openvino", model_kwargs={"file_name": "openvino_model_qint8_quantized.xml"})
+    file = {"file_name": "openvino_model_qint8_quantized.xml"}
+    SentenceTransformer("my-model", backend="openvino", model_kwargs=file)
 
 The graph runs over some hundred texts, and the ranges of its activations are written into the file (NNCF, with
 SmoothQuant: Xiao et al. 2022, https://arxiv.org/abs/2211.10438). Dynamic quantisation would look for them at each call.

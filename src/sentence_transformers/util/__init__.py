@@ -76,6 +76,9 @@ NAMES = {
     "stack_padded_token_embeddings": "util.tensor",
     "to_scipy_coo": "util.tensor",
     "truncate_embeddings": "util.tensor",
+    "export_dynamic_quantized_onnx_model": "backends.derive",
+    "export_optimized_onnx_model": "backends.derive",
+    "export_static_quantized_openvino_model": "backends.static",
 }
 
 __all__ = sorted(NAMES)
