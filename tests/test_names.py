@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import pickle
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -261,3 +263,21 @@ def test_errors_form_one_tree():
         assert issubclass(getattr(errors, name), base)
         assert issubclass(getattr(errors, name), SentenceTransformersError)
         assert name in errors.__doc__
+
+
+def test_the_reference_has_every_public_name() -> None:
+    """Each name of a package that users import from stands on a page of the package reference."""
+    docs = Path(__file__).resolve().parents[1] / "docs"
+    spec = importlib.util.spec_from_file_location("hooks", docs / "hooks.py")
+    assert spec is not None and spec.loader is not None
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    pages = [page.read_text(encoding="utf-8") for page in (docs / "reference").glob("*.md")]
+    shown = {
+        path.rpartition(".")[2] for page in pages for mark in hooks.MARK.findall(page) for path in hooks.members(mark)
+    }
+    packages = ("losses", "evaluation", "cross_encoder.losses", "cross_encoder.evaluation", "sparse_encoder.losses")
+    packages += ("sparse_encoder.evaluation", "sparse_encoder.search_engines", "databases", "cluster", "backend")
+    wanted = {name for package in packages for name in _names.PACKAGES[package].split() if name[0] != "_"}
+    assert not wanted - shown
+    assert not {name for name in sentence_transformers.__all__ if name[0] != "_"} - shown - {"__version__"}

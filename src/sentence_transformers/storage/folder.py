@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 MODULES_FILE = "modules.json"
 CONFIG_FILE = "config_sentence_transformers.json"
+GRAPH_FOLDERS = ("onnx", "openvino")
 
 
 class Entry(NamedTuple):
@@ -172,7 +173,9 @@ def replace(source: Path, target: Path) -> None:
 
 
 def keep_others(old: Path, new: Path) -> None:
-    """Move what the old folder held and the new one does not."""
+    """Move what the old folder held and the new one does not; of folders of graph files, each of their files."""
     for item in old.iterdir():
         if not (new / item.name).exists():
             item.replace(new / item.name)
+        elif item.name in GRAPH_FOLDERS and item.is_dir():
+            keep_others(item, new / item.name)
