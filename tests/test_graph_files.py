@@ -21,7 +21,7 @@ from sentence_transformers.backends.configs import (
     settings,
 )
 from sentence_transformers.backends.fingerprint import check_origin, encode, fingerprint
-from sentence_transformers.errors import InputError, ModelFormatError
+from sentence_transformers.errors import InputError, ModelFormatError, ModelNotFoundError
 from sentence_transformers.storage.files import Source
 from sentence_transformers.storage.folder import keep_others
 from tests.models import SENTENCES, build
@@ -176,3 +176,31 @@ def test_saving_keeps_other_graph_files(tmp_path: Path) -> None:
         "model.onnx": "new",
         "model_O3.onnx": "old",
     }
+
+
+def test_a_graph_file_is_fetched_into_the_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all graph files on the hub, the one that is asked for, at the snapshot's commit."""
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    snapshot = tmp_path / "models--me--my-model" / "snapshots" / "c0ffee"
+    build("bert", snapshot)
+    remote = {"onnx/model_O3.onnx"}
+    asked: list[tuple[str, str]] = []
+
+    def download(repository: str, name: str, *, revision: str, cache_dir: str, **others: Any) -> str:
+        asked.append((repository, name))
+        assert revision == "c0ffee" and cache_dir == str(tmp_path)
+        if name not in remote:
+            raise EntryNotFoundError(name)
+        (snapshot / name).parent.mkdir(exist_ok=True)
+        (snapshot / name).write_bytes(b"no graph")
+        return str(snapshot / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(ModelFormatError, match="cannot open"):
+        SentenceTransformer(str(snapshot), backend="onnx", model_kwargs={"file_name": "model_O3.onnx", "export": False})
+    assert ("me/my-model", "onnx/model_O3.onnx") in asked
+    assert all(Path(name).name.startswith("model_O3.onnx") for _, name in asked)
+    with pytest.raises(ModelNotFoundError, match=r"no model\.onnx"):
+        SentenceTransformer(str(snapshot), backend="onnx", model_kwargs={"export": False})

@@ -15,7 +15,7 @@ from sentence_transformers.backends.openvino import OpenVinoGraph
 from sentence_transformers.backends.openvino import runtime as openvino_runtime
 from sentence_transformers.backends.origin import Origin
 from sentence_transformers.backends.verify import verify
-from sentence_transformers.storage.files import Source
+from sentence_transformers.storage.files import Source, on_the_hub
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +75,8 @@ def load(backend: str, name: str, config: Any, task: str, model_kwargs: dict[str
     )  # fmt: skip
     weights = replace(source, subfolder=model_folder)
     path = None if export else find(source, kind, file_name)
+    if path is None and not export and (remote := on_the_hub(source)):
+        path = find(remote, kind, file_name)
     if path is not None:
         graph = kind(path, config, task, options)
         check_origin(graph.origin, weights, graph.path)

@@ -64,6 +64,19 @@ class Source:
         return content
 
 
+def on_the_hub(source: Source) -> Source | None:
+    """The hub id and commit of a folder that is a snapshot in the hub's cache; None for any other folder.
+
+    A snapshot need not hold all files of its repository: those of other backends are left out (`storage.resolve`).
+    """
+    folder = Path(source.name)
+    repository = folder.parent.parent.name
+    if folder.parent.name != "snapshots" or not repository.startswith("models--"):
+        return None
+    name = repository.removeprefix("models--").replace("--", "/", 1)
+    return replace(source, name=name, revision=folder.name, cache_folder=str(folder.parents[2]))
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Content of a JSON file; `ModelFormatError` naming file, line and column if it cannot be parsed."""
     try:
