@@ -297,6 +297,23 @@ def test_info(run: Run, bert_folder: Path, sparse_folder: Path, cross_folder: Pa
     assert "pairs of 30 words a second" in " ".join(cross.split())
 
 
+@pytest.mark.slow
+def test_export(run: Run, tmp_path: Path, bert_folder: Path) -> None:
+    """The folder has the graph and what was made from it, and computes what the model does."""
+    assert run("export", bert_folder, "-o", "out", "--optimize", "O1", "--quantize", "avx2").code == 0
+    names = {"model.onnx", "model_O1.onnx", "model_quint8_avx2.onnx"}
+    assert {path.name for path in (tmp_path / "out" / "onnx").iterdir()} == names
+    expected = SentenceTransformer(str(bert_folder)).encode(TEXTS)
+    found = SentenceTransformer(str(tmp_path / "out"), backend="onnx", model_kwargs={"file_name": "model_O1.onnx"})
+    np.testing.assert_allclose(found.encode(TEXTS), expected, atol=1e-4)
+
+
+def test_export_of_what_does_not_go_together(run: Run, tmp_path: Path, bert_folder: Path) -> None:
+    for wrong in (["--backend", "openvino", "--optimize", "O1"], ["--quantize", "int8"], ["--optimize", "O9"]):
+        assert run("export", bert_folder, "-o", "out", *wrong).code == 2
+    assert not (tmp_path / "out").exists()
+
+
 def test_plot(run: Run, tmp_path: Path, bert_folder: Path) -> None:
     """Each command draws what the functions draw."""
     from sentence_transformers.plots import plot_embeddings, plot_similarity

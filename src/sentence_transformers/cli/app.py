@@ -17,6 +17,7 @@ COMMANDS = {  # module -> its commands, in the order of the help
     "evaluate": ("evaluate",),
     "train": ("train",),
     "quantize": ("quantize",),
+    "export": ("export",),
     "plot": ("map_", "heatmap", "training"),
     "info": ("info",),
 }
