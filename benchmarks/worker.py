@@ -357,7 +357,10 @@ def run_binary(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """One query at a time: exact float search by the existing library, bits rescored from disk by this one.
 
     The ten hits of a query stand for its vector, as ones among 4,096 places; so the cosine of two is the recall.
+    Memory is what is held to search at all, documents included: the greatest sum of all arrays, as numpy tells it.
     """
+    import tracemalloc
+
     import numpy as np
     import torch
 
@@ -365,6 +368,7 @@ def run_binary(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
 
     rows = np.load(job["mixtures"], mmap_mode="r")
     queries, documents = np.array(rows[: -job["count"]]), rows[-job["count"] :]
+    tracemalloc.start()
     try:
         from sentence_transformers.search.quantized import search_quantized
     except ImportError:
@@ -376,12 +380,18 @@ def run_binary(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     else:
         starts = range(0, len(documents), 10_000)
         bits = np.concatenate([np.packbits(documents[n : n + 10_000] > 0, axis=1) for n in starts])
-        options = {"originals": documents, "rescore_multiplier": 20}
+        options = {"originals": documents, "rescore_multiplier": 30}
 
         def search(query: Any) -> list[int]:
             return search_quantized(query, bits, "ubinary", TOP_K, **options)[1][0].tolist()
 
+    tracemalloc.reset_peak()
+    for query in queries[:8]:
+        search(query)
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
     record, found = timed(lambda some: [search(query) for query in some], list(queries), job["repeats"])
+    record["memory_growth"] = held
     places = np.zeros((len(found), 4096))
     for row, ids in zip(places, found, strict=True):
         row[np.array(ids) % 4096] = 1

@@ -72,6 +72,34 @@ def test_only_candidates_are_rescored():
         assert found.tolist() == sorted(some.tolist(), key=lambda i, s=scores: (-s[i], i))[:5]
 
 
+@pytest.mark.parametrize("count", [1, 8])
+def test_originals_are_read_of_those_whose_bits_fit_the_float_query(count):
+    """Independent: all Hamming distances sorted, the first SIEVE · m of them by the bits, m of those by the floats."""
+    queries, documents = vectors(count, 64, 1), vectors(3000, 64, 2)
+    codes = quantize_embeddings(documents, "ubinary")
+    values, ids = search_quantized(queries, codes, "ubinary", 2, originals=documents, rescore_multiplier=3)
+    for query, found, scores in zip(queries, ids, values, strict=True):
+        by_distance = best(np.where(query > 0, 1, -1)[None] @ signs(documents).T, 6 * quantized.SIEVE)[0]
+        by_bits = by_distance[np.argsort(-(signs(documents[by_distance]) @ query), kind="stable")[:6]]
+        expected = by_bits[np.argsort(-(documents[by_bits] @ query), kind="stable")[:2]]
+        assert found.tolist() == expected.tolist()
+        np.testing.assert_allclose(scores, documents[expected] @ query, rtol=1e-5)
+
+
+@pytest.mark.parametrize("arrangement", ["random", "sorted", "ties", "sample is far"])
+@pytest.mark.parametrize("k", [1, 100, 999, 1000, 2000])
+def test_nearest_is_a_stable_sort(arrangement, k):
+    distances = np.random.default_rng(3).integers(0, 200, 1000).astype(np.int16)
+    if arrangement == "sorted":
+        distances.sort()
+    if arrangement == "ties":
+        distances[:] = 7
+    if arrangement == "sample is far":  # or rather near: the others are not within what it suggests
+        distances += 300
+        distances[:: quantized.SAMPLE] = 0
+    assert quantized.nearest(distances, k).tolist() == np.argsort(distances, kind="stable")[:k].tolist()
+
+
 @pytest.mark.parametrize("dimension", [13, 64])
 @pytest.mark.parametrize("precision", BYTES)
 def test_bytes_find_what_their_values_say(precision, dimension, sizes):

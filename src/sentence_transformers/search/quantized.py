@@ -9,6 +9,8 @@ Documents are codes as `quantize_embeddings` makes them; queries stay float. Two
 
 2. *Rescore* them by the float query and the dequantised document (±1 for bits; low + (code + ½) · step for bytes), or
    by `originals`: float documents, usually a memory-mapped file, of which only the rows of the candidates are read.
+   Bits have a sieve before that, as memory is cheaper to read than a disk: `SIEVE` times as many are found, and those
+   are read whose bits fit the float query best.
 
 Hamming distances of a few queries are counted with XOR and popcount; for more of them the bits of each block are
 unpacked to 0 and 1 and multiplied as int8, which a processor does at 256 and more bits at a time. Documents may be
@@ -30,7 +32,7 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.search.best import order
+from sentence_transformers.search.best import Best, merge
 from sentence_transformers.search.blocks import Product, best_documents, best_of_blocks
 from sentence_transformers.search.quantization import PRECISIONS, Precision, to_numpy
 from sentence_transformers.similarity import cos_sim, dot_score
@@ -40,10 +42,16 @@ FEW_QUERIES = 8
 """Up to so many queries, counting bits is quicker than unpacking and multiplying them."""
 BLOCK = 2**20
 """Scores held at once, at most; also values of candidates that are rescored at once."""
-WORDS_AT_ONCE = 2**15
+WORDS_AT_ONCE = 2**17
 """Words of 64 bits that one thread counts before it adds them up: what the cache holds."""
+SIEVE = 10
+"""Candidates by Hamming distance for each one whose original is read."""
+SAMPLE = 16
+"""One of so many distances tells about all."""
 LEAST_DOCUMENTS, MOST_DOCUMENTS = 2048, 65536
 """Documents of one block."""
+SIGNS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) * np.float32(2) - 1
+"""The ±1 that each byte of bits stands for."""
 DTYPES = {"float32": np.float32, "int8": np.int8, "uint8": np.uint8, "binary": np.int8, "ubinary": np.uint8}
 
 
@@ -92,7 +100,11 @@ def search_quantized(
         best = best_documents(torch.from_numpy(queries), documents, top_k, measure, 1024, MOST_DOCUMENTS)
         return best[0].float().numpy(), best[1].numpy()
     codes = Codes(documents, precision, queries.shape[1], ranges)
-    values, ids = codes.find(queries, min(top_k * rescore_multiplier, len(documents)) if rescore else top_k)
+    wanted = min(top_k * rescore_multiplier, len(documents)) if rescore else top_k
+    sieved = rescore and originals is not None and codes.packed
+    values, ids = codes.find(queries, min(wanted * SIEVE, len(documents)) if sieved else wanted)
+    if sieved:
+        ids = rescored(queries, ids, codes.dequantized, "dot")[1][:, :wanted]
     if rescore:
         read = codes.dequantized if originals is None else lambda rows: np.asarray(originals[rows], np.float32)
         values, ids = rescored(queries, ids, read, similarity)
@@ -149,20 +161,33 @@ class Codes:
 
     def _find_by_counting(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Hamming distances of few queries."""
-        signs = np.packbits(queries > 0, axis=1)
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            score = BitCounts(pool, torch.get_num_threads())
-            values, ids = best_of_blocks(lambda: [(0, signs)], self.blocks(MOST_DOCUMENTS), k, score)
-        return self.dimension + 2.0 * values.numpy(), ids.numpy()
+        signs = np.packbits(queries > 0, axis=1) ^ self.shift  # the codes are read as they are stored
+        threads = torch.get_num_threads()
+        best: list[Best | None] = [None] * len(queries)
+        with ThreadPoolExecutor(threads) as pool:
+            count = BitCounts(pool, threads)
+            for start in range(0, len(self.documents), BLOCK):
+                documents = np.ascontiguousarray(self.documents[start : start + BLOCK]).view(np.uint8)
+                for row in range(len(queries)):
+                    (distances,) = count(signs[row : row + 1], documents)
+                    ids = nearest(distances, k)
+                    found = torch.from_numpy(-distances[ids])[None], torch.from_numpy(ids + start)[None]
+                    best[row] = merge(best[row], found, k)
+        values, ids = (torch.cat(rows).numpy() for rows in zip(*filter(None, best), strict=True))
+        return self.dimension + 2.0 * values, ids
+
+    @property
+    def shift(self) -> np.uint8:
+        """The highest bit, if it is turned in all bytes: their sign is."""
+        return np.uint8(128 if self.precision in ("binary", "uint8") else 0)
 
     def blocks(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
         """The documents in blocks of `size` rows: uint8 for bits, int8 for bytes, whatever the sign they are stored
         with; each with the number of its first row.
         """
-        shift = np.uint8(128 if self.precision in ("binary", "uint8") else 0)
         for start in range(0, len(self.documents), size):
             block = np.ascontiguousarray(self.documents[start : start + size]).view(np.uint8)
-            block = block ^ shift if shift else block  # the highest bit: minus 128
+            block = block ^ self.shift if self.shift else block
             yield start, block if self.packed else block.view(np.int8)
 
     @property
@@ -178,54 +203,75 @@ class Codes:
         codes = self.documents[ids].view(np.uint8)
         codes = codes ^ np.uint8(128) if self.precision in ("binary", "int8") else codes
         if self.packed:
-            return np.unpackbits(codes, axis=1, count=self.dimension) * np.float32(2) - 1
+            return SIGNS.take(codes, axis=0).reshape(len(ids), -1)[:, : self.dimension]
         low, step = self.scale
         return low + (codes + np.float32(0.5)) * step
 
 
 @dataclass(frozen=True)
 class BitCounts:
-    """Minus the Hamming distances of bits (q, B) and (n, B), as whole numbers (q, n); threads share the documents."""
+    """Hamming distances of bits (q, B) and (n, B), as int16 (q, n); threads share the documents."""
 
     pool: ThreadPoolExecutor
     threads: int
 
-    def __call__(self, queries: np.ndarray, documents: np.ndarray) -> Tensor:
-        scores = np.empty((len(queries), len(documents)), np.int32)
-        cuts = np.linspace(0, len(documents), self.threads + 1).astype(int)
+    def __call__(self, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+        words = pad(documents, 16).view(np.uint64)
+        distances = np.empty((len(queries), len(words)), np.int16)
+        cuts = np.linspace(0, len(words), self.threads + 1).astype(int)
         parts = [slice(begin, end) for begin, end in pairwise(cuts)]
-        for _ in self.pool.map(lambda part: count_bits(queries, documents[part], scores[:, part]), parts):
-            pass
-        return torch.from_numpy(scores)
+        for query, row in zip(pad(queries, 16).view(np.uint64), distances, strict=True):
+            many = np.tile(query, (max(1, WORDS_AT_ONCE // len(query)), 1))
+            for _ in self.pool.map(lambda part, many=many, row=row: count_bits(many, words[part], row[part]), parts):
+                pass
+        return distances
 
 
-def count_bits(queries: np.ndarray, documents: np.ndarray, scores: np.ndarray) -> None:
-    """Write minus the Hamming distances of bits (q, B) and (n, B) to `scores` (q, n)."""
-    words = pad(documents, 16).view(np.uint64)
-    width = words.shape[1]
-    mixed, counts = np.empty(WORDS_AT_ONCE // width * width, np.uint64), np.empty(WORDS_AT_ONCE, np.uint8)
-    for query, row in zip(pad(queries, 16).view(np.uint64), scores, strict=True):
-        pattern = np.tile(query, WORDS_AT_ONCE // width)
-        for start in range(0, len(words), WORDS_AT_ONCE // width):
-            block = words[start : start + WORDS_AT_ONCE // width].reshape(-1)
-            np.bitwise_xor(block, pattern[: len(block)], out=mixed[: len(block)])
-            np.bitwise_count(mixed[: len(block)], out=counts[: len(block)])
-            np.negative(sum_rows(counts[: len(block)].reshape(-1, width)), out=row[start : start + len(block) // width])
+def count_bits(query: np.ndarray, documents: np.ndarray, distances: np.ndarray) -> None:
+    """Write the Hamming distances of documents (n, W) to `distances` (n,).
+
+    Args:
+        query: the same one many times, (step, W); so many documents are compared with it at once.
+    """
+    mixed, counts = np.empty(query.shape, np.uint64), np.empty(query.shape, np.uint8)
+    for start in range(0, len(documents), len(query)):
+        block = documents[start : start + len(query)]
+        size = len(block)
+        np.bitwise_xor(block, query[:size], out=mixed[:size])
+        np.bitwise_count(mixed[:size], out=counts[:size])
+        sum_rows(counts[:size], distances[start : start + size])
 
 
-def sum_rows(counts: np.ndarray) -> np.ndarray:
-    """Sums of rows of an even number of counts, uint8 up to 64, as int32 (n,).
+def sum_rows(counts: np.ndarray, totals: np.ndarray) -> None:
+    """Write the sums of rows of an even number of counts (n, W), uint8 up to 64, to `totals` (n,), int16.
 
     Neighbours are added as the halves of one uint16, three at a time: 3 · 64 fits into a half.
     """
     pairs = counts.view(np.uint16)
-    total = np.zeros(len(counts), np.int32)
     for first in range(0, pairs.shape[1], 3):
         some = pairs[:, first].copy()
         for column in range(first + 1, min(first + 3, pairs.shape[1])):
             some += pairs[:, column]
-        total += (some & 255) + (some >> 8)
-    return total
+        np.add(some & 255, some >> 8, out=some)
+        np.add(some.view(np.int16), totals if first else np.int16(0), out=totals)
+
+
+def nearest(distances: np.ndarray, k: int) -> np.ndarray:
+    """The k least of whole distances (n,), equal ones by place: their places, int64 (min(k, n),).
+
+    What is at most as far as half as many again as wanted, by a sample, is sorted; should that be too few, then what
+    is at most as far as the k-th by counting all.
+    """
+    k = min(k, len(distances))
+    places = within(distances, distances[::SAMPLE], 1.5 * k / SAMPLE + 4)
+    if len(places) < k:
+        places = within(distances, distances, k)
+    return places[distances[places].argsort(kind="stable")][:k]
+
+
+def within(distances: np.ndarray, some: np.ndarray, count: float) -> np.ndarray:
+    """Places of the distances that are not above the least one up to which there are `count` of `some`."""
+    return np.flatnonzero(distances <= np.searchsorted(np.bincount(some).cumsum(), count))
 
 
 def pad(rows: np.ndarray, multiple: int = 8) -> np.ndarray:
@@ -243,13 +289,13 @@ def rescored(
     for start in range(0, len(queries), step):
         some = queries[start : start + step]
         documents = read(ids[start : start + step].ravel()).reshape(*ids[start : start + step].shape, -1)
-        scores = np.matmul(documents, some[:, :, None])[:, :, 0]
+        scores = np.einsum("qch,qh->qc", documents, some)
         if similarity == "cosine":
             lengths = np.linalg.norm(some, axis=1)[:, None] * np.linalg.norm(documents, axis=2)
             scores /= lengths.clip(1e-12)
         values[start : start + step] = scores
-    best, places = order(torch.from_numpy(values), torch.from_numpy(ids))
-    return best.numpy(), places.numpy()
+    order = np.lexsort((ids, -values))
+    return np.take_along_axis(values, order, 1), np.take_along_axis(ids, order, 1)
 
 
 def check_queries(queries: Any) -> np.ndarray:

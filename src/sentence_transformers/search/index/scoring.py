@@ -94,7 +94,7 @@ class BitScorer(Scorer):
     def __call__(self, some: slice, arrays: Arrays, rows: Rows) -> Tensor:
         dimension, documents = self.queries.shape[1], pick(arrays, "dense.binary", rows)
         if len(self.queries) <= FEW_QUERIES:
-            return self.count(self.bits[some], documents).float().mul_(2 / dimension).add_(1)
+            return torch.from_numpy(self.count(self.bits[some], documents)).float().mul_(-2 / dimension).add_(1)
         signs = torch.from_numpy(pad(self.signs[some]))
         ones = self.product(signs, torch.from_numpy(np.unpackbits(documents, axis=1).view(np.int8))).float()
         return ones.mul_(2).sub_(signs.sum(1, keepdim=True)).div_(dimension)
