@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder, util
+from sentence_transformers import CrossEncoder, Index, SentenceTransformer, SparseEncoder, util
 from sentence_transformers.cli.app import COMMANDS, GROUPS
 from tests.cli.conftest import TEXTS, Run
 
@@ -182,6 +182,60 @@ def test_index(run: Run, tmp_path: Path, bert_folder: Path) -> None:
     assert run("index", "search", "nowhere", "cats").code == 1
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"precision": "int8", "rescore": "float32"},
+        {"precision": "binary", "rescore": "float32"},
+        {"approximate": "usearch"},
+    ],
+    ids=str,
+)
+def test_index_settings(run: Run, tmp_path: Path, facts: Path, bert_folder: Path, settings: dict[str, str]) -> None:
+    """Few documents are all scored by float32 in the end, so settings show in the index, not in the answer."""
+    if "approximate" in settings:
+        pytest.importorskip("usearch")
+    options = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    built = run("index", "build", "i", facts, "-m", bert_folder, "-q", *options)
+    assert built.code == 0, built.err
+    stored = Index.load(tmp_path / "i").settings
+    assert {name: getattr(stored, name) for name in settings} == settings
+    search = ["index", "search", "i", "cats", "-m", bert_folder, "-k", 2, "--exact", "-f", "jsonl"]
+    rows = json_rows(run(*search).out)
+    model = SentenceTransformer(str(bert_folder))
+    scores = model.similarity(model.encode_query("cats"), model.encode_document(TEXTS))[0]
+    assert [row["id"] for row in rows] == scores.topk(2).indices.tolist()
+    assert [row["score"] for row in rows] == pytest.approx(scores.topk(2).values.tolist(), abs=1e-5)
+
+
+def test_index_hybrid_and_reranked(
+    run: Run, facts: Path, bert_folder: Path, sparse_folder: Path, cross_folder: Path
+) -> None:
+    models = ["-m", bert_folder, "--sparse-model", sparse_folder]
+    assert run("index", "build", "i", facts, "-q", *models).code == 0
+    dense, sparse = SentenceTransformer(str(bert_folder)), SparseEncoder(str(sparse_folder))
+    index = Index(dense, sparse)
+    index.add(TEXTS)
+    for fusion in ("rrf", "weighted"):
+        rows = json_rows(run("index", "search", "i", "cats", *models, "--fusion", fusion, "-f", "jsonl").out)
+        wanted = index.search("cats", 5, fusion=fusion)
+        assert [row["id"] for row in rows] == [hit.id for hit in wanted]
+        assert [row["score"] for row in rows] == pytest.approx([hit.score for hit in wanted], abs=1e-5)
+    search = ["index", "search", "i", "cats", *models, "-k", 3, "--rerank", cross_folder, "-f", "jsonl"]
+    rows = json_rows(run(*search).out)
+    hits = CrossEncoder(str(cross_folder)).rank("cats", TEXTS, top_k=3)
+    assert [row["id"] for row in rows] == [hit["corpus_id"] for hit in hits]
+
+
+def test_index_with_wrong_models(run: Run, facts: Path, bert_folder: Path, sparse_folder: Path) -> None:
+    assert run("index", "build", "i", facts, "-q", "-m", sparse_folder, "--sparse-model", sparse_folder).code == 2
+    assert run("index", "build", "i", facts, "-q", "-m", bert_folder).code == 0
+    ended = run("index", "search", "i", "cats", "--sparse-model", sparse_folder)
+    assert ended.code == 2
+    assert "made with one model" in ended.err
+    assert run("index", "search", "i", "cats", "-m", sparse_folder).code == 2
+
+
 def test_mine(run: Run, tmp_path: Path, bert_folder: Path) -> None:
     (tmp_path / "pairs.csv").write_text(PAIRS)
     ended = run("mine", "pairs.csv", "-m", bert_folder, "-o", "t.jsonl", "-n", 1)
@@ -247,6 +301,41 @@ def test_train(run: Run, tmp_path: Path, bert_folder: Path) -> None:
     assert "max_steps`: 1" in card
     before, after = (SentenceTransformer(str(folder)).encode("a cat") for folder in (bert_folder, tmp_path / "trained"))
     assert abs(before - after).max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["sparse", "cross"])
+def test_train_and_evaluate_other_kinds(
+    run: Run, tmp_path: Path, sparse_folder: Path, cross_folder: Path, kind: str
+) -> None:
+    """The trainer, loss and evaluator of the kind: weights change, the evaluator says what `evaluate` says after it."""
+    folder, loss, name = {
+        "sparse": (
+            sparse_folder,
+            "{name: SpladeLoss, loss: SparseMultipleNegativesRankingLoss, document_regularizer_weight: 0.001}",
+            "spearman_dot",
+        ),
+        "cross": (cross_folder, "BinaryCrossEntropyLoss", "spearman"),
+    }[kind]
+    rows = "".join(f"{text[2:6]},{text.replace(',', '')},{place % 2}\n" for place, text in enumerate(TEXTS))
+    (tmp_path / "pairs.csv").write_text("a,b,label\n" + rows)
+    columns = "[a, b]" if kind == "sparse" else "[a, b, label]"
+    (tmp_path / "c.yaml").write_text(
+        f"model: {folder}\ntrain: pairs.csv\ncolumns: {columns}\nloss: {loss}\noutput: trained\n"
+        "evaluator: {task: sts, data: pairs.csv, name: dev}\n"
+        "args: {max_steps: 2, per_device_train_batch_size: 2, learning_rate: 0.01, "
+        "eval_strategy: steps, eval_steps: 2}\n"
+    )
+    ended = run("train", "c.yaml")
+    assert ended.code == 0, ended.err
+    classes = {"sparse": SparseEncoder, "cross": CrossEncoder}
+    before, after = (next(classes[kind](str(one)).parameters()) for one in (folder, tmp_path / "trained"))
+    assert not before.equal(after)
+    ended = run("evaluate", "trained", "pairs.csv", "--task", "sts", "-f", "jsonl")
+    assert ended.code == 0, ended.err
+    metrics = {row["metric"]: row["value"] for row in json_rows(ended.out)}
+    assert name in metrics, metrics
+    assert f"{round(metrics[name], 4)}" in (tmp_path / "trained" / "README.md").read_text()
+    assert ("active_dims" in metrics) == (kind == "sparse")
 
 
 @pytest.mark.parametrize(

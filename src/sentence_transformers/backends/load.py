@@ -85,8 +85,8 @@ def load(backend: str, name: str, config: Any, task: str, model_kwargs: dict[str
         raise missing(name, kind, file_name)
     if export is None:
         logger.warning(
-            "%s has no file %s; it is exported now. Save the model to keep the file: "
-            "model.save_pretrained(folder), or model.push_to_hub(name).",
+            "%s has no file %s: it is exported now, and kept if the model is saved "
+            "(model.save_pretrained(folder), or model.push_to_hub(name)).",
             name,
             file_name or kind.default_name,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 
 from sentence_transformers.cli import options, show
 from sentence_transformers.cli.guard import complain, usage_error
+from sentence_transformers.cli.models import CLASSES
 from sentence_transformers.cli.options import READING
 from sentence_transformers.cli.search import Queries, QueryFile, queries_of
 from sentence_transformers.cli.texts import Rows
@@ -27,12 +29,60 @@ Metadata = Annotated[
 OwnModel = Annotated[
     str | None, typer.Option("--model", "-m", help="Where the model is now; default: what the index was made with.")
 ]
+OwnSparseModel = Annotated[
+    str | None, typer.Option("--sparse-model", metavar="MODEL", help="The same, of an index with two models.")
+]
+
+
+class Precision(StrEnum):
+    """In what dense vectors are searched."""
+
+    float32 = "float32"
+    int8 = "int8"
+    binary = "binary"
+
+
+class Rescore(StrEnum):
+    """Forms that are better than the one that is searched."""
+
+    float32 = "float32"
+    int8 = "int8"
+
+
+class Engine(StrEnum):
+    """Libraries of HNSW graphs."""
+
+    usearch = "usearch"
+    faiss = "faiss"
+
+
+class Fusion(StrEnum):
+    """How two rankings become one."""
+
+    rrf = "rrf"
+    weighted = "weighted"
 
 
 def build(
     folder: Folder,
     documents: DocumentFile,
     model: options.Model = options.DEFAULT_MODEL,
+    sparse_model: Annotated[
+        str | None, typer.Option("--sparse-model", metavar="MODEL", help="A sparse encoder beside it: hybrid search.")
+    ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option("--precision", help="The form of the vectors that is searched."),
+    ] = Precision.float32,
+    rescore: Annotated[
+        Rescore | None,
+        typer.Option(
+            "--rescore", help="The form on disk that scores what was found again; of binary: int8 by default."
+        ),
+    ] = None,
+    approximate: Annotated[
+        Engine | None, typer.Option("--approximate", help="Search in HNSW graphs of this library, instead of exactly.")
+    ] = None,
     column: options.Column = None,
     id_column: options.IdColumn = None,
     metadata: Metadata = None,
@@ -46,20 +96,26 @@ def build(
 ) -> None:
     """Make an index of a file of documents.
 
-    Documents are read, encoded and stored some thousand at a time.
+    Documents are read, encoded and stored some thousand at a time. With --sparse-model each is found by meaning and by
+    words.
 
     [bold]Example[/bold]: sentence-transformers index build facts.index facts.csv --id-column id --metadata year
     """
-    from sentence_transformers.cli.models import Loading, load
+    from sentence_transformers.cli.models import Loading, kind_of, load
 
     rows = Rows(documents, input_format)
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise usage_error(f"{folder} is there already; `index add` adds documents to an index.")
     loading = Loading(device, backend, revision, offline, trust_remote_code)
-    encoder = load(model, loading, None, options.Kind.dense, options.Kind.sparse)
+    kinds = [options.Kind.dense] if sparse_model else [options.Kind.dense, options.Kind.sparse]
+    models = [load(model, loading, kind_of(model, loading), *kinds)]
+    if sparse_model:
+        models += [load(sparse_model, loading, kind_of(sparse_model, loading), options.Kind.sparse)]
     from sentence_transformers import _names
 
-    with _names.home("Index")(encoder) as index:
+    settings: dict[str, Any] = {"precision": str(precision), "approximate": approximate and str(approximate)}
+    settings |= {"rescore": str(rescore)} if rescore else {}
+    with _names.home("Index")(*models, **settings) as index:
         index.save(folder)
         add_rows(index, rows, column, id_column, metadata or [], False, quiet)
         index.compact()
@@ -69,6 +125,7 @@ def add(
     folder: Folder,
     documents: DocumentFile,
     model: OwnModel = None,
+    sparse_model: OwnSparseModel = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace documents whose ids are there already.")] = False,
     column: options.Column = None,
     id_column: options.IdColumn = None,
@@ -88,7 +145,8 @@ def add(
     from sentence_transformers.cli.models import Loading
 
     rows = Rows(documents, input_format)
-    with opened(folder, model, Loading(device, backend, revision, offline, trust_remote_code)) as index:
+    loading = Loading(device, backend, revision, offline, trust_remote_code)
+    with opened(folder, model, sparse_model, loading) as index:
         add_rows(index, rows, column, id_column, metadata or [], replace, quiet)
 
 
@@ -100,7 +158,18 @@ def search(
     filter: Annotated[
         str | None, typer.Option("--filter", metavar="JSON", help='Which documents, e.g. \'{"year": {">": 2000}}\'.')
     ] = None,
+    rerank: Annotated[
+        str | None, typer.Option("--rerank", metavar="MODEL", help="A cross-encoder that sorts what was found.")
+    ] = None,
+    candidates: Annotated[
+        int, typer.Option("--candidates", min=1, help="How many are found to be fused or sorted.")
+    ] = 100,
+    fusion: Annotated[
+        Fusion, typer.Option("--fusion", help="Of two models: by places (reciprocal ranks) or by scores.")
+    ] = Fusion.rrf,
+    exact: Annotated[bool, typer.Option("--exact", help="Make no use of HNSW graphs.")] = False,
     model: OwnModel = None,
+    sparse_model: OwnSparseModel = None,
     layout: options.LayoutOption = None,
     device: options.Device = None,
     backend: options.BackendOption = options.Backend.torch,
@@ -112,30 +181,43 @@ def search(
 
     [bold]Example[/bold]: sentence-transformers index search facts.index "How hot is lightning?" -k 3
     """
-    from sentence_transformers.cli.models import Loading
+    from sentence_transformers.cli.models import Loading, load
 
     asked = queries_of(queries, query_file)
     chosen = parsed(filter)
-    index = opened(folder, model, Loading(device, backend, revision, offline, trust_remote_code))
-    results = index.search(asked, top_k, filter=chosen)
+    index = opened(folder, model, sparse_model, Loading(device, backend, revision, offline, trust_remote_code))
+    own = Loading(device, offline=offline, trust_remote_code=trust_remote_code)
+    reranker = load(rerank, own, options.Kind.cross) if rerank else None
+    results = index.search(
+        asked, top_k, filter=chosen, reranker=reranker, candidates=candidates, fusion=str(fusion), exact=exact
+    )
     show.rows(printed(asked, results), layout, ["query", "rank", "score", "id", "text"])
 
 
 # ---- what they share
 
 
-def opened(folder: Path, model: str | None, loading: Any) -> Any:
-    """The index of a folder, with the model it was made with."""
+def opened(folder: Path, model: str | None, sparse_model: str | None, loading: Any) -> Any:
+    """The index of a folder, with the models it was made with, or where they are said to be now."""
     from sentence_transformers import _names
-    from sentence_transformers.cli.models import load
+    from sentence_transformers.cli.models import kind_of, load
 
     index_class = _names.home("Index")
     index = index_class.load(folder)
-    name = model or index.model_name
-    if not name:
-        raise usage_error("the index does not name the model it was made with.", "--model")
+    named = index.model_names
     index.close()
-    return index_class.load(folder, load(name, loading, None, options.Kind.dense, options.Kind.sparse))
+    if sparse_model and len(named) < 2:
+        raise usage_error("the index was made with one model, which is given by --model.", "--sparse-model")
+    kinds = [kind for kind in (options.Kind.dense, options.Kind.sparse) if CLASSES[kind] in named]
+    models = []
+    for kind, given in zip(kinds, (model, sparse_model), strict=False):
+        name = given or named[CLASSES[kind]]
+        if not name:
+            raise usage_error(
+                "the index does not name the model it was made with.", "--sparse-model" if models else "--model"
+            )
+        models.append(load(name, loading, kind_of(name, loading), kind))
+    return index_class.load(folder, *models)
 
 
 def add_rows(
