@@ -209,7 +209,7 @@ def opened(folder: Path, model: str | None, sparse_model: str | None, loading: A
     if sparse_model and len(named) < 2:
         raise usage_error("the index was made with one model, which is given by --model.", "--sparse-model")
     kinds = [kind for kind in (options.Kind.dense, options.Kind.sparse) if CLASSES[kind] in named]
-    models = []
+    models: list[Any] = []
     for kind, given in zip(kinds, (model, sparse_model), strict=False):
         name = given or named[CLASSES[kind]]
         if not name:
