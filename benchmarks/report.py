@@ -193,6 +193,8 @@ def vectors_text(found: Row) -> str:
     if "vectors" not in found:
         return ""
     apart = found["vectors"]
+    if found.get("agreement") == "recall":  # each row says for one query which documents both found
+        return f"recall {apart['mean_cosine']:.3f}"
     text = f"difference {apart['max_difference']:.1e}"
     if found.get("shows_cosine"):
         text += f", mean cosine {apart['mean_cosine']:.5f}"

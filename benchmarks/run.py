@@ -135,6 +135,7 @@ def header(workload: Workload) -> report.Row:
         "target": workload.target,
         "min_peak_share": workload.min_peak_share,
         "shows_cosine": workload.min_cosine is not None,
+        "agreement": workload.agreement,
     }
 
 

@@ -53,6 +53,7 @@ class Workload:
     target: float | None = None
     max_difference: float | None = 1e-5
     min_cosine: float | None = None
+    agreement: str = "mean cosine"
     min_peak_share: float | None = None
     max_memory: float | None = None
     model: str = ""
@@ -211,11 +212,12 @@ WORKLOADS = (
     ),
     Workload(
         "binary",
-        "binary search, rescored from disk, against exact float search: 1,000,000 x 384, one query at a time; recall",
+        "binary search, rescored from disk, against exact float search: 1,000,000 x 384, one query at a time",
         "binary",
         target=15.0,
         max_difference=None,
         min_cosine=0.96,
+        agreement="recall",
         repeats=2,
         count=1_000_000,
     ),

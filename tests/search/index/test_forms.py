@@ -88,6 +88,28 @@ def test_any_dimension(dimension, precision):
             np.testing.assert_allclose([hit.score for hit in hits], np.sort(vectors @ query)[::-1], atol=1e-5)
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_bits_are_sieved_before_originals_are_read(changed):
+    """Read are the documents whose bits fit the float query best, of ten times as many by Hamming distance."""
+    random = np.random.default_rng(11)
+    vectors = unit(random.normal(size=(2000, 32)).astype(np.float32))
+    queries = unit(random.normal(size=(12, 32)).astype(np.float32))
+    index = Index(precision="binary", rescore="float32")
+    index.add(embeddings=vectors[:1200])
+    index.add(embeddings=vectors[1200:])
+    gone = set(range(0, 2000, 3)) if changed else set()
+    index.delete(sorted(gone))
+    kept = np.array([row for row in range(2000) if row not in gone])
+    signs = np.where(vectors[kept] > 0, 1, -1)
+    for some in (queries[:1], queries):
+        found = index.search(embeddings=some, top_k=5, rescore_multiplier=4)
+        for query, hits in zip(some, found, strict=True):
+            near = kept[np.argsort(-(signs @ np.sign(query)), kind="stable")[:200]]
+            sieved = near[np.argsort(-(np.where(vectors[near] > 0, 1, -1) @ query), kind="stable")[:20]]
+            best = sieved[np.argsort(-(vectors[sieved] @ query), kind="stable")[:5]]
+            assert [hit.id for hit in hits] == best.tolist()
+
+
 def test_zero_vectors_are_allowed():
     for precision in ("float32", "int8", "binary"):
         index = Index(precision=precision)

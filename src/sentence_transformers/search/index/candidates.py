@@ -9,9 +9,9 @@ Of a segment few of whose rows are allowed, only these are read; otherwise all r
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -21,11 +21,11 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.search import filters
 from sentence_transformers.search.blocks import BLOCK_SCORES, best_of_blocks, blocks_of
 from sentence_transformers.search.index import metadata, sparse
-from sentence_transformers.search.index.scoring import QUERIES, rescore, scorer
+from sentence_transformers.search.index.scoring import QUERIES, rescore, scorer, signed
 from sentence_transformers.search.index.segments import Segment
 from sentence_transformers.search.index.settings import Settings
 from sentence_transformers.search.inverted import Postings, SparseRows
-from sentence_transformers.search.quantized import BLOCK, LEAST_DOCUMENTS, MOST_DOCUMENTS
+from sentence_transformers.search.quantized import BLOCK, LEAST_DOCUMENTS, MOST_DOCUMENTS, SIEVE
 
 Ranking = list[tuple[int, float]]
 """(number of a document, score), best first."""
@@ -136,6 +136,8 @@ def best_dense(
 ) -> list[Ranking]:
     """The best documents of each query (Q, H): candidates, from graphs or from all documents, are scored again.
 
+    Candidates by Hamming distance among all documents are sieved first (see `search.quantized`).
+
     Args:
         rescore_multiplier: candidates per document that is wanted.
         exact: make no use of graphs.
@@ -144,13 +146,17 @@ def best_dense(
     walked = [not exact and can_walk(*pair, wanted) for pair in zip(pool.segments, pool.allowed, strict=True)]
     if not any(walked) and settings.forms in (("float32",), ("binary",)):
         return scan(pool, queries, settings, top_k)
-    found = scan(without(pool, walked), queries, settings, wanted)
+    sieved = settings.precision == "binary" and len(settings.forms) > 1
+    found = scan(without(pool, walked), queries, settings, wanted * SIEVE if sieved else wanted)
+    if sieved:
+        found = [rescored(pool, *pair, wanted, signed) for pair in zip(queries, found, strict=True)]
     for start, segment, mask in itertools.compress(
         zip(pool.starts.tolist(), pool.segments, pool.allowed, strict=False), walked
     ):
         for ranking, rows in zip(found, walk(segment, mask, queries, wanted), strict=True):
             ranking += [(start + row, 0.0) for row in rows.tolist()]
-    return [rescored(pool, *pair, settings, top_k) for pair in zip(queries, found, strict=True)]
+    score = partial(rescore, settings=settings)
+    return [rescored(pool, *pair, top_k, score) for pair in zip(queries, found, strict=True)]
 
 
 def can_walk(segment: Segment, mask: np.ndarray | None, wanted: int) -> bool:
@@ -180,12 +186,12 @@ def walk(segment: Segment, mask: np.ndarray | None, queries: np.ndarray, count: 
     return [rows[mask[rows]] for rows in segment.graph.find(queries, wanted)]
 
 
-def rescored(pool: Pool, query: np.ndarray, found: Ranking, settings: Settings, top_k: int) -> Ranking:
-    """The best of the documents that were found for a query (H,), scored again by their best form."""
+def rescored(pool: Pool, query: np.ndarray, found: Ranking, top_k: int, score: Callable[..., np.ndarray]) -> Ranking:
+    """The best of the documents that were found for a query (H,), by `score(query, arrays, rows)`."""
     numbers = np.sort(np.array([number for number, _ in found], dtype=np.int64))
     values = np.empty(len(numbers), np.float32)
     for segment, rows, which in pool.places(numbers):
-        values[which] = rescore(query, segment.arrays, rows, settings)
+        values[which] = score(query, segment.arrays, rows)
     order = np.argsort(-values, kind="stable")[:top_k]
     return list(zip(numbers[order].tolist(), values[order].tolist(), strict=True))
 

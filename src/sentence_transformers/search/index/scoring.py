@@ -21,7 +21,7 @@ from torch import Tensor
 from sentence_transformers.search.index.arrays import Arrays
 from sentence_transformers.search.index.dense import pick, take, to_bytes
 from sentence_transformers.search.index.settings import Settings
-from sentence_transformers.search.quantized import BLOCK, FEW_QUERIES, LEAST_DOCUMENTS, BitCounts, Product, pad
+from sentence_transformers.search.quantized import BLOCK, FEW_QUERIES, LEAST_DOCUMENTS, SIGNS, BitCounts, Product, pad
 
 Rows = np.ndarray | slice
 QUERIES = BLOCK // LEAST_DOCUMENTS
@@ -114,3 +114,9 @@ def rescore(query: np.ndarray, arrays: Arrays, rows: np.ndarray, settings: Setti
         return BitScorer(query[None], settings)(slice(0, 1), arrays, rows)[0].numpy()
     dots = torch.from_numpy(take(arrays, rows, settings.forms[-1]) @ query)[None]
     return FloatScorer(query[None], settings).similar(slice(0, 1), arrays, rows, dots)[0].numpy()
+
+
+def signed(query: np.ndarray, arrays: Arrays, rows: np.ndarray) -> np.ndarray:
+    """The dot products of one query (H,) with the signs of some documents: float32 (n,)."""
+    signs = SIGNS.take(arrays.rows("dense.binary", rows), axis=0).reshape(len(rows), -1)
+    return signs[:, : len(query)] @ query
