@@ -2,9 +2,10 @@
 
     classifier()   BertForSequenceClassification with one label
     masked()       BertForMaskedLM; its bias lets about one word in a hundred be active in a text, as in SPLADE
+    int8_graph()   all-MiniLM-L6-v2 itself, with its ONNX graph in int8 beside it
 
-Written once as plain transformers checkpoints into the cache of `benchmarks.texts`. Time and memory do not depend on
-the values of the weights, and equal results are checked all the same.
+Written once into the cache of `benchmarks.texts`, the first two as plain transformers checkpoints. Time
+and memory do not depend on the values of the weights, and equal results are checked all the same.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from benchmarks import texts
 from benchmarks.worker import model_folder
 
 SEED = 20
+INT8_GRAPH = "onnx/model_qint8_avx512_vnni.onnx"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 ACTIVE_BIAS = -4.2  # subtracted from every logit
 
@@ -56,6 +58,18 @@ def masked() -> Path:
             },
         ),
     )
+
+
+def int8_graph() -> Path:
+    """all-MiniLM-L6-v2 with `INT8_GRAPH`."""
+    from sentence_transformers import SentenceTransformer, export_dynamic_quantized_onnx_model
+
+    def export(folder: Path) -> None:
+        model = SentenceTransformer(str(model_folder()), device="cpu", backend="onnx")
+        model.save_pretrained(str(folder))
+        export_dynamic_quantized_onnx_model(model, "avx512_vnni", str(folder))
+
+    return texts.fetched("minilm-int8", export)
 
 
 def normal(shape: tuple[int, ...], scale: float) -> np.ndarray:

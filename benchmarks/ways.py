@@ -7,21 +7,21 @@ all-MiniLM-L6-v2 in float32, bfloat16, int8 and as graphs of ONNX Runtime and Op
     nDCG@10     1,000 examples of use search 4,000 definitions of WordNet; relevant is that of the same meaning
 
 How fast each is against version 6.2.0 comes from the workloads of the same names (`python -m benchmarks.run --only
-gloss bfloat16 int8 onnx openvino`), whose results lie in `results/`. Both together are BACKENDS.md, and a picture of
-the documentation.
+gloss bfloat16 int8 onnx onnx-int8 openvino`), whose results lie in `results/`. Both together are BACKENDS.md, and a
+picture of the documentation.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import report, texts
+from benchmarks.models import INT8_GRAPH, int8_graph
 from benchmarks.precisions import ndcg
 from benchmarks.worker import model_folder
 from benchmarks.workloads import TEXTS
@@ -29,13 +29,12 @@ from benchmarks.workloads import TEXTS
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 QUALITY = RESULTS / "ways.json"
-INT8_GRAPH = "model_qint8_avx512_vnni.onnx"
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "gloss": ("torch, float32", {}),
     "bfloat16": ("torch, bfloat16", {"model_kwargs": {"dtype": "bfloat16"}}),
     "int8": ("torch, int8", {"model_kwargs": {"dtype": "int8"}}),
     "onnx": ("ONNX Runtime, float32", {"backend": "onnx"}),
-    "onnx-int8": ("ONNX Runtime, int8", {"backend": "onnx", "model_kwargs": {"file_name": f"onnx/{INT8_GRAPH}"}}),
+    "onnx-int8": ("ONNX Runtime, int8", {"backend": "onnx", "model_kwargs": {"file_name": INT8_GRAPH}}),
     "openvino": ("OpenVINO, float32", {"backend": "openvino"}),
 }
 DOCUMENTS, QUERIES = 4_000, 1_000
@@ -79,19 +78,15 @@ def quality(model: Any, given: dict[str, Any], exact: np.ndarray | None) -> tupl
 
 def measure() -> dict[str, dict[str, float]]:
     """The numbers of every way."""
-    from sentence_transformers import SentenceTransformer, export_dynamic_quantized_onnx_model
+    from sentence_transformers import SentenceTransformer
 
     given, found, exact = checks(), {}, None
-    with tempfile.TemporaryDirectory() as folder:
-        graph = SentenceTransformer(str(model_folder()), device="cpu", backend="onnx")
-        graph.save_pretrained(folder)
-        export_dynamic_quantized_onnx_model(graph, "avx512_vnni", folder)
-        for name, (_, settings) in WAYS.items():
-            place = folder if name == "onnx-int8" else str(model_folder())
-            model = SentenceTransformer(place, device="cpu", **settings)
-            found[name], vectors = quality(model, given, exact)
-            exact = vectors if exact is None else exact
-            print(name, found[name], flush=True)
+    for name, (_, settings) in WAYS.items():
+        folder = int8_graph() if name == "onnx-int8" else model_folder()
+        model = SentenceTransformer(str(folder), device="cpu", **settings)
+        found[name], vectors = quality(model, given, exact)
+        exact = vectors if exact is None else exact
+        print(name, found[name], flush=True)
     return found
 
 

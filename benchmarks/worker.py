@@ -437,11 +437,11 @@ def timed(function: Callable[[list[Any]], Any], inputs: list[Any], repeats: int)
 
 
 def load_transformer(job: dict[str, Any]) -> Any:
-    """The packaged all-MiniLM-L6-v2, by its folder."""
+    """The packaged all-MiniLM-L6-v2, or what the job names, by its folder."""
     from sentence_transformers import SentenceTransformer
 
     options = {name: job[name] for name in ("model_kwargs", "backend") if job.get(name)}
-    return SentenceTransformer(str(model_folder()), device="cpu", **options)
+    return SentenceTransformer(job.get("model") or str(model_folder()), device="cpu", **options)
 
 
 def load_static(job: dict[str, Any]) -> Any:

@@ -112,6 +112,17 @@ WORKLOADS = (
         count=2000,
         our_backend="openvino",
     ),
+    Workload(
+        "onnx-int8",
+        "glosses by ONNX Runtime, weights and products in int8, against torch in float32",
+        max_difference=None,
+        min_cosine=0.99,
+        texts="glosses",
+        count=2000,
+        model="int8_graph",
+        our_backend="onnx",
+        our_model_kwargs={"file_name": models.INT8_GRAPH},
+    ),
     Workload("query", "one short query, warm", "query", LATENCY, target=0.45, repeats=200, texts="queries", count=10),
     Workload(
         "cold",
@@ -421,7 +432,12 @@ def _shuffled_glosses() -> list[str]:
     return found
 
 
-MODELS = {"classifier": models.classifier, "masked": models.masked, "splade": texts.splade}
+MODELS = {
+    "classifier": models.classifier,
+    "masked": models.masked,
+    "int8_graph": models.int8_graph,
+    "splade": texts.splade,
+}
 TEXTS: dict[str, Callable[[int], list[Any]]] = {
     "glosses": gloss_texts,
     "paragraphs": paragraph_texts,

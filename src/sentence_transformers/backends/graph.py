@@ -89,7 +89,7 @@ class Graph(nn.Module):
         return [self.path, *(path for path in beside if path.is_file())]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_session"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_session", "_idle")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

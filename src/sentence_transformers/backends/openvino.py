@@ -58,6 +58,7 @@ class OpenVinoGraph(Graph):
                 f"OpenVINO cannot open {self.path} with {settings} on {self._device()}: {error} "
                 "Export it again with model_kwargs={'export': True}."
             ) from error
+        self._idle: list[Any] = []
         self._types = {name_of(port): port.get_element_type().to_dtype() for port in self._session.inputs}
         self.input_names = list(self._types)
         shapes = [port.get_partial_shape() for port in self._session.inputs if name_of(port) == "input_ids"]
@@ -83,9 +84,14 @@ class OpenVinoGraph(Graph):
 
     def _compute(self, arrays: dict[str, np.ndarray], output: str) -> np.ndarray:
         typed = {name: np.ascontiguousarray(array, self._types[name]) for name, array in arrays.items()}
-        request = self._session.create_infer_request()  # one per call: lanes call side by side
-        request.infer(typed)
-        return request.get_output_tensor(self.output_names.index(output)).data.copy()
+        try:  # one for each lane; it keeps its memory, and making it anew costs a fifth of the time
+            request = self._idle.pop()
+        except IndexError:
+            request = self._session.create_infer_request()
+        request.infer(typed, share_inputs=True)
+        value = request.get_output_tensor(self.output_names.index(output)).data.copy()
+        self._idle.append(request)
+        return value
 
 
 def fixed(shape: Any) -> tuple[int | None, int | None]:

@@ -30,8 +30,9 @@ from sentence_transformers.inference.plan import DefaultInt, micro_batches, wind
 logger = logging.getLogger(__name__)
 
 CPU_BUDGET = 1536  # tokens per micro-batch: activations stay in the cache (benchmarks/LOG.md)
-CPU_SMALLEST = 256  # a job is split among the lanes down to this many tokens
+CPU_SMALLEST = 256  # a job is split among the lanes, and padded texts by length, down to this many tokens
 ACCELERATOR_BUDGET = 32768
+ACCELERATOR_SMALLEST = 8192
 
 
 class RowMaker(Protocol):
@@ -105,11 +106,12 @@ def planned(
         for start in range(0, len(inputs), size):
             yield np.arange(start, min(start + size, len(inputs))), inputs[start : start + size]
         return
-    equal = not getattr(module, "packs", True) and not module.pads_safely
+    smallest = CPU_SMALLEST if device.type == "cpu" else ACCELERATOR_SMALLEST
+    mixed = {"any": None, "some": smallest, "none": 0}[getattr(module, "mixes", "any")]
     for start, stop in windows(inputs):
         tokens = module.tokens(inputs[start:stop], job.prompt, task=job.task)
         budget = token_budget(module, device, int(tokens.offsets[-1]), count)
-        for rows in micro_batches(tokens.lengths, budget, job.limit, equal):
+        for rows in micro_batches(tokens.lengths, budget, job.limit, mixed):
             yield start + rows, tokens.take(rows)
 
 

@@ -78,7 +78,7 @@ def windows(inputs: Sequence[Any]) -> Iterator[tuple[int, int]]:
 
 
 def micro_batches(
-    lengths: np.ndarray, budget: int, batch_size: int | None, equal: bool = False
+    lengths: np.ndarray, budget: int, batch_size: int | None, mixed: int | None = None
 ) -> Iterator[np.ndarray]:
     """Rows of each micro-batch, by falling token count.
 
@@ -86,7 +86,8 @@ def micro_batches(
         lengths: (N,) tokens of each text.
         budget: tokens per micro-batch; a longer text is a micro-batch of its own.
         batch_size: most texts per micro-batch; None for no limit.
-        equal: only texts of equal length together, for models in which padding leaks into the result.
+        mixed: tokens, padding included, up to which texts of different lengths go together; a larger micro-batch has
+            one length. None: any lengths go together, as nothing is padded. 0: never.
     """
     order = np.argsort(-lengths, kind="stable")
     ends = np.cumsum(lengths[order])
@@ -96,8 +97,9 @@ def micro_batches(
         stop = max(start + 1, int(np.searchsorted(ends, done + budget, side="right")))
         if batch_size is not None:
             stop = min(stop, start + batch_size)
-        if equal:
-            shorter = np.flatnonzero(lengths[order[start:stop]] != lengths[order[start]])
-            stop = start + int(shorter[0]) if len(shorter) else stop
+        if mixed is not None:
+            longest = lengths[order[start]]
+            same = int(np.count_nonzero(lengths[order[start:stop]] == longest))
+            stop = min(stop, start + max(same, mixed // max(int(longest), 1)))
         yield order[start:stop]
         start = stop

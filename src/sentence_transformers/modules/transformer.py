@@ -449,6 +449,15 @@ class Transformer(TextInput):
         return self._proofs.holds("pads_safely")
 
     @property
+    def mixes(self) -> Literal["any", "some", "none"]:
+        """Which texts of different lengths share a micro-batch: "any" where nothing is padded for it, "some" where
+        padding costs time, "none" where it leaks into the result.
+        """
+        if self.packs or any(getattr(self.auto_model, "fixed", ())):
+            return "any"
+        return "some" if self.pads_safely else "none"
+
+    @property
     def defers(self) -> bool:
         """Whether the model can stop before its last product, the one with the vocabulary; proved on first use."""
         if self.transformer_task not in VOCABULARY_TASKS:
