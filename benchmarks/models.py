@@ -65,8 +65,8 @@ def int8_graph() -> Path:
     from sentence_transformers import SentenceTransformer, export_dynamic_quantized_onnx_model
 
     def export(folder: Path) -> None:
-        model = SentenceTransformer(str(model_folder()), device="cpu", backend="onnx")
-        model.save_pretrained(str(folder))
+        shutil.copytree(model_folder(), folder, dirs_exist_ok=True)
+        model = SentenceTransformer(str(folder), device="cpu", backend="onnx")
         export_dynamic_quantized_onnx_model(model, "avx512_vnni", str(folder))
 
     return texts.fetched("minilm-int8", export)

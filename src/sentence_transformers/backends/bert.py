@@ -38,6 +38,8 @@ from sentence_transformers.inference.packing import Packing
 FAMILY = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta.", "camembert": "roberta."}
 OFFSET_FAMILY = set(ROBERTA)  # positions start at padding_idx + 1
 WIDE_ROWS = 384  # rows that go through the wide layers at a time: the same speed, less memory (benchmarks/LOG.md)
+SHORT, SEVERAL = range(5, 30), 8  # tokens and texts of a group that two products attend sooner than the kernel
+FAINT = 1e-25  # the least sum of a row's weights: then what was rounded to nothing did not count
 ENCODER_NAME = re.compile(r"(embeddings|encoder|pooler)\.")
 
 
@@ -263,8 +265,10 @@ class Layout:
         for start, stop, count, length in packing.groups:
             if not length:
                 continue
-            q, k, v = qkv[start:stop].view(count, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
-            mixed = F.scaled_dot_product_attention(q, k, v)
+            views = qkv[start:stop].view(count, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
+            mixed = attend_short(views)
+            if mixed is None:
+                mixed = F.scaled_dot_product_attention(*views)
             out[start:stop].view(count, length, heads, -1).copy_(mixed.transpose(1, 2))
         return out
 
@@ -278,6 +282,28 @@ class Layout:
             out[done : done + count] = F.scaled_dot_product_attention(q, k, v).flatten(1)
             done += count
         return out
+
+
+def attend_short(qkv: Tensor) -> Tensor | None:
+    """Attention of many short texts by two batched products: (3, n, heads, l, d) -> (n, heads, l, d).
+
+    The kernel calls matrix products for each text and head; here all of them are two calls. Taken off before exp is the
+    largest score of a text and head, not that of each row, as short rows are slow to search. A row that would vanish by
+    that is left to the kernel, with its group.
+
+    Returns:
+        None where the kernel does better.
+    """
+    _, count, heads, length, width = qkv.shape
+    if qkv.dtype != torch.float32 or length not in SHORT or count < SEVERAL:
+        return None
+    q, k, v = qkv.contiguous().view(3, count * heads, length, width)
+    weights = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=width**-0.5)
+    weights.sub_(weights.flatten(1).amax(1)[:, None, None]).exp_()
+    sums = weights.sum(-1, keepdim=True)
+    if float(sums.amin()) < FAINT:
+        return None
+    return torch.bmm(weights, v).div_(sums).view(count, heads, length, width)
 
 
 def encoder_tensors(tensors: dict[str, Tensor], config: dict[str, Any], auto_class: str) -> dict[str, Tensor] | None:

@@ -65,11 +65,11 @@ class Int8Product:
 
     def __call__(self, x: Tensor) -> Tensor:
         product, scales = self.multiply(x)
-        return torch.addcmul(self.bias, product, scales)
+        return torch.addcmul(self.bias, product, scales, out=product)
 
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
         product, scales = self.multiply(x)
-        return torch.addcmul(residual, product, scales).add_(self.bias)
+        return torch.addcmul(residual, product, scales, out=product).add_(self.bias)
 
     def multiply(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(t, I) -> the product of the rounded rows (t, O), and the scale of each (t, 1)."""
