@@ -279,3 +279,25 @@ def test_communities_invalid_arguments(setting):
 def test_communities_show_progress(capsys):
     community_detection(CROWD, show_progress_bar=True)
     assert "communities" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("form", [np.asarray, torch.as_tensor, lambda rows: torch.as_tensor(rows).bfloat16()])
+def test_rows_that_are_not_finite(value, form):
+    """A bad row is named, in every search; before, it would have been found by nobody, or by everybody."""
+    good = np.random.default_rng(4).normal(size=(40, 8)).astype(np.float32)
+    bad = good.copy()
+    bad[[17, 30], 3] = value
+    where = r"`{}` must be finite, but row 17 holds NaN or infinity \({} rows? do"
+    for score in (sim.cos_sim, sim.dot_score, sim.euclidean_sim):
+        for chunk in (5, 500):
+            sizes = {"query_chunk_size": chunk, "corpus_chunk_size": chunk, "score_function": score}
+            for given, name in (((form(bad), form(good)), "query"), ((form(good), form(bad)), "corpus")):
+                with pytest.raises(InputError, match=where.format(f"{name}_embeddings", r"\d")):
+                    semantic_search(*given, **sizes)
+            with pytest.raises(InputError, match=where.format("embeddings", 2)):
+                paraphrase_mining_embeddings(form(bad), **sizes)
+    with pytest.raises(InputError, match=where.format("embeddings", 2)):
+        community_detection(form(bad))
+    large = np.full((3, 8), 2e38, np.float32)  # their sum is not finite, but they are
+    assert len(semantic_search(form(good), form(large), score_function=lambda q, d: q @ d.T)) == 40

@@ -22,7 +22,15 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.search.best import update
 from sentence_transformers.search.inverted import Postings, SparseRows, sparse_rows
 from sentence_transformers.similarity import cos_sim, dot_score
-from sentence_transformers.util.tensor import ArrayLike, describe, is_sparse, normalize_embeddings, take_rows, to_float
+from sentence_transformers.util.tensor import (
+    ArrayLike,
+    check_finite,
+    describe,
+    is_sparse,
+    normalize_embeddings,
+    take_rows,
+    to_float,
+)
 
 ScoreFunction: TypeAlias = Callable[[Any, Any], Tensor]
 Source: TypeAlias = Tensor | np.ndarray | SparseRows | list
@@ -56,6 +64,9 @@ def best_documents(
     Args:
         queries, documents: non-empty sources (see `as_source`).
         first_query: if given, query n is document `first_query + n` itself, which is then left out (score -inf).
+
+    Raises:
+        InputError: if a row of a dense source holds NaN or infinity.
     """
     device = common_device(queries, documents)
     prepare, score = split_score_function(score_function)
@@ -69,8 +80,8 @@ def best_documents(
         ready_query, ready_documents = identity, partial(Postings.of, wanted=queries.used_terms)
         score = inverted_score
     return best_of_blocks(
-        lambda: ((n, ready_query(prepare(block))) for n, block in blocks_of(queries, query_block, device)),
-        ((n, ready_documents(prepare(block))) for n, block in blocks_of(documents, document_block, device)),
+        lambda: ((n, ready_query(block)) for n, block in prepared(queries, query_block, device, prepare, "query")),
+        ((n, ready_documents(block)) for n, block in prepared(documents, document_block, device, prepare, "corpus")),
         top_k,
         score,
         first_query,
@@ -95,12 +106,11 @@ def best_by_product(
     """
     most_scores = min(most_scores, PRODUCT_SCORES if device.type == "cpu" else BLOCK_SCORES)
     product, best = Product(), []
-    for begin, many in blocks_of(queries, min(PRODUCT_QUERIES, most_scores), device):
-        many = prepare(many)
+    for begin, many in prepared(queries, min(PRODUCT_QUERIES, most_scores), device, prepare, "query"):
         size = whole_lines(min(len(documents), most_scores // min(len(many), QUERIES_AT_ONCE)))
         step = min(len(many), max(1, most_scores // size))
         ready = list(blocks_of(many, step, device))
-        blocks = ((n, prepare(block)) for n, block in blocks_of(documents, size, device))
+        blocks = prepared(documents, size, device, prepare, "corpus")
         best.append(
             best_of_blocks(
                 partial(list, ready), blocks, top_k, product, None if first_query is None else first_query + begin
@@ -222,6 +232,17 @@ def blocks_of(source: Source, size: int, device: torch.device | str = "cpu") -> 
     """The blocks of at most `size` rows, each with the number of its first row."""
     for start in range(0, len(source), size):
         yield start, take_block(source, start, start + size, device)
+
+
+def prepared(
+    source: Source, size: int, device: torch.device, prepare: Callable[[Any], Any], side: str
+) -> Iterator[tuple[int, Any]]:
+    """The same, prepared to be scored; rows of tensors are finite then."""
+    for start, block in blocks_of(source, size, device):
+        ready = prepare(block)
+        if isinstance(ready, Tensor) and not is_sparse(ready):
+            check_finite(ready, f"{side}_embeddings", start)
+        yield start, ready
 
 
 def take_block(source: Source, start: int, stop: int, device: torch.device | str) -> Any:

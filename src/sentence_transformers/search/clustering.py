@@ -20,7 +20,7 @@ from torch import Tensor
 from sentence_transformers.errors import InputError
 from sentence_transformers.search.best import at_least
 from sentence_transformers.search.blocks import BLOCK_SCORES, Product
-from sentence_transformers.util.tensor import ArrayLike, normalize_embeddings, to_rows
+from sentence_transformers.util.tensor import ArrayLike, check_finite, normalize_embeddings, to_rows
 
 STORED_PAIRS = 20_000_000
 """Pairs of neighbours that are kept between the two passes, at most (8 bytes each, several times that while sorted)."""
@@ -47,7 +47,7 @@ def community_detection(
         falling similarity to it.
 
     Raises:
-        InputError: if `min_community_size` or `batch_size` is less than 1.
+        InputError: if `min_community_size` or `batch_size` is less than 1, or a row holds NaN or infinity.
     """
     for name, value in (("min_community_size", min_community_size), ("batch_size", batch_size)):
         if value < 1:
@@ -55,7 +55,9 @@ def community_detection(
     rows = to_rows(embeddings)
     if rows.numel() == 0:
         return []
-    neighbours = Neighbours(normalize_embeddings(rows.detach()).to_dense(), threshold, batch_size)
+    units = normalize_embeddings(rows.detach()).to_dense()
+    check_finite(units)
+    neighbours = Neighbours(units, threshold, batch_size)
     sizes = neighbours.count(show_progress_bar)
     centres = np.flatnonzero(sizes >= min_community_size)
     centres = centres[np.argsort(-sizes[centres], kind="stable")]

@@ -55,7 +55,8 @@ def semantic_search(
         For each query a list of {"corpus_id": row of the document, "score": float}. Equal scores: lower id first.
 
     Raises:
-        InputError: if the dimensions differ, or a chunk size or `top_k` is out of range.
+        InputError: if the dimensions differ, a dense row holds NaN or infinity, or a chunk size or `top_k` is out of
+            range.
     """
     queries, documents = as_source(query_embeddings), as_source(corpus_embeddings)
     check_dimensions(queries, documents)

@@ -26,8 +26,8 @@ from typing import Any, Literal
 import numpy as np
 
 from sentence_transformers.errors import InputError, MissingExtraError
-from sentence_transformers.search.quantization import as_array, check_finite, find_ranges, quantize, to_numpy
-from sentence_transformers.util.tensor import describe
+from sentence_transformers.search.quantization import as_array, find_ranges, quantize, to_numpy
+from sentence_transformers.util.tensor import check_finite, describe
 
 logger = logging.getLogger(__name__)
 
@@ -270,4 +270,5 @@ def check_codes(embeddings: Any, precision: str, name: str = "corpus_embeddings"
             f"`{name}` of precision {precision!r} must be {np.dtype(wanted)} of shape (N, …), got {array.dtype} of "
             f"shape {array.shape}. Quantise them first: quantize_embeddings(embeddings, {precision!r})."
         )
+    check_finite(array, name)
     return np.ascontiguousarray(array.astype(wanted, copy=False))

@@ -36,7 +36,7 @@ from sentence_transformers.search.blocks import (
     take_block,
 )
 from sentence_transformers.similarity import cos_sim, dot_score
-from sentence_transformers.util.tensor import ArrayLike, to_float
+from sentence_transformers.util.tensor import ArrayLike, check_finite, to_float
 
 STORED = 2**25
 """Neighbours that are held at once (12 bytes each), unless `query_chunk_size` rows have more."""
@@ -111,10 +111,12 @@ def paraphrase_mining_embeddings(
         [score, i, j] with i < j, best first; equal scores by i, then j.
 
     Raises:
-        InputError: if a size is out of range.
+        InputError: if a size is out of range, or a row holds NaN or infinity.
     """
     check_sizes(top_k, query_chunk_size=query_chunk_size, corpus_chunk_size=corpus_chunk_size)
     source = as_source(embeddings)
+    if is_dense(source):
+        check_finite(source)
     count = len(source)
     top_k = min(top_k, count - 1)
     if top_k < 1 or max_pairs < 1:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.util.tensor import describe
+from sentence_transformers.util.tensor import check_finite, describe
 
 logger = logging.getLogger(__name__)
 
@@ -158,14 +158,6 @@ def as_array(embeddings: Any) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise InputError(f"Expected float embeddings, got {array.dtype}.")
     return array
-
-
-def check_finite(array: np.ndarray, name: str = "embeddings") -> None:
-    """`InputError` with the first row of (..., H) that holds NaN or infinity."""
-    if array.dtype.kind != "f" or np.isfinite(array).all():
-        return
-    bad = np.flatnonzero(~np.isfinite(array.reshape(-1, array.shape[-1])).all(axis=1))
-    raise InputError(f"`{name}` must be finite, but row {bad[0]} holds NaN or infinity ({len(bad)} rows do).")
 
 
 def __getattr__(name: str) -> Any:

@@ -64,6 +64,28 @@ def to_rows(a: ArrayLike, name: str = "embeddings") -> Tensor:
     return tensor if tensor.ndim == 2 else tensor.unsqueeze(0)
 
 
+def check_finite(rows: np.ndarray | Tensor, name: str = "embeddings", first: int = 0) -> None:
+    """`InputError` with the first row of (..., H) that holds NaN or infinity.
+
+    The sum of all values comes first, as it costs a tenth of looking at each of them.
+
+    Args:
+        first: number of the first row.
+    """
+    if isinstance(rows, Tensor):
+        if not rows.is_floating_point() or torch.isfinite(rows.sum()):
+            return
+        finite = torch.isfinite(rows).flatten(0, -2).all(dim=-1).cpu().numpy()
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            if rows.dtype.kind != "f" or np.isfinite(rows.sum()):
+                return
+        finite = np.isfinite(rows).reshape(-1, rows.shape[-1]).all(axis=1)
+    bad = np.flatnonzero(~finite)
+    if len(bad):
+        raise InputError(f"`{name}` must be finite, but row {first + bad[0]} holds NaN or infinity ({len(bad)} rows do).")
+
+
 def describe(a: Any) -> str:
     """Type and shape of an argument, for error messages."""
     shape = getattr(a, "shape", None)
