@@ -83,7 +83,9 @@ def check_finite(rows: np.ndarray | Tensor, name: str = "embeddings", first: int
         finite = np.isfinite(rows).reshape(-1, rows.shape[-1]).all(axis=1)
     bad = np.flatnonzero(~finite)
     if len(bad):
-        raise InputError(f"`{name}` must be finite, but row {first + bad[0]} holds NaN or infinity ({len(bad)} rows do).")
+        raise InputError(
+            f"`{name}` must be finite, but row {first + bad[0]} holds NaN or infinity ({len(bad)} rows do)."
+        )
 
 
 def describe(a: Any) -> str:
