@@ -93,8 +93,9 @@ class VersionRequirementError(SentenceTransformersError, ImportError):
 class MissingExtraError(SentenceTransformersError, ImportError):
     """An optional dependency is not installed."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
+    def __init__(self, package: str, extra: str | None, purpose: str) -> None:
+        has_it = f" (this library's extra {extra!r} has it)" if extra else ""
         super().__init__(
             f"{purpose} needs the package {package!r}, which is not installed. "
-            f"Install it with: pip install '{package}' (this library's extra {extra!r} has it)"
+            f"Install it with: pip install '{package}'{has_it}"
         )

@@ -67,6 +67,6 @@ def umap(rows: np.ndarray, seed: int) -> np.ndarray:
     try:
         from umap import UMAP
     except ImportError as error:
-        raise MissingExtraError("umap-learn", "plot", "UMAP") from error
+        raise MissingExtraError("umap-learn", None, "UMAP") from error
     neighbours = min(15, len(rows) - 1)
     return UMAP(n_neighbors=neighbours, metric="cosine", random_state=seed, n_jobs=1).fit_transform(rows)
