@@ -9,7 +9,6 @@ from the page.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 PAGE = Path(__file__).with_name("page.md")
@@ -42,6 +41,11 @@ GIVEN = {
         from sentence_transformers import SentenceTransformer
         model = SentenceTransformer("all-MiniLM-L6-v2")
         """,
+    "mteb_benchmark": """
+        import mteb
+        from sentence_transformers import SentenceTransformer
+        model = SentenceTransformer("all-MiniLM-L6-v2")
+        """,
     "speed": """
         from sentence_transformers import SentenceTransformer
         sentences = ["This is an example sentence", "Each sentence is encoded separately"]
@@ -49,38 +53,23 @@ GIVEN = {
 }
 
 
-@dataclass(frozen=True)
-class Story:
-    """Blocks that are run one after the other.
-
-    Attributes:
-        blocks: their numbers on the page.
-        slow: whether it takes more than a moment.
-        needs: names of `sentence_transformers` or modules without which it cannot run.
-    """
-
-    blocks: tuple[int, ...]
-    slow: bool = False
-    needs: tuple[str, ...] = ()
-
-
-STORIES = {
-    "encode": Story((1,)),
-    "similarity": Story((2, 3)),
-    "train": Story((4, 5)),
-    "dataset": Story((6, 7)),
-    "train_sts": Story((8,)),
-    "cross_encoder": Story((9, 10)),
-    "cross_encoder_scores": Story((11, 12), needs=("CrossEncoderTrainer",)),
-    "cross_encoder_classes": Story((13,), needs=("CrossEncoderTrainer",)),
-    "sparse": Story((14,)),
-    "cross_lingual": Story((15,)),
-    "mteb": Story((17, 18, 21), slow=True),
-    "mteb_filters": Story((19, 21), slow=True),
-    "mteb_benchmark": Story((20, 21), slow=True),
-    "speed": Story((22,), needs=("export_optimized_onnx_model",)),
-    "binary": Story((23,)),
-    "scalar": Story((24,)),
+STORIES = {  # name -> numbers of the blocks that are run one after the other
+    "encode": (1,),
+    "similarity": (2, 3),
+    "train": (4, 5),
+    "dataset": (6, 7),
+    "train_sts": (8,),
+    "cross_encoder": (9, 10),
+    "cross_encoder_scores": (11, 12),
+    "cross_encoder_classes": (13,),
+    "sparse": (14,),
+    "cross_lingual": (15,),
+    "mteb": (17, 18, 21),
+    "mteb_filters": (19, 21),
+    "mteb_benchmark": (20, 21),
+    "speed": (22,),
+    "binary": (23,),
+    "scalar": (24,),
 }
 COMMANDS = {16: "pip install mteb"}  # blocks that are no Python
 
