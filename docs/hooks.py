@@ -30,8 +30,8 @@ def members(part: str) -> list[str]:
         return [f"{_names.ROOT}.{path}" for path in EXTRA[part].split()]
     names = _names.PACKAGES[part].split() if part in _names.PACKAGES else part.split()
     package = part if part in _names.PACKAGES else ""
-    places = {f"{_names.ROOT}.{_names.place(name, package)}.{name}": None for name in sorted(set(names))}
-    return list(places)
+    own = sorted(set(names) - set(NAMES))  # names of `util` are on its page
+    return list(dict.fromkeys(f"{_names.ROOT}.{_names.place(name, package)}.{name}" for name in own))
 
 
 def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:

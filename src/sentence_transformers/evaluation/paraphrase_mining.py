@@ -21,7 +21,7 @@ class ParaphraseMiningEvaluator(BaseEvaluator):
     Args:
         sentences_map: id -> text.
         duplicates_list: pairs of ids that are duplicates; or
-        duplicates_dict: [id1][id2] -> True.
+        duplicates_dict: `{id1: {id2: True}}`.
         add_transitive_closure: whether duplicates of duplicates are duplicates.
         query_chunk_size, corpus_chunk_size, max_pairs, top_k: see `paraphrase_mining_embeddings`.
         show_progress_bar, batch_size: for `encode`.
