@@ -158,9 +158,10 @@ def draw_lines(chart: Lines) -> str:
 def draw_bars(chart: Bars) -> str:
     width, top, thick = 860, 84, 13
     left = 6.6 * max((len(name) for name, _, _ in chart.rows), default=0) + 40
+    right = 7.6 * max((len(note) for _, _, note in chart.rows), default=0) + 24
     step = thick * len(chart.series) + 14
     longest = max((value for _, values, _ in chart.rows for value in values), default=1.0)
-    to_width = scale(0, longest, 0, width - left - 130)
+    to_width = scale(0, longest, 0, max(width - left - right, 40))
     parts, x = [], 24.0
     for label, colour in zip(chart.series, chart.colours, strict=False):
         parts += [f"<rect x='{x:.1f}' y='52' width='12' height='12' fill='{colour}'/>", text(x + 18, 62, label, 12)]
