@@ -2,6 +2,7 @@
 
     docs/images/benchmarks.svg     one bar per workload: how many times as fast as the existing library
     docs/images/backends.svg       one bar per way of computing a model: the same, and what it keeps of the quality
+    README.md                      a line for each of `README_ROWS`
 
 Workloads that measure memory, or seconds of this library alone, are in the table only.
 """
@@ -20,6 +21,23 @@ from sentence_transformers.plots.charts import COLOURS, Bars, short
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "images" / "benchmarks.svg"
 WAYS_PICTURE = PICTURE.with_name("backends.svg")
+README, MARKS = ROOT / "README.md", ("<!-- benchmarks -->", "<!-- end of benchmarks -->")
+README_ROWS = {
+    "gloss": "2,000 short texts",
+    "paragraph": "400 paragraphs",
+    "mix": "texts of all lengths, 30 % twice",
+    "int8": "short texts, products in int8",
+    "query": "one query, warm",
+    "cold": "fresh process to its first vector",
+    "static": "static embeddings, 100,000 texts",
+    "predict": "re-ranker, 600 pairs",
+    "splade-paragraphs": "SPLADE, 200 paragraphs",
+    "train-mnrl": "training with in-batch negatives",
+    "retrieval": "retrieval evaluator",
+    "search": "exact search of 1,000 queries in 500,000 vectors",
+    "paraphrases": "paraphrase mining in 20,000 vectors",
+    "binary": "binary search, rescored, in 1,000,000 vectors",
+}
 FASTER = "times as fast as version 6.2.0 of the existing library"
 
 
@@ -46,6 +64,41 @@ def way_bars() -> Bars:
     return Bars(rows, (FASTER,), "Speed and quality", (COLOURS[0],))
 
 
+def readme_table() -> str:
+    """The lines of `README_ROWS`, each out of the newest file that has it."""
+    rows = {row["name"]: row for path in newest_of_all() for row in json.loads(path.read_text())["workloads"]}
+    lines = ["| Work | times as fast | memory | results |", "| --- | --- | --- | --- |"]
+    for name, words in README_ROWS.items():
+        row = rows[name]
+        times = row["median"] if row["measure"] == SPEEDUP else 1 / row["median"]
+        lines.append(f"| {words} | {times:.1f} | {row['memory_ratio']:.0%} | {vectors_of(row)} |")
+    return "\n".join(lines)
+
+
+def vectors_of(row: dict[str, Any]) -> str:
+    """How equal the results of both libraries were."""
+    if "vectors" not in row:
+        return ""
+    apart = row["vectors"]
+    if row.get("agreement") == "recall":
+        return f"{apart['mean_cosine']:.0%} of the exact hits"
+    if row.get("shows_cosine"):
+        return f"mean cosine {apart['mean_cosine']:.4f}"
+    return "equal" if apart["max_difference"] < 1e-4 else f"difference {apart['max_difference']:.0e}"
+
+
+def newest_of_all() -> list[Path]:
+    """The newest result file of each table, the least special first."""
+    files = sorted((ROOT / "benchmarks" / "results").glob("????-??-??*.json"))
+    return list({path.stem[10:]: path for path in files}.values())
+
+
+def write_readme(path: Path = README) -> None:
+    """Put the table between its marks."""
+    before, rest = path.read_text(encoding="utf-8").split(MARKS[0])
+    path.write_text(f"{before}{MARKS[0]}\n{readme_table()}\n{MARKS[1]}{rest.split(MARKS[1])[1]}", encoding="utf-8")
+
+
 def write(results: dict[str, Any], path: Path = PICTURE) -> None:
     """Draw a result file."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,4 +113,5 @@ def newest() -> Path:
 if __name__ == "__main__":
     write(json.loads(newest().read_text(encoding="utf-8")))
     WAYS_PICTURE.write_text(svg.draw(way_bars()), encoding="utf-8")
+    write_readme()
     print(f"{newest().name} -> {PICTURE.relative_to(ROOT)}")

@@ -168,3 +168,4 @@ def test_benchmark_chart_is_that_of_the_newest_results() -> None:
     results = json.loads(chart.newest().read_text())
     assert chart.PICTURE.read_text() == svg.draw(chart.bars(results)), "run python -m benchmarks.chart"
     assert chart.WAYS_PICTURE.read_text() == svg.draw(chart.way_bars()), "run python -m benchmarks.chart"
+    assert chart.readme_table() in chart.README.read_text(), "run python -m benchmarks.chart"
