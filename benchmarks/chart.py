@@ -47,9 +47,14 @@ def bars(results: dict[str, Any]) -> Bars:
     for row in results["workloads"]:
         if row["measure"] not in (SPEEDUP, LATENCY):
             continue
-        times = row["median"] if row["measure"] == SPEEDUP else 1 / row["median"]
+        times = times_of(row)
         rows.append((short(row["title"].replace("`", ""), 76), (times,), f"{times:.1f}×"))
     return Bars(rows, (FASTER,), "Speed", (COLOURS[0],))
+
+
+def times_of(row: dict[str, Any]) -> float:
+    """How many times as fast as the existing library."""
+    return row["median"] if row["measure"] == SPEEDUP else 1 / row["median"]
 
 
 def way_bars() -> Bars:
@@ -66,12 +71,12 @@ def way_bars() -> Bars:
 
 def readme_table() -> str:
     """The lines of `README_ROWS`, each out of the newest file that has it."""
-    rows = {row["name"]: row for path in newest_of_all() for row in json.loads(path.read_text())["workloads"]}
+    files = sorted((ROOT / "benchmarks" / "results").glob("????-??-??*.json"))
+    rows = {row["name"]: row for path in files for row in json.loads(path.read_text())["workloads"]}
     lines = ["| Work | times as fast | memory | results |", "| --- | --- | --- | --- |"]
     for name, words in README_ROWS.items():
         row = rows[name]
-        times = row["median"] if row["measure"] == SPEEDUP else 1 / row["median"]
-        lines.append(f"| {words} | {times:.1f} | {row['memory_ratio']:.0%} | {vectors_of(row)} |")
+        lines.append(f"| {words} | {times_of(row):.1f} | {row['memory_ratio']:.0%} | {vectors_of(row)} |")
     return "\n".join(lines)
 
 
@@ -85,12 +90,6 @@ def vectors_of(row: dict[str, Any]) -> str:
     if row.get("shows_cosine"):
         return f"mean cosine {apart['mean_cosine']:.4f}"
     return "equal" if apart["max_difference"] < 1e-4 else f"difference {apart['max_difference']:.0e}"
-
-
-def newest_of_all() -> list[Path]:
-    """The newest result file of each table, the least special first."""
-    files = sorted((ROOT / "benchmarks" / "results").glob("????-??-??*.json"))
-    return list({path.stem[10:]: path for path in files}.values())
 
 
 def write_readme(path: Path = README) -> None:
@@ -110,8 +109,13 @@ def newest() -> Path:
     return max((ROOT / "benchmarks" / "results").glob("????-??-??.json"))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Draw the newest results, wherever they are shown."""
     write(json.loads(newest().read_text(encoding="utf-8")))
     WAYS_PICTURE.write_text(svg.draw(way_bars()), encoding="utf-8")
     write_readme()
     print(f"{newest().name} -> {PICTURE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -247,7 +247,7 @@ def write(rows: list[report.Row], facts: dict[str, Any], options: argparse.Names
     (results / f"{facts['date']}.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     (options.results / "RESULTS.md").write_text(page, encoding="utf-8")
     if options.results == ROOT / "benchmarks":
-        chart.write(stored)
+        chart.main()
     print(f"\n{page}\nwritten to {options.results}")
 
 

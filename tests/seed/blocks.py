@@ -22,6 +22,11 @@ FILLED = {
     '["...", "...", "..."]': '["3.7 million people live in Berlin.", "Bread and butter.", "Berlin is a city."]',
     '"label":1.0}, ...]': '"label":1.0}, {"sentence1":"A dog barks", "sentence2":"Rain falls", "label":0.0}] * 4',
 }
+MTEB = """
+    import mteb
+    from sentence_transformers import SentenceTransformer
+    model = SentenceTransformer("all-MiniLM-L6-v2")
+    """
 GIVEN = {
     "cross_encoder_scores": """
         from torch.utils.data import DataLoader
@@ -36,16 +41,8 @@ GIVEN = {
         train_loader = DataLoader(rows, batch_size=4)
         """,
     "cross_lingual": "from sentence_transformers import SentenceTransformerTrainer, losses",
-    "mteb_filters": """
-        import mteb
-        from sentence_transformers import SentenceTransformer
-        model = SentenceTransformer("all-MiniLM-L6-v2")
-        """,
-    "mteb_benchmark": """
-        import mteb
-        from sentence_transformers import SentenceTransformer
-        model = SentenceTransformer("all-MiniLM-L6-v2")
-        """,
+    "mteb_filters": MTEB,
+    "mteb_benchmark": MTEB,
     "speed": """
         from sentence_transformers import SentenceTransformer
         sentences = ["This is an example sentence", "Each sentence is encoded separately"]

@@ -53,6 +53,7 @@ class Graph(nn.Module):
     folder: ClassVar[str]
     default_name: ClassVar[str]
     on_cpu: ClassVar[dict[str, str]]  # options for the CPU
+    not_pickled: ClassVar[tuple[str, ...]] = ("_session",)  # what `_start` makes anew
     input_names: Sequence[str]
     output_names: Sequence[str]
     fixed: tuple[int | None, int | None] = (None, None)  # texts and tokens of a batch, where the file says how many
@@ -89,7 +90,7 @@ class Graph(nn.Module):
         return [self.path, *(path for path in beside if path.is_file())]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_session", "_idle")}
+        return {key: value for key, value in self.__dict__.items() if key not in self.not_pickled}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -34,6 +34,7 @@ class OpenVinoGraph(Graph):
     folder = "openvino"
     default_name = "openvino_model.xml"
     on_cpu: ClassVar[dict[str, str]] = {"device": "CPU"}
+    not_pickled = ("_session", "_idle")
 
     @staticmethod
     def companions(name: str) -> list[str]:

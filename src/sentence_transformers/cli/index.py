@@ -15,7 +15,7 @@ from sentence_transformers.cli import options, show
 from sentence_transformers.cli.guard import complain, usage_error
 from sentence_transformers.cli.models import CLASSES
 from sentence_transformers.cli.options import READING
-from sentence_transformers.cli.search import Queries, QueryFile, queries_of
+from sentence_transformers.cli.search import HIT_COLUMNS, Queries, QueryFile, queries_of
 from sentence_transformers.cli.texts import Rows
 
 CHUNK_SIZE = 4096
@@ -158,9 +158,7 @@ def search(
     filter: Annotated[
         str | None, typer.Option("--filter", metavar="JSON", help='Which documents, e.g. \'{"year": {">": 2000}}\'.')
     ] = None,
-    rerank: Annotated[
-        str | None, typer.Option("--rerank", metavar="MODEL", help="A cross-encoder that sorts what was found.")
-    ] = None,
+    rerank: options.Rerank = None,
     candidates: Annotated[
         int, typer.Option("--candidates", min=1, help="How many are found to be fused or sorted.")
     ] = 100,
@@ -185,13 +183,13 @@ def search(
 
     asked = queries_of(queries, query_file)
     chosen = parsed(filter)
-    index = opened(folder, model, sparse_model, Loading(device, backend, revision, offline, trust_remote_code))
-    own = Loading(device, offline=offline, trust_remote_code=trust_remote_code)
-    reranker = load(rerank, own, options.Kind.cross) if rerank else None
+    loading = Loading(device, backend, revision, offline, trust_remote_code)
+    index = opened(folder, model, sparse_model, loading)
+    reranker = load(rerank, loading.of_another(), options.Kind.cross) if rerank else None
     results = index.search(
         asked, top_k, filter=chosen, reranker=reranker, candidates=candidates, fusion=str(fusion), exact=exact
     )
-    show.rows(printed(asked, results), layout, ["query", "rank", "score", "id", "text"])
+    show.rows(printed(asked, results), layout, HIT_COLUMNS)
 
 
 # ---- what they share

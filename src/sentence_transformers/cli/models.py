@@ -6,7 +6,7 @@ other plain transformer a dense model. A short name is looked for among the mode
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sentence_transformers.cli.guard import usage_error
@@ -35,6 +35,10 @@ class Loading:
             "local_files_only": self.offline,
             "trust_remote_code": self.trust_remote_code,
         }
+
+    def of_another(self) -> Loading:
+        """The same for a second model of the command, which has a revision of its own and is computed by torch."""
+        return replace(self, backend="torch", revision=None)
 
 
 def kind_of(name: str, loading: Loading) -> Kind:

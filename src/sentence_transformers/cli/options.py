@@ -82,6 +82,9 @@ BatchSize = Annotated[
     int | None, typer.Option("--batch-size", min=1, help="Most texts per forward pass.", rich_help_panel=LOADING)
 ]
 TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="Results per query.")]
+Rerank = Annotated[
+    str | None, typer.Option("--rerank", metavar="MODEL", help="A cross-encoder that sorts what was found.")
+]
 LayoutOption = Annotated[
     Layout | None,
     typer.Option("--format", "-f", help="table (default on a terminal), tsv (default in a pipe) or jsonl.",

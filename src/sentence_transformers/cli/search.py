@@ -27,9 +27,7 @@ def search(
     ] = None,
     model: options.Model = options.DEFAULT_MODEL,
     top_k: options.TopK = 5,
-    rerank: Annotated[
-        str | None, typer.Option("--rerank", metavar="MODEL", help="A cross-encoder that sorts what was found.")
-    ] = None,
+    rerank: options.Rerank = None,
     candidates: Annotated[
         int, typer.Option("--candidates", min=1, help="How many are found for --rerank to sort.")
     ] = 50,
@@ -62,7 +60,7 @@ def search(
     most = max(top_k, candidates) if rerank else top_k
     rows = hits_of(encoder, asked, found, embeddings, most, batching(batch_size))
     if rerank:
-        reranker = load(rerank, Loading(device, offline=offline, trust_remote_code=trust_remote_code), Kind.cross)
+        reranker = load(rerank, loading.of_another(), Kind.cross)
         rows = [reranked(reranker, query, hits, found)[:top_k] for query, hits in zip(asked, rows, strict=True)]
     show.rows(printed(asked, rows, found), layout, HIT_COLUMNS)
 

@@ -203,9 +203,14 @@ class Codes:
         codes = self.documents[ids].view(np.uint8)
         codes = codes ^ np.uint8(128) if self.precision in ("binary", "int8") else codes
         if self.packed:
-            return SIGNS.take(codes, axis=0).reshape(len(ids), -1)[:, : self.dimension]
+            return signs(codes, self.dimension)
         low, step = self.scale
         return low + (codes + np.float32(0.5)) * step
+
+
+def signs(bits: np.ndarray, dimension: int) -> np.ndarray:
+    """Bits uint8 (n, ⌈H/8⌉) as ±1, float32 (n, H)."""
+    return SIGNS.take(bits, axis=0).reshape(len(bits), -1)[:, :dimension]
 
 
 @dataclass(frozen=True)

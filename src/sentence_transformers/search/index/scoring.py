@@ -21,7 +21,7 @@ from torch import Tensor
 from sentence_transformers.search.index.arrays import Arrays
 from sentence_transformers.search.index.dense import pick, take, to_bytes
 from sentence_transformers.search.index.settings import Settings
-from sentence_transformers.search.quantized import BLOCK, FEW_QUERIES, LEAST_DOCUMENTS, SIGNS, BitCounts, Product, pad
+from sentence_transformers.search.quantized import BLOCK, FEW_QUERIES, LEAST_DOCUMENTS, BitCounts, Product, pad, signs
 
 Rows = np.ndarray | slice
 QUERIES = BLOCK // LEAST_DOCUMENTS
@@ -118,5 +118,4 @@ def rescore(query: np.ndarray, arrays: Arrays, rows: np.ndarray, settings: Setti
 
 def signed(query: np.ndarray, arrays: Arrays, rows: np.ndarray) -> np.ndarray:
     """The dot products of one query (H,) with the signs of some documents: float32 (n,)."""
-    signs = SIGNS.take(arrays.rows("dense.binary", rows), axis=0).reshape(len(rows), -1)
-    return signs[:, : len(query)] @ query
+    return signs(arrays.rows("dense.binary", rows), len(query)) @ query
