@@ -22,6 +22,7 @@ from typing import Any
 
 ROOT = "sentence_transformers"
 REMOTE = "transformers_modules."  # where transformers puts classes that come with a model
+FOREIGN = {"pylate.models.Dense.Dense": "Dense"}  # types in models of other libraries -> public name
 
 # public name -> module it is defined in, here
 HOME: dict[str, str] = {
@@ -29,6 +30,7 @@ HOME: dict[str, str] = {
     "SentenceTransformer": "encoders.sentence_transformer",
     "CrossEncoder": "encoders.cross_encoder",
     "SparseEncoder": "encoders.sparse_encoder",
+    "MultiVectorEncoder": "encoders.multi_vector_encoder",
     "BaseModel": "encoders.base",
     "PeftAdapterMixin": "encoders.peft",
     # modules
@@ -47,6 +49,10 @@ HOME: dict[str, str] = {
     "TiedTranspose": "modules.sparse_auto_encoder",
     "SparseStaticEmbedding": "modules.sparse_static_embedding",
     "MLMTransformer": "modules.mlm_transformer",
+    "MultiVectorMask": "modules.multi_vector_mask",
+    "BaseTokenPooling": "modules.token_pooling",
+    "HierarchicalTokenPooling": "modules.token_pooling",
+    "LambdaTokenPooling": "modules.token_pooling",
     "BoW": "modules.bow",
     "CNN": "modules.cnn",
     "Dropout": "modules.dropout",
@@ -71,6 +77,7 @@ HOME: dict[str, str] = {
     "SentenceTransformerModelCardData": "storage.model_card",
     "CrossEncoderModelCardData": "storage.model_card",
     "SparseEncoderModelCardData": "storage.model_card",
+    "MultiVectorEncoderModelCardData": "storage.model_card",
     "generate_model_card": "storage.model_card",
     "BaseModelCardCallback": "training.card",
     "SentenceTransformerModelCardCallback": "training.card",
@@ -91,6 +98,10 @@ HOME: dict[str, str] = {
     "SparseEncoderModelCardCallback": "training.card",
     "SpladeRegularizerWeightSchedulerCallback": "training.regularizer_schedule",
     "SchedulerType": "training.regularizer_schedule",
+    "MultiVectorEncoderTrainer": "training.multi_vector_encoder",
+    "MultiVectorEncoderTrainingArguments": "training.arguments",
+    "MultiVectorEncoderDataCollator": "training.collator",
+    "MultiVectorEncoderModelCardCallback": "training.card",
     "BaseDataCollator": "training.collator",
     "SentenceTransformerDataCollator": "training.collator",
     "CrossEncoderDataCollator": "training.collator",
@@ -181,6 +192,10 @@ HOME: dict[str, str] = {
     "FlopsLoss": "losses.splade",
     "CSRLoss": "losses.csr",
     "CSRReconstructionLoss": "losses.csr",
+    "MultiVectorMultipleNegativesRankingLoss": "losses.multi_vector",
+    "CachedMultiVectorMultipleNegativesRankingLoss": "losses.multi_vector",
+    "MultiVectorDistillKLDivLoss": "losses.multi_vector",
+    "MultiVectorMarginMSELoss": "losses.multi_vector",
     "CachedLossMixin": "losses.gradient_cache",
     "RandContext": "losses.gradient_cache",
     "uses_gradient_cache": "losses.gradient_cache",
@@ -225,7 +240,19 @@ HOME: dict[str, str] = {
         ]
     },
     "ReciprocalRankFusionEvaluator": "evaluation.rank_fusion",
+    **{
+        f"MultiVector{name}Evaluator": "evaluation.multi_vector"
+        for name in ["Distillation", "InformationRetrieval", "NanoBEIR", "Reranking", "Triplet"]
+    },
     # functions
+    "maxsim": "maxsim",
+    "maxsim_pairwise": "maxsim",
+    "colbert_scores": "token_scores",
+    "colbert_scores_pairwise": "token_scores",
+    "colbert_kd_scores": "token_scores",
+    "mean_colbert_scores": "token_scores",
+    "mean_colbert_scores_pairwise": "token_scores",
+    "mean_colbert_kd_scores": "token_scores",
     "SimilarityFunction": "similarity",
     "quantize_embeddings": "search.quantization",
     "search_quantized": "search.quantized",
@@ -264,6 +291,8 @@ _SPARSE_MODULES = (
     "Dense InputModule Module Asym Router Transformer MLMTransformer SparseAutoEncoder SparseStaticEmbedding "
     "SpladePooling"
 )
+
+_MULTI_VECTOR_MODULES = "BaseTokenPooling HierarchicalTokenPooling LambdaTokenPooling MultiVectorMask"
 
 _LOSSES = {  # public name -> module of the existing library
     "AdaptiveLayerLoss": "adaptive_layer",
@@ -346,6 +375,19 @@ _SPARSE_EVALUATORS = {
     "SparseTripletEvaluator": "sparse_triplet",
     "ReciprocalRankFusionEvaluator": "reciprocal_rank_fusion",
 }
+_MULTI_VECTOR_LOSSES = {
+    "CachedMultiVectorMultipleNegativesRankingLoss": "cached_multiple_negatives_ranking",
+    "MultiVectorDistillKLDivLoss": "distill_kl_div",
+    "MultiVectorMarginMSELoss": "margin_mse",
+    "MultiVectorMultipleNegativesRankingLoss": "multiple_negatives_ranking",
+}
+_MULTI_VECTOR_EVALUATORS = {
+    "MultiVectorDistillationEvaluator": "distillation",
+    "MultiVectorInformationRetrievalEvaluator": "information_retrieval",
+    "MultiVectorNanoBEIREvaluator": "nano_beir",
+    "MultiVectorRerankingEvaluator": "reranking",
+    "MultiVectorTripletEvaluator": "triplet",
+}
 _EVALUATORS = {
     "BinaryClassificationEvaluator": "binary_classification",
     "EmbeddingSimilarityEvaluator": "embedding_similarity",
@@ -423,7 +465,7 @@ PACKAGES: dict[str, str] = {
         "CachedLossMixin RandContext column_merging_disabled has_static_embedding_input uses_gradient_cache"
     ),
     "base.sampler": _SAMPLERS,
-    "losses": " ".join(dict.fromkeys([*_LOSSES, *_CROSS_LOSSES, *_SPARSE_LOSSES])),
+    "losses": " ".join(dict.fromkeys([*_LOSSES, *_CROSS_LOSSES, *_SPARSE_LOSSES, *_MULTI_VECTOR_LOSSES])),
     "cross_encoder.losses": " ".join(_CROSS_LOSSES),
     "cross_encoder.evaluation": " ".join(_CROSS_EVALUATORS),
     "datasets": " ".join(_DATASETS),
@@ -461,6 +503,13 @@ PACKAGES: dict[str, str] = {
     "sparse_encoder.callbacks": "SpladeRegularizerWeightSchedulerCallback SchedulerType",
     "sparse_encoder.modules": _SPARSE_MODULES,
     "sparse_encoder.models": _SPARSE_MODULES,
+    "multi_vector_encoder": (
+        "MultiVectorEncoder MultiVectorEncoderDataCollator MultiVectorEncoderModelCardData MultiVectorEncoderTrainer "
+        "MultiVectorEncoderTrainingArguments maxsim maxsim_pairwise"
+    ),
+    "multi_vector_encoder.losses": " ".join(_MULTI_VECTOR_LOSSES),
+    "multi_vector_encoder.evaluation": " ".join(_MULTI_VECTOR_EVALUATORS),
+    "multi_vector_encoder.modules": _MULTI_VECTOR_MODULES,
     "models": _TEXT_MODULES,
     "evaluation": _EVALUATION,
     "sparse_encoder.search_engines": (
@@ -522,6 +571,16 @@ ALIASES: dict[str, str] = {
     "sparse_encoder.modules.sparse_auto_encoder": "modules.sparse_auto_encoder",
     "sparse_encoder.modules.sparse_static_embedding": "modules.sparse_static_embedding",
     "sparse_encoder.modules.mlm_transformer": "modules.mlm_transformer",
+    "multi_vector_encoder.model": "encoders.multi_vector_encoder",
+    "multi_vector_encoder.model_card": "storage.model_card",
+    "multi_vector_encoder.trainer": "training.multi_vector_encoder",
+    "multi_vector_encoder.training_args": "training.arguments",
+    "multi_vector_encoder.data_collator": "training.collator",
+    "multi_vector_encoder.scoring": "token_scores",
+    "multi_vector_encoder.modules.multi_vector_mask": "modules.multi_vector_mask",
+    "multi_vector_encoder.modules.token_pooling": "modules.token_pooling",
+    **{f"multi_vector_encoder.losses.{path}": HOME[name] for name, path in _MULTI_VECTOR_LOSSES.items()},
+    **{f"multi_vector_encoder.evaluation.{path}": HOME[name] for name, path in _MULTI_VECTOR_EVALUATORS.items()},
     "util.similarity": "similarity",
     "util.retrieval": "search.exact",
     "util.hard_negatives": "search.hard_negatives",
@@ -595,6 +654,8 @@ def find_class(dotted: str, source: Any, trust_remote_code: bool = False) -> typ
     from sentence_transformers.errors import ModelFormatError
     from sentence_transformers.util.misc import import_module_class
 
+    if dotted in FOREIGN:
+        return home(FOREIGN[dotted])
     if not isinstance(dotted, str) or "." not in dotted:
         raise ModelFormatError(f"{source.name} names a module type {dotted!r}; expected a dotted class path.")
     try:

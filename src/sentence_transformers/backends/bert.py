@@ -262,13 +262,14 @@ class Layout:
         """(T, 3 H) -> (T, H): attention within each sequence, group by group."""
         heads = self.shape.heads
         out = qkv.new_empty(qkv.shape[0], self.shape.hidden)
-        for start, stop, count, length in packing.groups:
+        for (start, stop, count, length), visible in zip(packing.groups, packing.visible, strict=True):
             if not length:
                 continue
             views = qkv[start:stop].view(count, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
-            mixed = attend_short(views)
+            mixed = attend_short(views) if visible is None else None
             if mixed is None:
-                mixed = F.scaled_dot_product_attention(*views)
+                mask = None if visible is None else visible[:, None, None, :]
+                mixed = F.scaled_dot_product_attention(*views, attn_mask=mask)
             out[start:stop].view(count, length, heads, -1).copy_(mixed.transpose(1, 2))
         return out
 

@@ -201,6 +201,7 @@ class TokenizerFile:
     pad_token_id: int | None
     sep_token_id: int | None
     eos_token_id: int | None
+    mask_token_id: int | None
     model_input_names: list[str]
     config: dict[str, Any]
 
@@ -233,6 +234,7 @@ class TokenizerFile:
             token_id("pad_token"),
             token_id("sep_token"),
             token_id("eos_token"),
+            token_id("mask_token"),
             config.get("model_input_names") or names,
             config,
         )

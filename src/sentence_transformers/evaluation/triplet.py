@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.errors import InputError
@@ -30,6 +30,8 @@ class TripletEvaluator(BaseEvaluator):
         InputError: for columns of different lengths, or a margin for an unknown similarity.
     """
 
+    similarities: ClassVar[tuple[str, ...]] = ("cosine", "dot", "euclidean", "manhattan")
+
     @renamed(main_distance_function="main_similarity_function")
     def __init__(
         self,
@@ -53,7 +55,7 @@ class TripletEvaluator(BaseEvaluator):
         main = main_similarity_function
         self.main_similarity_function = SimilarityFunction(main) if main else None
         self.similarity_fn_names = check_names(similarity_fn_names)
-        self.margin = margins(margin)
+        self.margin = margins(margin, self.similarities)
         self.csv_file = file_name("triplet_evaluation", name)
         if self.similarity_fn_names:
             self._set_primary(self.similarity_fn_names)
@@ -107,9 +109,8 @@ class TripletEvaluator(BaseEvaluator):
         return {} if self.truncate_dim is None else {"truncate_dim": self.truncate_dim}
 
 
-def margins(margin: float | dict[str, float] | None) -> dict[str, float]:
+def margins(margin: float | dict[str, float] | None, names: Sequence[str]) -> dict[str, float]:
     """A margin for each similarity."""
-    names = [name for name in SimilarityFunction.possible_values() if "maxsim" not in name]
     if margin is None or isinstance(margin, int | float):
         return dict.fromkeys(names, float(margin or 0))
     if unknown := sorted(set(margin) - set(names)):

@@ -79,22 +79,39 @@ def attend(
     causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
     if unsupported := [name for name in ("softcap", "position_bias", "s_aux") if kwargs.get(name) is not None]:
         raise NotImplementedError(f"packed attention has no {', '.join(unsupported)}")
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and not dropout:
+    half = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16)
+    if half and not dropout and packing.seen is None:
         return attend_varlen(query, key, value, packing, scaling, causal, sliding_window)[None], None
+    views = packing.views(*(tensor[0].transpose(0, 1) for tensor in (query, key, value)))
     out = [
-        attend_group(q, k, v, dropout=dropout, scale=scaling, causal=causal, window=sliding_window)
-        for q, k, v in packing.views(*(tensor[0].transpose(0, 1) for tensor in (query, key, value)))
+        attend_group(q, k, v, visible, dropout=dropout, scale=scaling, causal=causal, window=sliding_window)
+        for (q, k, v), visible in zip(views, packing.visible, strict=True)
         if q.shape[1]  # a text may have no tokens
     ]
     return (torch.cat(out) if len(out) > 1 else out[0])[None], None
 
 
 def attend_group(
-    query: Tensor, key: Tensor, value: Tensor, dropout: float, scale: float | None, causal: bool, window: int | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    visible: Tensor | None,
+    dropout: float,
+    scale: float | None,
+    causal: bool,
+    window: int | None,
 ) -> Tensor:
-    """n sequences of l tokens: (n, l, heads, d) -> (n · l, heads, d)."""
+    """n sequences of l tokens: (n, l, heads, d) -> (n · l, heads, d).
+
+    Args:
+        visible: (n, l) bool, the tokens that may be looked at; None for all.
+    """
     length = query.shape[1]
     mask = window_mask(length, window, causal, query.device) if window and length > window else None
+    if visible is not None:
+        if mask is None and causal:
+            mask = window_mask(length, length, causal, query.device)
+        mask = visible[:, None, None, :] if mask is None else visible[:, None, None, :] & mask
     out = F.scaled_dot_product_attention(
         query.transpose(1, 2),
         key.transpose(1, 2),

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sentence_transformers.inference.packing import Packing
 
-PER_TOKEN = ("input_ids", "position_ids", "token_type_ids", "attention_mask")
+PER_TOKEN = ("input_ids", "position_ids", "token_type_ids", "attention_mask", "kept_mask")
 LAYOUTS = ("packing", "attention_mask", "offsets")
 KNOWN = {*PER_TOKEN, "packing", "offsets", "modality", "prompt_length", "task"}
 
@@ -45,9 +45,14 @@ def text_lengths(features: Features) -> list[int]:
     if kind == "packing":
         return features["packing"].lengths
     if kind == "attention_mask":
-        return features["attention_mask"].sum(1).tolist()
+        return kept(features).sum(1).tolist()
     offsets = features["offsets"].tolist()
     return [stop - start for start, stop in zip(offsets, [*offsets[1:], len(features["input_ids"])], strict=True)]
+
+
+def kept(features: Features) -> Tensor:
+    """(B, L), not 0 at the tokens of a padded batch: those that attention looks at, and those that only have vectors."""
+    return features.get("kept_mask", features["attention_mask"])
 
 
 def count(features: Features) -> int:
@@ -76,8 +81,12 @@ def join(parts: Sequence[Features]) -> Features:
         if key in joined:
             joined[key] = torch.cat([part[key] for part in parts])
     if kind == "packing":
-        packing = parts[0]["packing"]
-        joined["packing"] = Packing([n for part in parts for n in part["packing"].lengths], packing.device)
+        packings = [part["packing"] for part in parts]
+        seen = None
+        if any(packing.seen is not None for packing in packings):
+            seen = [n for packing in packings for n in packing.seen or packing.lengths]
+        lengths = [n for packing in packings for n in packing.lengths]
+        joined["packing"] = Packing(lengths, packings[0].device, seen)
     else:
         starts = torch.tensor([len(part["input_ids"]) for part in parts]).cumsum(0).tolist()
         shifts = [0, *starts[:-1]]
@@ -100,7 +109,7 @@ def take(features: Features, rows: Sequence[int]) -> Features:
         for key in PER_TOKEN:
             if key in taken:
                 taken[key] = features[key][index]
-        used = taken["attention_mask"].any(0).nonzero()[:, 0]
+        used = kept(taken).any(0).nonzero()[:, 0]
         if len(used):
             needed = slice(int(used[0]), int(used[-1]) + 1)
             taken |= {key: taken[key][:, needed] for key in PER_TOKEN if key in taken}
@@ -113,7 +122,9 @@ def take(features: Features, rows: Sequence[int]) -> Features:
             taken[key] = features[key][index]
     kept = lengths[torch.as_tensor(rows)]
     if kind == "packing":
-        taken["packing"] = Packing(kept.tolist(), features["packing"].device)
+        packing = features["packing"]
+        seen = None if packing.seen is None else [packing.seen[row] for row in rows]
+        taken["packing"] = Packing(kept.tolist(), packing.device, seen)
     else:
         taken["offsets"] = (kept.cumsum(0) - kept).to(device)
     return taken
@@ -128,8 +139,9 @@ def rows_of_texts(lengths: Tensor, rows: Tensor) -> Tensor:
 
 def unpad(features: Features, position_offset: int) -> Features:
     """A padded batch in the packed layout."""
-    mask = features["attention_mask"].bool()
-    packing = Packing(mask.sum(1).tolist(), mask.device)
+    mask = kept(features).bool()
+    seen = features["attention_mask"].sum(1).tolist() if "kept_mask" in features else None
+    packing = Packing(mask.sum(1).tolist(), mask.device, seen)
     packed = {key: value for key, value in features.items() if key not in PER_TOKEN}
     packed |= {key: features[key][mask] for key in ("input_ids", "token_type_ids") if key in features}
     return packed | {"packing": packing, "position_ids": packing.positions + position_offset}

@@ -61,6 +61,50 @@ class Output:
         return to_numpy(rows) if self.as_arrays else rows
 
 
+@dataclass(frozen=True)
+class TokenOutput:
+    """Rows of one vector per token: a tensor (n, H) for each text, or a dictionary of all its features.
+
+    Attributes:
+        value: "token_embeddings" or None for all features.
+        numpy: as arrays.
+        normalize: scale token vectors to length 1.
+        pooling: joins token vectors afterwards: a `BaseTokenPooling`, or None.
+        task: side of the texts, which the pooling may ask for.
+    """
+
+    value: str | None = "token_embeddings"
+    numpy: bool = False
+    normalize: bool = False
+    pooling: Any = None
+    task: str | None = None
+
+    def for_worker(self) -> TokenOutput:
+        return replace(self, numpy=True)
+
+    def rows(self, model: Any, features: dict[str, Any], count: int) -> list[Any]:
+        if self.normalize:
+            unit = torch.nn.functional.normalize(features["token_embeddings"], p=2, dim=-1)
+            features = features | {"token_embeddings": unit}
+        with torch.inference_mode(False):  # so that the rows are ordinary tensors
+            if self.value is None:
+                if self.pooling is not None:
+                    features = self.pooling(features, task=self.task)
+                return feature_rows(features, count)
+            rows = token_rows(features)
+            if self.pooling is not None:
+                rows = self.pooling.pool(rows, task=self.task)
+            return [to_numpy(row) for row in rows] if self.numpy else rows
+
+    def as_asked(self, rows: Any, singular: bool, device: torch.device) -> Any:
+        """The gathered rows in the caller's form: a list, or its only entry."""
+        rows = [] if rows is None else rows
+        if self.value is not None and not self.numpy:
+            rows = [torch.from_numpy(row) if isinstance(row, np.ndarray) else row for row in rows]
+            rows = [row.to(device) for row in rows]
+        return rows[0] if singular else rows
+
+
 def to_numpy(rows: Tensor) -> np.ndarray:
     """As an array; bfloat16, which numpy does not have, as float32."""
     rows = rows.detach()

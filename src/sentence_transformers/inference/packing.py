@@ -32,11 +32,15 @@ class Packing:
     Args:
         lengths: B positive integers. Equal lengths should be neighbours; the result is right in any order.
         device: where index tensors are made.
+        seen: how many leading tokens of each sequence attention may look at; None for all of them.
     """
 
-    def __init__(self, lengths: Iterable[int], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, lengths: Iterable[int], device: torch.device | str = "cpu", seen: Iterable[int] | None = None
+    ) -> None:
         self.lengths = [int(length) for length in lengths]
         self.device = torch.device(device)
+        self.seen = None if seen is None else [int(count) for count in seen]
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -80,6 +84,20 @@ class Packing:
     def positions(self) -> Tensor:
         """(T,) int64: 0-based place of each token in its sequence."""
         return torch.arange(self.total, device=self.device) - self.offsets[self.sequence_ids]
+
+    @cached_property
+    def visible(self) -> list[Tensor | None]:
+        """For each group (count, length) bool, the tokens that attention may look at; None where it may at all."""
+        if self.seen is None:
+            return [None] * len(self.groups)
+        masks: list[Tensor | None] = []
+        done = 0
+        for group in self.groups:
+            seen = torch.tensor(self.seen[done : done + group.count], device=self.device)
+            done += group.count
+            whole = bool((seen >= group.length).all())
+            masks.append(None if whole else torch.arange(group.length, device=self.device) < seen[:, None])
+        return masks
 
     def views(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Each group of each (T, …) tensor as a (count, length, …) view."""

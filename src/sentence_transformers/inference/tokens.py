@@ -30,6 +30,7 @@ class Tokens:
         type_ids: (T,) int64 segment of each token, or None where the model has no segments.
         prompt_length: number of leading tokens of every text that belong to the prompt.
         cut: how many texts were longer than the model takes.
+        seen: (B,) int64, how many leading tokens of each text attention may look at; None for all.
     """
 
     ids: np.ndarray
@@ -37,6 +38,7 @@ class Tokens:
     type_ids: np.ndarray | None = None
     prompt_length: int = 0
     cut: int = 0
+    seen: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -57,7 +59,30 @@ class Tokens:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         index = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
         type_ids = None if self.type_ids is None else self.type_ids[index]
-        return Tokens(self.ids[index], offsets, type_ids, self.prompt_length)
+        seen = None if self.seen is None else self.seen[rows]
+        return Tokens(self.ids[index], offsets, type_ids, self.prompt_length, seen=seen)
+
+    def fill(self, length: int, token: int, attend: bool) -> Tokens:
+        """Texts shorter than `length` with further tokens behind them, as ColBERT expands its queries.
+
+        Args:
+            token: id of the tokens that are added.
+            attend: whether the other tokens look at them.
+        """
+        lengths = self.lengths
+        filled = np.maximum(lengths, length)
+        offsets = np.concatenate([[0], np.cumsum(filled)])
+        places = np.arange(offsets[-1]) - np.repeat(offsets[:-1], filled)
+        own = places < np.repeat(lengths, filled)
+
+        def laid(values: np.ndarray, rest: int) -> np.ndarray:
+            out = np.full(len(own), rest, values.dtype)
+            out[own] = values
+            return out
+
+        types = None if self.type_ids is None else laid(self.type_ids, 0)
+        seen = None if attend else lengths
+        return Tokens(laid(self.ids, token), offsets, types, self.prompt_length, self.cut, seen)
 
 
 def _flat(lists: Sequence[Sequence[int]], total: int) -> np.ndarray:

@@ -67,7 +67,7 @@ def embed_columns(model: Any, sentence_features: Iterable[Features]) -> list[Ten
     Returns:
         (B, H) for each column.
     """
-    return over_columns(model, sentence_features, lambda features: run(model, features)["sentence_embedding"])
+    return over_columns(model, sentence_features, lambda features: sentence_rows(model, features))
 
 
 def over_columns(
@@ -146,6 +146,11 @@ def run(model: Any, features: Features) -> Features:
     features = dict(features)
     task = features.pop("task", None)
     return model(features, **({"task": task} if task is not None else {}))
+
+
+def sentence_rows(model: Any, features: Features) -> Tensor:
+    """One vector per text: (b, H)."""
+    return run(model, features)["sentence_embedding"]
 
 
 def mini_batches(lengths: Sequence[int], size: int, most_tokens: int | None) -> list[list[int]]:

@@ -153,7 +153,7 @@ class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
             self.mini_batch_size,
             None,
             self.show_progress_bar,
-            output="scores",
+            rows_of=lambda model, part: run(model, part)["scores"],
         )
 
     @property

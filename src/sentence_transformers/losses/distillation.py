@@ -206,10 +206,14 @@ class MarginMSELoss(Loss):
         name = type(self).__name__
         check_columns(embeddings, 3, None, name)
         labels = check_labels(labels, len(embeddings[0]), name)
-        scores = candidate_scores(embeddings, self.similarity_fct)
+        scores = self.candidate_scores(embeddings)
         margins = scores[:, :1] - scores[:, 1:]
         targets = teacher_margins(labels.view(len(labels), -1).to(margins.dtype), margins.shape[1], name)
         return F.mse_loss(margins, targets)
+
+    def candidate_scores(self, embeddings: list[Tensor]) -> Tensor:
+        """(B, n): similarity of each query to its own n candidates."""
+        return candidate_scores(embeddings, self.similarity_fct)
 
     @property
     def citation(self) -> str:
@@ -257,12 +261,16 @@ class DistillKLDivLoss(Loss):
         name = type(self).__name__
         check_columns(embeddings, 3, None, name)
         labels = check_labels(labels, len(embeddings[0]), name, "the teacher's scores")
-        scores = candidate_scores(embeddings, self.similarity_fct)
+        scores = self.candidate_scores(embeddings)
         if labels.shape != scores.shape:
             raise InputError(
                 f"{name} got labels of shape {tuple(labels.shape)}; expected {scores.shape[1]} scores per row."
             )
         return distill_kl(scores, labels, self.student_temperature, self.teacher_temperature, name)
+
+    def candidate_scores(self, embeddings: list[Tensor]) -> Tensor:
+        """(B, n): similarity of each query to its own n candidates."""
+        return candidate_scores(embeddings, self.similarity_fct)
 
     @property
     def citation(self) -> str:

@@ -24,9 +24,10 @@ from tqdm.auto import tqdm
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import batches
 from sentence_transformers.inference.batches import Features
-from sentence_transformers.losses.columns import alike, mini_batches, run
+from sentence_transformers.losses.columns import alike, mini_batches, sentence_rows
 
 LossOf = Callable[[list[Tensor], bool], Tensor]
+RowsOf = Callable[[Any, Features], Tensor]
 
 
 class RandContext:
@@ -79,7 +80,7 @@ def cached_loss(
     mini_batch_size: int = 32,
     mini_batch_num_tokens: int | None = None,
     show_progress_bar: bool = False,
-    output: str = "sentence_embedding",
+    rows_of: RowsOf = sentence_rows,
 ) -> Tensor:
     """Loss of a batch whose activations are never held together.
 
@@ -90,7 +91,7 @@ def cached_loss(
             through the rows in blocks and call `backward` on each block's share; it returns a detached value then.
         mini_batch_size: texts embedded together on the average; mini-batches have about equally many tokens.
         mini_batch_num_tokens: most tokens embedded together, in the place of a number of texts.
-        output: what is computed of each text: the name of an entry of the model's features.
+        rows_of: the model, features of b texts -> what is computed of each, (b, …), of one shape in all mini-batches.
 
     Returns:
         A scalar. Its `backward` sends gradients through the model.
@@ -102,7 +103,7 @@ def cached_loss(
     with torch.no_grad():
         for part in tqdm(slices, desc="Embed mini-batches", disable=not show_progress_bar, leave=False):
             part.state = RandContext(*part.tensors())
-            out = run(model, part.features)[output]
+            out = rows_of(model, part.features)
             rows = out.new_empty(sum(sizes), *out.shape[1:]) if rows is None else rows
             rows[part.places.to(out.device)] = out
     assert rows is not None
@@ -115,7 +116,7 @@ def cached_loss(
     if rows.grad is None:
         raise RuntimeError("The loss has no gradient with respect to the embeddings.")
     gradient, result = rows.grad, value.detach().requires_grad_()
-    result.register_hook(lambda scale: send_back(model, slices, gradient * scale, show_progress_bar, output))
+    result.register_hook(lambda scale: send_back(model, slices, gradient * scale, show_progress_bar, rows_of))
     return result
 
 
@@ -140,14 +141,14 @@ def send_back(
     slices: list[Slice],
     gradient: Tensor,
     show_progress_bar: bool = False,
-    output: str = "sentence_embedding",
+    rows_of: RowsOf = sentence_rows,
 ) -> None:
     """Embed each mini-batch again, as before, and send its rows of `gradient` (B, H) back through the model."""
     last = len(slices) - 1
     for i, part in enumerate(tqdm(slices, desc="Send back", disable=not show_progress_bar, leave=False)):
         assert part.state is not None
         with torch.enable_grad(), part.state, synchronised(model, only=i == last):
-            out = run(model, part.features)[output]
+            out = rows_of(model, part.features)
             if out.requires_grad:
                 out.backward(gradient[part.places.to(out.device)].to(out.dtype))
 

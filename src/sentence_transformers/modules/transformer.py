@@ -77,6 +77,10 @@ class Transformer(TextInput):
             `dtype` (or the older `torch_dtype`) of `model_kwargs` sets the weights' type; "int8" keeps them and
             computes the products of the layers in int8 (BERT family, on CPU, without gradients; else as ever).
         processing_kwargs: arguments of the tokenizer's call, kept with the model: {"text": {...}}.
+        query_length, document_length: most tokens of a text of one side; default: as `max_seq_length`.
+        query_expansion: fill queries with further tokens, which get vectors too, as ColBERT does:
+            {"strategy": "fixed", "length": 32} makes each query 32 tokens long, "min" at least so long. "token" names
+            the token (default: the mask token), "attend" says whether the others look at it (default: False).
         max_seq_length: most tokens per text; default: the smaller of the tokenizer's and the positions' limit.
         do_lower_case: lower-case texts before they are tokenised.
         tokenizer_name_or_path: another place for the tokenizer.
@@ -133,7 +137,8 @@ class Transformer(TextInput):
         self.module_output_name = module_output_name or name
         self.processing_kwargs = processing_kwargs or {}
         self.unpad_inputs = unpad_inputs
-        self.query_length, self.document_length, self.query_expansion = query_length, document_length, query_expansion
+        self.query_length, self.document_length = query_length, document_length
+        self.query_expansion = query_expansion
         self.backend = backend
 
         shared = {"cache_dir": cache_dir} if cache_dir else {}
@@ -168,7 +173,7 @@ class Transformer(TextInput):
         self.max_seq_length = named or max_seq_length or self._default_max_length()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_batch_tokenizer", "_config")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_batch_tokenizers", "_config")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -351,6 +356,9 @@ class Transformer(TextInput):
             value = light(features["input_ids"], features["position_ids"], packing, features.get("token_type_ids"))
         else:
             value = self.run(features, defer)
+        if "kept_mask" in features:  # tokens that nobody looks at have vectors all the same
+            features = features | {"attention_mask": features["kept_mask"]}
+            del features["kept_mask"]
         if defer:
             return features | {"vocabulary": value}
         return features | {self.module_output_name: value.logits() if isinstance(value, VocabularyRows) else value}

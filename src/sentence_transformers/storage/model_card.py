@@ -37,6 +37,21 @@ SPARSE = (
 print(model.decode(embeddings[0], top_k=5))"""
 )
 
+LATE = """\
+from sentence_transformers import $class_name
+
+model = $class_name("$model_id")
+queries = model.encode_query(["How is the weather today?"])
+documents = model.encode_document(
+    [
+        "The weather is lovely today.",
+        "It is sunny outside.",
+        "He drove to the stadium.",
+    ]
+)
+print(queries[0].shape)
+print(model.similarity(queries, documents))"""
+
 RANK = """\
 from sentence_transformers import CrossEncoder
 
@@ -316,6 +331,34 @@ class SparseEncoderModelCardData(BaseModelCardData):
             self.add_tags("splade")
         if "SparseAutoEncoder" in parts:
             self.add_tags("csr")
+
+
+@dataclass
+class MultiVectorEncoderModelCardData(BaseModelCardData):
+    """Card of a MultiVectorEncoder."""
+
+    task_name: str | None = "semantic search by late interaction"
+    tags: list[str] = field(
+        default_factory=lambda: ["sentence-transformers", "multi-vector", "colbert", "late-interaction"]
+    )
+    pipeline_tag: str | None = field(default="feature-extraction", init=False)
+
+    USAGE: ClassVar[str] = LATE
+
+    def facts(self) -> dict[str, Any]:
+        """Dimension, similarity, and what is special to queries and documents."""
+        dimension = self.model.get_embedding_dimension()
+        first = self.model[0]
+        sides = {
+            "Query length": getattr(first, "query_length", None),
+            "Document length": getattr(first, "document_length", None),
+            "Query expansion": getattr(first, "query_expansion", None),
+        }
+        known = {name: value for name, value in sides.items() if value}
+        return {"Output": f"one vector of {dimension} dimensions per token"} | {
+            "Similarity": self.model.similarity_fn_name,
+            **known,
+        }
 
 
 def generate_model_card(model: Any, model_name: str | None = None, train_datasets: list[str] | None = None) -> str:

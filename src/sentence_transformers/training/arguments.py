@@ -121,6 +121,25 @@ class CrossEncoderTrainingArguments(BaseTrainingArguments):
     """
 
 
+@dataclass
+class MultiVectorEncoderTrainingArguments(BaseTrainingArguments):
+    """Arguments of a `MultiVectorEncoderTrainer`; see `BaseTrainingArguments`.
+
+    `max_length` is the most tokens of a text in training: one number, or {column or side: number} with the sides
+    "query" and "document"; default: the model's limits. Expanded queries of fixed length stay as they are.
+    """
+
+    max_length: Union[int, dict[str, int], None] = field(  # noqa: UP007
+        default=None, metadata={"help": "Most tokens of a text in training."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = self.max_length.values() if isinstance(self.max_length, dict) else [self.max_length]
+        if bad := [value for value in given if value is not None and (not isinstance(value, int) or value < 1)]:
+            raise InputError(f"max_length must be integers of at least 1, got {bad[0]!r}.")
+
+
 def from_json(value: Any, name: str, plain_text: bool = False) -> Any:
     """A setting that may be JSON text."""
     if not isinstance(value, str) or (plain_text and not value.lstrip().startswith("{")):

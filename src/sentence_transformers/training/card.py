@@ -88,6 +88,10 @@ class SparseEncoderModelCardCallback(BaseModelCardCallback):
     """The callback of a `SparseEncoderTrainer`."""
 
 
+class MultiVectorEncoderModelCardCallback(BaseModelCardCallback):
+    """The callback of a `MultiVectorEncoderTrainer`."""
+
+
 class CrossEncoderModelCardCallback(BaseModelCardCallback):
     """The callback of a `CrossEncoderTrainer`."""
 

@@ -30,6 +30,7 @@ LABEL_COLUMNS = ("label", "labels", "score", "scores")
 DATASET_NAME = "dataset_name"
 RESERVED = (DATASET_NAME, "return_loss")
 LENGTHS = "lengths"
+SEEN = "seen"  # of the tokens of a packed text, those that attention may look at
 FIRST_KEYS = (LENGTHS, "input_ids", "sentence_embedding", "pixel_values")  # one of them ends each column's features
 
 ANCHORS = {"anchor", "query", "question", "premise", "sentence1", "sentence_a", "text1", "source"}
@@ -82,14 +83,24 @@ class BaseDataCollator:
 
     def column(self, name: str, texts: list[Any], dataset: str | None) -> dict[str, Any]:
         """The features of one column under names that begin with the column's."""
-        task = of_column(self.router_mapping, dataset, name)
-        prompt = of_column(self.prompts, dataset, name)
-        features = self.preprocess_fn(texts, **{k: v for k, v in {"prompt": prompt, "task": task}.items() if v})
+        task = self.task_of(name, dataset)
+        settings = {"prompt": of_column(self.prompts, dataset, name), "task": task, **self.limits(name, task)}
+        features = self.preprocess_fn(texts, **{key: value for key, value in settings.items() if value})
         packing = features.pop("packing", None)
         first = {} if packing is None else {LENGTHS: torch.tensor(packing.lengths)}
+        if packing is not None and packing.seen is not None:
+            first[SEEN] = torch.tensor(packing.seen)
         if task:
             features["task"] = task
         return {f"{name}_{key}": value for key, value in {**first, **features}.items()}
+
+    def task_of(self, name: str, dataset: str | None) -> str | None:
+        """The side that a column's texts are on, which is their route too; None if nothing says it."""
+        return of_column(self.router_mapping, dataset, name)
+
+    def limits(self, name: str, task: str | None) -> dict[str, Any]:
+        """Further arguments of `preprocess_fn` for a column."""
+        return {}
 
     def maybe_warn_about_column_order(self, column_names: list[str]) -> None:
         """Warn once about names that suggest another order, or a label among the inputs."""
@@ -139,16 +150,43 @@ class CrossEncoderDataCollator(BaseDataCollator):
 
 
 @dataclass
+class MultiVectorEncoderDataCollator(BaseDataCollator):
+    """The collator of a `MultiVectorEncoderTrainer`: the first column holds queries, the others documents, unless
+    `router_mapping` says otherwise.
+    """
+
+    _queries: str | None = field(default=None, init=False, repr=False)
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        """Rows -> batch."""
+        reserved = {*self.valid_label_columns, *RESERVED}
+        self._queries = next((name for name in features[0] if name not in reserved), None)
+        return super().__call__(features)
+
+    def task_of(self, name: str, dataset: str | None) -> str | None:
+        return super().task_of(name, dataset) or ("query" if name == self._queries else "document")
+
+    def limits(self, name: str, task: str | None) -> dict[str, Any]:
+        """The most tokens of a column's texts: `max_length`, for all, or by column or side."""
+        most = self.max_length
+        if isinstance(most, dict):
+            most = most.get(name, most.get(task or ""))
+        return {} if most is None else {"max_length": most}
+
+
+@dataclass
 class Preprocess:
     """Texts -> features as the model computes them in training: packed, where it can take that."""
 
     model: Any
 
-    def __call__(self, texts: list[Any], prompt: str | None = None, task: str | None = None) -> dict[str, Any]:
+    def __call__(
+        self, texts: list[Any], prompt: str | None = None, task: str | None = None, **limits: Any
+    ) -> dict[str, Any]:
         module = input_module(self.model, task)
         if not hasattr(module, "tokens"):
             return self.model.preprocess(texts, prompt=prompt, **({"task": task} if task else {}))
-        tokens = module.tokens(texts, prompt, task=task)
+        tokens = module.tokens(texts, prompt, task=task, **limits)
         return module.features(tokens, packed=bool(getattr(module, "packs", False)))
 
 
@@ -235,7 +273,7 @@ def split_columns(batch: dict[str, Any]) -> tuple[list[dict[str, Any]], Tensor |
             owner = max(owners, key=len)
             parts[owner][key.removeprefix(f"{owner}_")] = value
     for features in parts.values():
-        lengths = features.pop(LENGTHS, None)
+        lengths, seen = features.pop(LENGTHS, None), features.pop(SEEN, None)
         if lengths is not None:
-            features["packing"] = Packing(lengths.tolist(), lengths.device)
+            features["packing"] = Packing(lengths.tolist(), lengths.device, None if seen is None else seen.tolist())
     return list(parts.values()), batch.get("label")

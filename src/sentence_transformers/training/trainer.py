@@ -165,7 +165,10 @@ class BaseTrainer(Trainer, ABC):
     def get_data_collator(self, model: Any, args: Any, processing_class: Any = None) -> BaseDataCollator:
         """The collator of a run that brings none."""
         return self.data_collator_class(
-            preprocess_fn=Preprocess(model), router_mapping=args.router_mapping, prompts=args.prompts
+            preprocess_fn=Preprocess(model),
+            router_mapping=args.router_mapping,
+            prompts=args.prompts,
+            max_length=getattr(args, "max_length", None),
         )
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:

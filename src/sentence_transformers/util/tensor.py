@@ -105,9 +105,9 @@ def to_coo(tensor: Tensor) -> Tensor:
     return tensor.to_sparse_coo().coalesce()
 
 
-def take_rows(tensor: Tensor, start: int, stop: int) -> Tensor:
-    """Rows `start:stop` of a dense or sparse tensor; `stop` may lie behind the end."""
-    if not is_sparse(tensor):
+def take_rows(tensor: Any, start: int, stop: int) -> Any:
+    """Rows `start:stop` of a dense or sparse tensor, or of a list; `stop` may lie behind the end."""
+    if not isinstance(tensor, Tensor) or not is_sparse(tensor):
         return tensor[start:stop]
     rows = torch.arange(start, min(stop, tensor.shape[0]), device=tensor.device)
     return (tensor if tensor.layout == torch.sparse_coo else to_coo(tensor)).index_select(0, rows)

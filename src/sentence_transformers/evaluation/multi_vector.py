@@ -1,0 +1,253 @@
+"""Evaluators of late interaction models: those of dense models, by MaxSim.
+
+    evaluator = MultiVectorInformationRetrievalEvaluator(queries, corpus, relevant_docs)
+    evaluator(model)     {"maxsim_ndcg@10": …, …}
+
+Embeddings are lists of token vectors; whatever compares them is the model's own similarity unless another is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sentence_transformers.errors import InputError
+from sentence_transformers.evaluation.base import BaseEvaluator, file_name
+from sentence_transformers.evaluation.information_retrieval import InformationRetrievalEvaluator, ScoreFunction
+from sentence_transformers.evaluation.metrics import spearman
+from sentence_transformers.evaluation.nano_beir import NanoBEIREvaluator
+from sentence_transformers.evaluation.reranking import RerankingEvaluator
+from sentence_transformers.evaluation.triplet import TripletEvaluator, side_of
+from sentence_transformers.losses.distillation import distill_kl
+from sentence_transformers.token_scores import colbert_kd_scores, mean_colbert_kd_scores
+
+CHUNK = 5000  # documents encoded at a time: each has many vectors
+
+
+class MultiVectorEvaluator(BaseEvaluator):
+    """What these evaluators add to their dense twins, which come second among their bases."""
+
+    batch_size: int
+    show_progress_bar: bool
+
+    def embed_inputs(
+        self,
+        model: Any,
+        sentences: Any,
+        encode_fn_name: str | None = None,
+        show_progress_bar: bool | None = None,
+        **kwargs: Any,
+    ) -> list[Tensor]:
+        """Texts of a side -> one tensor (tokens, H) each."""
+        return side_of(model, encode_fn_name)(
+            list(sentences),
+            batch_size=self.batch_size,
+            show_progress_bar=self.show_progress_bar if show_progress_bar is None else show_progress_bar,
+            **kwargs,
+        )
+
+
+class MultiVectorInformationRetrievalEvaluator(MultiVectorEvaluator, InformationRetrievalEvaluator):
+    """`InformationRetrievalEvaluator` by MaxSim.
+
+    Args:
+        corpus_chunk_size: documents encoded at a time.
+        chunk_elements: most token similarities held at once; see `maxsim`.
+        score_functions: name -> lists of q and d (tokens, H) -> (q, d); default: the model's own similarity.
+        others: see `InformationRetrievalEvaluator`.
+    """
+
+    def __init__(
+        self,
+        queries: dict[str, Any],
+        corpus: dict[str, Any],
+        relevant_docs: dict[str, set[str]],
+        *,
+        corpus_chunk_size: int = CHUNK,
+        chunk_elements: int | None = None,
+        score_functions: dict[str, ScoreFunction] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            queries, corpus, relevant_docs, corpus_chunk_size, score_functions=score_functions, **kwargs
+        )
+        self.chunk_elements = chunk_elements
+
+    def _functions(self, model: Any) -> dict[str, ScoreFunction]:
+        if self.score_functions is None:
+            function = partial(model.similarity, chunk_elements=self.chunk_elements)
+            self.score_functions = {model.similarity_fn_name: function}
+        self.score_function_names = sorted(self.score_functions)
+        return self.score_functions
+
+
+class MultiVectorNanoBEIREvaluator(NanoBEIREvaluator):
+    """`NanoBEIREvaluator` by MaxSim.
+
+    Args:
+        corpus_chunk_size, chunk_elements: see `MultiVectorInformationRetrievalEvaluator`.
+        others: see `NanoBEIREvaluator`.
+    """
+
+    information_retrieval_class: ClassVar[Any] = MultiVectorInformationRetrievalEvaluator
+
+    def __init__(
+        self, *args: Any, corpus_chunk_size: int = CHUNK, chunk_elements: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        for evaluator in self.evaluators:
+            evaluator.corpus_chunk_size, evaluator.chunk_elements = corpus_chunk_size, chunk_elements
+
+
+class MultiVectorRerankingEvaluator(MultiVectorEvaluator, RerankingEvaluator):
+    """`RerankingEvaluator` by MaxSim.
+
+    Args:
+        similarity_fct: lists of q and d (tokens, H) -> (q, d); default: the model's own similarity.
+        others: see `RerankingEvaluator`.
+    """
+
+    def __init__(
+        self,
+        samples: list[dict[str, Any]],
+        *,
+        at_k: int = 10,
+        name: str = "",
+        write_csv: bool = True,
+        similarity_fct: Callable[[Any, Any], Tensor] | None = None,
+        batch_size: int = 16,
+        show_progress_bar: bool = False,
+        use_batched_encoding: bool = True,
+    ) -> None:
+        self.given_similarity = similarity_fct
+        RerankingEvaluator.__init__(
+            self,
+            samples,
+            at_k,
+            name,
+            write_csv,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            use_batched_encoding=use_batched_encoding,
+        )
+
+    def compute_metrics(self, model: Any) -> dict[str, float]:
+        self.similarity_fct = self.given_similarity or model.similarity
+        return super().compute_metrics(model)
+
+
+class MultiVectorTripletEvaluator(MultiVectorEvaluator, TripletEvaluator):
+    """`TripletEvaluator` by MaxSim; `similarity_fn_names` are "maxsim" and "meanmaxsim"."""
+
+    similarities: ClassVar[tuple[str, ...]] = ("maxsim", "meanmaxsim")
+
+
+class MultiVectorDistillationEvaluator(BaseEvaluator):
+    """How near the model's scores are to a teacher's.
+
+        kl_divergence   KL(softmax(teacher / T_t) ‖ softmax(scores / T_s)) · T_s², mean over the queries
+        spearman        rank correlation of each query's scores, mean over the queries
+
+    Args:
+        queries: the texts.
+        documents: for each query its candidates, each the same number of them; or one document per query, which make
+            one list together.
+        scores: the teacher's, in the shape of `documents`.
+        temperature: of both distributions.
+        student_temperature, teacher_temperature: of one of them, instead.
+        similarity_fct: lists of B (tokens, H) and of B lists of n (tokens, H) -> (B, n); default: by the model's own
+            similarity.
+        name: put before the names of the metrics.
+        batch_size, show_progress_bar: for `encode`.
+        write_csv: whether a call with an output folder adds a row to the CSV file.
+
+    Raises:
+        InputError: if the shapes do not fit together.
+    """
+
+    def __init__(
+        self,
+        queries: Sequence[Any],
+        documents: Sequence[Any],
+        scores: Any,
+        *,
+        temperature: float = 1.0,
+        student_temperature: float | None = None,
+        teacher_temperature: float | None = None,
+        similarity_fct: Callable[..., Tensor] | None = None,
+        name: str = "",
+        batch_size: int = 16,
+        show_progress_bar: bool = False,
+        write_csv: bool = True,
+    ) -> None:
+        super().__init__()
+        self.queries, self.documents = list(queries), list(documents)
+        self.scores = torch.as_tensor(scores, dtype=torch.float32)
+        self.paired = not self.documents or isinstance(self.documents[0], str)
+        shape = (len(self.documents),) if self.paired else (len(self.documents), len(self.documents[0]))
+        if len(self.queries) != len(self.documents) or self.scores.shape != shape:
+            raise InputError(
+                f"{len(self.queries)} queries and {len(self.documents)} entries of documents need scores of shape "
+                f"{shape}, got {tuple(self.scores.shape)}."
+            )
+        if not self.paired and len({len(candidates) for candidates in self.documents}) > 1:
+            raise InputError("All queries need the same number of candidates.")
+        self.temperature = temperature
+        self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
+        self.similarity_fct = similarity_fct
+        self.name, self.batch_size, self.show_progress_bar = name, batch_size, show_progress_bar
+        self.write_csv = write_csv
+        self.csv_file = file_name("distillation_evaluation", name)
+        self.csv_headers = ["epoch", "steps", "kl_divergence", "spearman"]
+        self.primary_metric = "spearman"
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float]:
+        student = self.student_scores(model)
+        teacher = self.scores[None] if self.paired else self.scores
+        cool, warm = (
+            self.temperature if value is None else value
+            for value in (self.student_temperature, self.teacher_temperature)
+        )
+        metrics = {
+            "kl_divergence": float(distill_kl(student, teacher, cool, warm, type(self).__name__)),
+            "spearman": mean_spearman(teacher.numpy(), student.numpy()),
+        }
+        if self.write_csv:
+            self.write_row(output_path, self.csv_headers, [epoch, steps, *metrics.values()])
+        metrics = self.prefix_name_to_metrics(metrics, self.name)
+        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
+        return metrics
+
+    def student_scores(self, model: Any) -> Tensor:
+        """The model's scores (B, n) on the CPU; (1, N) of one document per query."""
+        settings = {"batch_size": self.batch_size, "show_progress_bar": self.show_progress_bar}
+        queries = model.encode_query(self.queries, **settings)
+        lists = [[text] if self.paired else list(text) for text in self.documents]
+        found = model.encode_document([text for candidates in lists for text in candidates], **settings)
+        count = len(lists[0]) if lists else 0
+        documents = [found[i : i + count] for i in range(0, len(found), count or 1)]
+        own = mean_colbert_kd_scores if model.similarity_fn_name == "meanmaxsim" else colbert_kd_scores
+        scores = (self.similarity_fct or own)(queries, documents).float().cpu()
+        return scores.view(1, -1) if self.paired else scores
+
+    def get_config_dict(self) -> dict[str, Any]:
+        settings = {
+            "temperature": None if self.temperature == 1.0 else self.temperature,
+            "student_temperature": self.student_temperature,
+            "teacher_temperature": self.teacher_temperature,
+        }
+        return {key: value for key, value in settings.items() if value is not None}
+
+
+def mean_spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Mean rank correlation of the rows of two arrays (B, n), without rows that have none; NaN if none has."""
+    values = [spearman(x, y) for x, y in zip(first, second, strict=True)]
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else float("nan")

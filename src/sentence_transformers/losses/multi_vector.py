@@ -1,0 +1,312 @@
+"""Losses of late interaction models by their dense twins: the same formula over MaxSim scores.
+
+A text's token vectors are rows (L, H) filled up with zeros, which MaxSim leaves out; so a column is (B, L, H) where a
+dense model has (B, H), and everything else is the twin's. Queries and documents are each as long as their longest text.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sentence_transformers.errors import InputError
+from sentence_transformers.inference import batches
+from sentence_transformers.inference.batches import Features
+from sentence_transformers.inference.packing import is_packed, pad_rows
+from sentence_transformers.losses.base import Loss, check_columns
+from sentence_transformers.losses.columns import over_columns, run
+from sentence_transformers.losses.distillation import HOFSTAETTER, DistillKLDivLoss, MarginMSELoss, candidate_scores
+from sentence_transformers.losses.gradient_cache import CachedLossMixin, cached_loss
+from sentence_transformers.losses.in_batch_negatives import (
+    GRADCACHE_CITATION,
+    Contrast,
+    MultipleNegativesRankingLoss,
+    in_batch_negatives,
+)
+from sentence_transformers.token_scores import colbert_kd_scores, colbert_scores, colbert_scores_pairwise
+from sentence_transformers.util.distributed import all_gather, get_world_size
+
+Similarity = Callable[..., Tensor]
+
+KHATTAB = """@inproceedings{khattab2020colbert,
+    title={ColBERT: Efficient and Effective Passage Search via Contextualized Late Interaction over BERT},
+    author={Omar Khattab and Matei Zaharia},
+    booktitle={Proceedings of the 43rd International ACM SIGIR Conference on Research and Development in Information Retrieval},
+    year={2020},
+    url={https://arxiv.org/abs/2004.12832},
+}"""  # noqa: E501
+SANTHANAM = """@inproceedings{santhanam2022colbertv2,
+    title={ColBERTv2: Effective and Efficient Retrieval via Lightweight Late Interaction},
+    author={Keshav Santhanam and Omar Khattab and Jon Saad-Falcon and Christopher Potts and Matei Zaharia},
+    booktitle={Proceedings of the 2022 Conference of the North American Chapter of the Association for Computational Linguistics},
+    year={2022},
+    url={https://arxiv.org/abs/2112.01488},
+}"""  # noqa: E501
+
+
+def token_vectors(model: Any, features: Features, length: int) -> Tensor:
+    """Token vectors of b texts, each filled up with zeros to `length` or more rows: (b, L, H)."""
+    out = run(model, features)
+    vectors = out["token_embeddings"]
+    if is_packed(out):
+        vectors = pad_rows(vectors, out["packing"])
+    else:
+        vectors = vectors * out["attention_mask"][..., None].to(vectors.dtype)
+    return torch.nn.functional.pad(vectors, (0, 0, 0, max(0, length - vectors.shape[1])))
+
+
+def longest_text(columns: Sequence[Features]) -> int:
+    """Tokens of the longest text of a batch, of all processes."""
+    known = [column for column in columns if batches.layout(column) is not None]
+    longest = max((max(batches.text_lengths(column), default=0) for column in known), default=0)
+    if get_world_size() == 1:
+        return longest
+    device = next(value.device for column in columns for value in column.values() if isinstance(value, Tensor))
+    return int(all_gather(torch.tensor([longest], device=device)).max())
+
+
+def fitted(columns: Sequence[Tensor], trim: bool) -> list[Tensor]:
+    """Columns (B, L, H) of one length for the queries, the first, and one for all documents.
+
+    Args:
+        trim: cut off rows that are padding in the whole column; not where other processes have further texts.
+    """
+    sides = [list(columns[:1]), list(columns[1:])]
+    result = []
+    for side in sides:
+        most = max((used(column) if trim else column.shape[1] for column in side), default=0)
+        for column in side:
+            missing = max(0, most - column.shape[1])
+            result.append(torch.nn.functional.pad(column[:, :most], (0, 0, 0, missing)))
+    return result
+
+
+def used(column: Tensor) -> int:
+    """Rows of (B, L, H) up to the last that is a token of some text; at least 1."""
+    rows = (column != 0).any(-1).any(0).nonzero()
+    return int(rows[-1]) + 1 if len(rows) else 1
+
+
+def with_masks(similarity: Similarity) -> Similarity:
+    """A similarity of padded token vectors that is told which rows are tokens, if it takes masks."""
+    parameters = inspect.signature(similarity).parameters
+    if not {"queries_mask", "documents_mask"} <= parameters.keys():
+        return similarity
+
+    def masked(queries: Tensor, documents: Tensor) -> Tensor:
+        masks = {"queries_mask": (queries != 0).any(-1), "documents_mask": (documents != 0).any(-1)}
+        return similarity(queries, documents, **masks)
+
+    return masked
+
+
+class TokenLoss(Loss):
+    """A loss over token vectors: what it adds to its dense twin, which comes second among its bases.
+
+    Attributes:
+        mini_batch_size: texts embedded together on the average; None for all.
+        gather_across_devices: whether the columns of all processes meet, so that they must be equally long.
+    """
+
+    mini_batch_size: int | None = None
+    gather_across_devices: bool = False
+
+    def _set_mini_batch(self, size: int | None) -> None:
+        if size is not None and size < 1:
+            raise InputError(f"mini_batch_size must be at least 1 or None, got {size}.")
+        self.mini_batch_size = size
+
+    def embed(self, sentence_features: Iterable[Features]) -> list[Tensor]:
+        """(B, L, H) for each column; L is one number for queries and one for documents."""
+        columns = list(sentence_features)
+        rows_of = partial(token_vectors, self.model, length=longest_text(columns))
+        found = over_columns(self.model, columns, lambda features: rows_of(features), self.mini_batch_size)
+        return fitted(found, trim=not self.gather_across_devices)
+
+
+class MultiVectorMultipleNegativesRankingLoss(TokenLoss, MultipleNegativesRankingLoss):
+    """In-batch negatives by MaxSim; see `MultipleNegativesRankingLoss`.
+
+    Args:
+        model: the model that is trained.
+        scale: factor of the scores.
+        similarity_fct: (q, I, H), (d, J, H) -> (q, d), and `queries_mask`, `documents_mask` if it takes them; default:
+            `colbert_scores`.
+        mini_batch_size: texts embedded together on the average; None for all.
+        score_mini_batch_size: queries scored at a time; None for all.
+        gather_across_devices: take the documents of all processes as candidates.
+
+    Raises:
+        InputError: for a size below 1.
+    """
+
+    config_keys: ClassVar[tuple[str, ...]] = (
+        "scale",
+        "similarity_fct",
+        "mini_batch_size",
+        "score_mini_batch_size",
+        "gather_across_devices",
+    )
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        scale: float = 1.0,
+        similarity_fct: Similarity | None = None,
+        mini_batch_size: int | None = None,
+        score_mini_batch_size: int | None = None,
+        gather_across_devices: bool = False,
+    ) -> None:
+        similarity = colbert_scores if similarity_fct is None else similarity_fct
+        MultipleNegativesRankingLoss.__init__(self, model, scale, similarity, gather_across_devices)
+        self._set_mini_batch(mini_batch_size)
+        if score_mini_batch_size is not None and score_mini_batch_size < 1:
+            raise InputError(f"score_mini_batch_size must be at least 1 or None, got {score_mini_batch_size}.")
+        self.score_mini_batch_size = score_mini_batch_size
+
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None = None) -> Tensor:
+        return self.of_vectors(embeddings, False)
+
+    def of_vectors(self, embeddings: list[Tensor], backward: bool) -> Tensor:
+        """Loss of the token vectors (B, L, H) of each column."""
+        check_columns(embeddings, 2, None, type(self).__name__)
+        gather, block = self.gather_across_devices, self.score_mini_batch_size
+        return in_batch_negatives(embeddings, self.how, gather, block, backward)
+
+    @property
+    def how(self) -> Contrast:
+        return replace(super().how, similarity_fct=with_masks(self.similarity_fct))
+
+    @property
+    def citation(self) -> str:
+        return KHATTAB
+
+
+class CachedMultiVectorMultipleNegativesRankingLoss(CachedLossMixin, MultiVectorMultipleNegativesRankingLoss):
+    """In-batch negatives by MaxSim with batches of any size in the memory of a small one (`losses.gradient_cache`).
+
+    Args:
+        mini_batch_size: texts embedded together on the average; mini-batches have about equally many tokens.
+        mini_batch_num_tokens: most tokens embedded together, in the place of a number of texts.
+        score_mini_batch_size: queries scored at a time; None for `mini_batch_size`.
+        show_progress_bar: show a bar over the mini-batches.
+        others: see `MultiVectorMultipleNegativesRankingLoss`.
+    """
+
+    config_keys = (
+        "scale",
+        "similarity_fct",
+        "mini_batch_size",
+        "mini_batch_num_tokens",
+        "score_mini_batch_size",
+        "gather_across_devices",
+    )
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        scale: float = 1.0,
+        similarity_fct: Similarity | None = None,
+        mini_batch_size: int = 32,
+        mini_batch_num_tokens: int | None = None,
+        score_mini_batch_size: int | None = None,
+        gather_across_devices: bool = False,
+        show_progress_bar: bool = False,
+    ) -> None:
+        MultiVectorMultipleNegativesRankingLoss.__init__(
+            self,
+            model,
+            scale=scale,
+            similarity_fct=similarity_fct,
+            score_mini_batch_size=mini_batch_size if score_mini_batch_size is None else score_mini_batch_size,
+            gather_across_devices=gather_across_devices,
+        )
+        self._set_mini_batches(mini_batch_size, mini_batch_num_tokens, show_progress_bar)
+
+    def calculate_loss(self, reps: list[Any], labels: Any = None, *, with_backward: bool = False) -> Tensor:
+        """Loss of the token vectors of each column, as lists of (b, L, H)."""
+        columns = [part if isinstance(part, Tensor) else torch.cat(list(part)) for part in reps]
+        return self.of_vectors(fitted(columns, trim=not self.gather_across_devices), with_backward)
+
+    def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
+        columns = list(sentence_features)
+        return cached_loss(
+            self.model,
+            columns,
+            lambda found, with_backward: self.calculate_loss([[part] for part in found], with_backward=with_backward),
+            self.mini_batch_size,
+            self.mini_batch_num_tokens,
+            self.show_progress_bar,
+            rows_of=partial(token_vectors, length=longest_text(columns)),
+        )
+
+    @property
+    def citation(self) -> str:
+        return GRADCACHE_CITATION
+
+
+class MultiVectorMarginMSELoss(TokenLoss, MarginMSELoss):
+    """The teacher's margins by MaxSim; see `MarginMSELoss`.
+
+    Args:
+        similarity_fct: (B, I, H), (B, J, H) -> (B,); default: `colbert_scores_pairwise`.
+        mini_batch_size: texts embedded together on the average; None for all.
+    """
+
+    config_keys: ClassVar[tuple[str, ...]] = ("similarity_fct", "mini_batch_size")
+
+    def __init__(
+        self, model: Any, *, similarity_fct: Similarity | None = None, mini_batch_size: int | None = None
+    ) -> None:
+        MarginMSELoss.__init__(self, model, colbert_scores_pairwise if similarity_fct is None else similarity_fct)
+        self._set_mini_batch(mini_batch_size)
+
+    def candidate_scores(self, embeddings: list[Tensor]) -> Tensor:
+        return candidate_scores(embeddings, with_masks(self.similarity_fct))
+
+    @property
+    def citation(self) -> str:
+        return HOFSTAETTER
+
+
+class MultiVectorDistillKLDivLoss(TokenLoss, DistillKLDivLoss):
+    """The teacher's distribution over a query's candidates by MaxSim; see `DistillKLDivLoss`.
+
+    Args:
+        similarity_fct: (B, I, H), (B, n, J, H) -> (B, n), and `queries_mask`, `documents_mask` if it takes them;
+            default: `colbert_kd_scores`.
+        temperature: of both distributions.
+        student_temperature, teacher_temperature: of one of them, instead.
+        mini_batch_size: texts embedded together on the average; None for all.
+    """
+
+    config_keys = ("similarity_fct", "temperature", "student_temperature", "teacher_temperature", "mini_batch_size")
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        similarity_fct: Similarity | None = None,
+        temperature: float = 1.0,
+        student_temperature: float | None = None,
+        teacher_temperature: float | None = None,
+        mini_batch_size: int | None = None,
+    ) -> None:
+        similarity = colbert_kd_scores if similarity_fct is None else similarity_fct
+        DistillKLDivLoss.__init__(self, model, similarity, temperature, student_temperature, teacher_temperature)
+        self._set_mini_batch(mini_batch_size)
+
+    def candidate_scores(self, embeddings: list[Tensor]) -> Tensor:
+        return with_masks(self.similarity_fct)(embeddings[0], torch.stack(embeddings[1:], 1))
+
+    @property
+    def citation(self) -> str:
+        return SANTHANAM

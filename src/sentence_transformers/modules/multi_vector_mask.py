@@ -1,0 +1,108 @@
+"""MultiVectorMask: which tokens of a text keep a vector.
+
+ColBERT (Khattab and Zaharia 2020, https://arxiv.org/abs/2004.12832) leaves the punctuation of documents out: it says
+little and its vectors cost as much as others. `skiplist_words` names such tokens and `skiplist_tasks` the sides that go
+without them. With `keep_only_token_ids` all other tokens of the texts go too, but those of queries stay.
+
+    packed   rows of the run are dropped                  token_embeddings (T, H) -> (t, H)
+    padded   `attention_mask` becomes 0 at the tokens     (B, L)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sentence_transformers.inference.packing import TOKEN_KEYS, Packing, is_packed
+from sentence_transformers.modules.base import Module
+from sentence_transformers.modules.text_input import known_token_id
+
+logger = logging.getLogger(__name__)
+
+
+class MultiVectorMask(Module):
+    """Drop tokens that should have no vector.
+
+    Args:
+        skiplist_words: tokens to leave out, e.g. punctuation. Those that are not one token of the tokenizer are left
+            alone, with a warning.
+        skiplist_tasks: sides that go without them; default: ["document"]. Texts that are encoded without a task count
+            as documents.
+        keep_only_token_ids: ids of the only tokens that texts other than queries keep; None or [] for all.
+    """
+
+    config_keys: ClassVar[list[str]] = ["skiplist_words", "skiplist_tasks", "keep_only_token_ids"]
+    forward_kwargs: ClassVar[set[str]] = {"task"}
+    takes_packed = True
+
+    def __init__(
+        self,
+        skiplist_words: list[str] | None = None,
+        *,
+        skiplist_tasks: str | list[str] | None = None,
+        keep_only_token_ids: list[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.skiplist_words = list(skiplist_words or [])
+        self.skiplist_tasks = as_tasks(skiplist_tasks)
+        self.keep_only_token_ids = keep_only_token_ids
+        self._skipped: list[int] = []
+
+    def on_model_ready(self, model: Any) -> None:
+        if not self.skiplist_words or not self.skiplist_tasks:
+            return
+        module = model[0].resolve(self.skiplist_tasks[0]) if hasattr(model[0], "resolve") else model[0]
+        if hasattr(module, "token_id"):
+            self._look_up(module.token_id)
+        else:
+            self.resolve_with_tokenizer(model.tokenizer)
+
+    def resolve_with_tokenizer(self, tokenizer: Any) -> None:
+        """Look the ids of the words up in a transformers tokenizer; done when the module becomes part of a model."""
+        self._look_up(lambda word: known_token_id(tokenizer, word))
+
+    def _look_up(self, token_id: Callable[[str], int | None]) -> None:
+        ids = {word: token_id(word) for word in self.skiplist_words}
+        if missing := [word for word, found in ids.items() if found is None]:
+            logger.warning("Words %s of the skiplist are not tokens of this tokenizer and are left alone.", missing)
+        self._skipped = [found for found in ids.values() if found is not None]
+
+    def forward(self, features: dict[str, Tensor | Any], task: str | None = None, **kwargs) -> dict[str, Tensor | Any]:
+        dropped = self._dropped(features["input_ids"], task)
+        if dropped is None:
+            return features
+        if not is_packed(features):
+            return features | {"attention_mask": features["attention_mask"].bool() & ~dropped}
+        packing: Packing = features["packing"]
+        kept = {
+            key: features[key][~dropped] for key in TOKEN_KEYS if isinstance(features.get(key), Tensor)
+        }
+        return features | kept | {"packing": without(packing, dropped)}
+
+    def _dropped(self, ids: Tensor, task: str | None) -> Tensor | None:
+        """Where the tokens are that go; None if all stay."""
+        dropped = None
+        if self._skipped and (task or "document") in self.skiplist_tasks:
+            dropped = torch.isin(ids, torch.tensor(self._skipped, device=ids.device))
+        if self.keep_only_token_ids and task != "query":
+            others = ~torch.isin(ids, torch.tensor(self.keep_only_token_ids, device=ids.device))
+            dropped = others if dropped is None else dropped | others
+        return dropped
+
+
+def without(packing: Packing, dropped: Tensor) -> Packing:
+    """The packing that is left when some of the T tokens are dropped; a sequence may end up empty."""
+    counts = torch.zeros(len(packing), dtype=torch.int64, device=dropped.device)
+    counts.index_add_(0, packing.sequence_ids.to(dropped.device), (~dropped).long())
+    return Packing(counts.tolist(), packing.device)
+
+
+def as_tasks(tasks: str | list[str] | None) -> list[str]:
+    """Names of sides as a list; documents by default."""
+    if tasks is None:
+        return ["document"]
+    return [tasks] if isinstance(tasks, str) else list(tasks)
