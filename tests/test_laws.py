@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import torch
 
-from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
+from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
 from sentence_transformers.inference.packing import is_packed
 from sentence_transformers.util import select_max_active_dims
 from tests import models
-from tests.golden import layouts, score_models
+from tests.golden import layouts, multi_vector_cases, score_models
 
-Model = SentenceTransformer | CrossEncoder | SparseEncoder
+Model = SentenceTransformer | CrossEncoder | SparseEncoder | MultiVectorEncoder
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,16 @@ class Kind:
 
 def sparse_rows(model: SparseEncoder, inputs: Sequence[str], **kwargs: Any) -> np.ndarray:
     return model.encode(list(inputs), **kwargs).to_dense().numpy()
+
+
+def token_rows(model: MultiVectorEncoder, inputs: Sequence[str], **kwargs: Any) -> np.ndarray:
+    """Of both sides, filled up with zeros."""
+    sides = (model.encode_query(list(inputs), **kwargs), model.encode_document(list(inputs), **kwargs))
+    return np.stack([[filled(row) for row in rows] for rows in sides], axis=1)
+
+
+def filled(row: torch.Tensor) -> np.ndarray:
+    return torch.nn.functional.pad(row, (0, 0, 0, 64 - len(row))).numpy()
 
 
 KINDS = {
@@ -76,6 +86,13 @@ KINDS = {
         sparse_rows,
         "sentence_embedding",
         score_models.SPARSE,
+    ),
+    "late": Kind(
+        MultiVectorEncoder,
+        [*multi_vector_cases.TEXTS, "no yes", "yes no"],
+        token_rows,
+        "",
+        {name: multi_vector_cases.FOLDERS[name] for name in ("expanding", "at_least", "stanford", "pylate")},
     ),
 }
 CASES = [(kind, name) for kind, found in KINDS.items() for name in found.folders]
@@ -147,6 +164,8 @@ def test_a_pair_of_lanes_is_one(case):
 def test_packed_is_padded(case):
     """The features of a padded batch, through `forward`, give the rows of the engine's packed one."""
     module = case.model[0].resolve(None)
+    if not case.kind.result:
+        pytest.skip("each side by itself: tests/test_multi_vector.py")
     if not getattr(module, "packs", False) or not hasattr(module, "tokens"):
         pytest.skip("runs padded, in batches of equal length where padding shows")
     tokens = module.tokens(case.inputs, case.model.prompt_text(None, None))

@@ -236,6 +236,15 @@ def test_maxsim_masks(tokens):
     np.testing.assert_allclose(sim.mean_maxsim(q, d, q_mask, d_mask), expected / [[2], [1]], atol=1e-5)
 
 
+def test_maxsim_leaves_out_what_is_all_zero(tokens):
+    """In the middle of a ragged item too, and in blocks of any size."""
+    queries, documents = tokens
+    holes = [np.insert(item, [0, 1, len(item)], 0, axis=0) for item in documents]
+    for chunk_elements in (None, 5):
+        scores = sim.maxsim([np.insert(q, 1, 0, axis=0) for q in queries], holes, chunk_elements=chunk_elements)
+        np.testing.assert_allclose(scores, maxsim_loop(queries, documents), atol=1e-5)
+
+
 def test_maxsim_without_tokens(tokens):
     queries, documents = tokens
     none = np.zeros((0, 4), dtype=np.float32)
@@ -264,8 +273,10 @@ def test_maxsim_gradient_reaches_only_the_best_tokens():
 
 def test_maxsim_never_holds_more_than_chunk_elements(monkeypatch):
     sizes = []
-    best = maxsim_module._best
-    monkeypatch.setattr(maxsim_module, "_best", lambda s, mask: sizes.append(s.numel()) or best(s, mask))
+    for name in ("_best", "_best_of_groups"):
+        best = getattr(maxsim_module, name)
+        spy = lambda s, other, best=best: sizes.append(s.numel()) or best(s, other)  # noqa: E731
+        monkeypatch.setattr(maxsim_module, name, spy)
     sim.maxsim(torch.ones(10, 3, 4), torch.ones(50, 5, 4), chunk_elements=200)
     sim.maxsim_pairwise(torch.ones(50, 3, 4), torch.ones(50, 5, 4), chunk_elements=200)
     assert max(sizes) <= 200 and sum(sizes) == 10 * 3 * 50 * 5 + 50 * 3 * 5

@@ -17,7 +17,7 @@ from typing import assert_type
 import numpy as np
 from torch import Tensor
 
-from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder, util
+from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder, util
 from sentence_transformers.losses import CoSENTLoss
 
 model = SentenceTransformer("name")
@@ -34,6 +34,10 @@ ranker = CrossEncoder("name")
 assert_type(ranker.predict([("a", "b")]), np.ndarray)
 assert_type(ranker.predict([("a", "b")], convert_to_tensor=True), Tensor)
 
+late = MultiVectorEncoder("name")
+assert_type(late.encode("text"), Tensor)
+assert_type(late.encode_document(["text"]), list[Tensor])
+assert_type(late.encode(["text"], convert_to_numpy=True), list[np.ndarray])
 sparse = SparseEncoder("name")
 assert_type(sparse.encode(["text"]), Tensor)
 

@@ -253,6 +253,11 @@ HOME: dict[str, str] = {
     "mean_colbert_scores": "token_scores",
     "mean_colbert_scores_pairwise": "token_scores",
     "mean_colbert_kd_scores": "token_scores",
+    "xtr_scores": "xtr",
+    "xtr_scores_pairwise": "xtr",
+    "xtr_kd_scores": "xtr",
+    "XTRScores": "xtr",
+    "XTRKDScores": "xtr",
     "SimilarityFunction": "similarity",
     "quantize_embeddings": "search.quantization",
     "search_quantized": "search.quantized",
@@ -510,6 +515,10 @@ PACKAGES: dict[str, str] = {
     "multi_vector_encoder.losses": " ".join(_MULTI_VECTOR_LOSSES),
     "multi_vector_encoder.evaluation": " ".join(_MULTI_VECTOR_EVALUATORS),
     "multi_vector_encoder.modules": _MULTI_VECTOR_MODULES,
+    "multi_vector_encoder.scoring": (
+        "colbert_scores colbert_scores_pairwise colbert_kd_scores mean_colbert_scores mean_colbert_scores_pairwise "
+        "mean_colbert_kd_scores XTRScores XTRKDScores xtr_scores xtr_scores_pairwise xtr_kd_scores"
+    ),
     "models": _TEXT_MODULES,
     "evaluation": _EVALUATION,
     "sparse_encoder.search_engines": (
@@ -576,7 +585,8 @@ ALIASES: dict[str, str] = {
     "multi_vector_encoder.trainer": "training.multi_vector_encoder",
     "multi_vector_encoder.training_args": "training.arguments",
     "multi_vector_encoder.data_collator": "training.collator",
-    "multi_vector_encoder.scoring": "token_scores",
+    "multi_vector_encoder.scoring.colbert": "token_scores",
+    "multi_vector_encoder.scoring.xtr": "xtr",
     "multi_vector_encoder.modules.multi_vector_mask": "modules.multi_vector_mask",
     "multi_vector_encoder.modules.token_pooling": "modules.token_pooling",
     **{f"multi_vector_encoder.losses.{path}": HOME[name] for name, path in _MULTI_VECTOR_LOSSES.items()},

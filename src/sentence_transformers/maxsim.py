@@ -9,8 +9,10 @@ arrays); they are padded with zero rows. A token counts if its mask is not zero,
 not all zero. A document without any token scores `EMPTY_DOCUMENT`, below every other one; a query without any token
 scores 0.
 
-The token similarities Q × I × D × J are never held at once: blocks of queries and documents keep them below
-`chunk_elements` values. Only each maximum is kept for the backward pass.
+Of all pairs nothing is computed for padding: the tokens of a block of documents lie end to end, longest document first,
+and meet those of a block of queries in one product; documents of equal length are a group whose maxima are taken
+together. The token similarities are never held at once: blocks keep them below `chunk_elements` values. Only each
+maximum is kept for the backward pass.
 """
 
 from __future__ import annotations
@@ -22,10 +24,14 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError
+from sentence_transformers.inference.packing import Packing
+from sentence_transformers.inference.plan import micro_batches
 from sentence_transformers.util.tensor import ArrayLike, describe, to_float
 
 EMPTY_DOCUMENT = -1e9
 CHUNK_ELEMENTS = 100_000_000
+CACHED_ELEMENTS = 1 << 22  # of a block on a CPU without gradients, where nothing but the maxima is kept
+QUERY_TOKENS = 1024  # of a block of queries
 
 
 class TokenEmbeddings(NamedTuple):
@@ -65,18 +71,31 @@ def maxsim(
     Raises:
         InputError: if dimensions differ or a mask does not fit.
     """
-    queries, documents = _two_sides(a, b, a_mask, b_mask)
-    like = _like(queries, documents, device)
-    q_step, d_step = _block_sizes(queries.mask, documents.mask, chunk_elements)
-    rows = []
-    for start in range(0, len(queries.mask), q_step):
-        query = queries.block(start, start + q_step, like)
-        columns = [
-            _score_block(query, documents.block(j, j + d_step, like)) for j in range(0, len(documents.mask), d_step)
-        ]
-        scores = torch.cat(columns, dim=1) if columns else like.new_zeros(len(query.mask), 0)
-        rows.append(scores / _token_counts(query.mask)[:, None] if length_normalize else scores)
-    return torch.cat(rows) if rows else like.new_zeros(0, len(documents.mask))
+    queries, documents = Ragged(a, a_mask, "a"), Ragged(b, b_mask, "b")
+    _check_dimensions(queries.dimension, documents.dimension)
+    like = _like(queries.dtype, documents.dtype, device or queries.device)
+    if not len(queries) or not len(documents):
+        return like.new_zeros(len(queries), len(documents))
+    most = _budget(chunk_elements)
+    if like.device.type == "cpu" and not (
+        torch.is_grad_enabled() and (queries.requires_grad or documents.requires_grad)
+    ):
+        most = min(most, CACHED_ELEMENTS)
+    wanted = min(QUERY_TOKENS, max(1, most // max(1, int(documents.lengths.max()))))
+    rows: list[Tensor] = []
+    q_order: list[np.ndarray] = []
+    d_order: list[np.ndarray] = []
+    for q_places in micro_batches(queries.lengths, wanted, None):
+        query = queries.block(q_places, like)
+        columns, d_order = [], []
+        for d_places in micro_batches(documents.lengths, most // max(1, len(query.vectors)), None):
+            columns.append(_score_block(query, documents.block(d_places, like)))
+            d_order.append(d_places)
+        scores = torch.cat(columns, dim=1)
+        counts = query.packing.lengths_tensor.clamp_min(1)[:, None]
+        rows.append(scores / counts if length_normalize else scores)
+        q_order.append(q_places)
+    return torch.cat(rows)[_back(q_order)][:, _back(d_order)]
 
 
 def maxsim_pairwise(
@@ -96,11 +115,13 @@ def maxsim_pairwise(
     Raises:
         InputError: also if there are not as many queries as documents.
     """
-    queries, documents = _two_sides(a, b, a_mask, b_mask)
+    queries, documents = token_embeddings(a, a_mask, "a"), token_embeddings(b, b_mask, "b")
     count = len(queries.mask)
+    if count and len(documents.mask):
+        _check_dimensions(queries.vectors.shape[2], documents.vectors.shape[2])
     if count != len(documents.mask):
         raise InputError(f"Pairs need as many queries as documents, got {count} and {len(documents.mask)}.")
-    like = _like(queries, documents, device)
+    like = _like(queries.vectors.dtype, documents.vectors.dtype, device or queries.vectors.device)
     step = max(1, _budget(chunk_elements) // max(1, queries.mask.shape[1] * documents.mask.shape[1]))
     scores = []
     for start in range(0, count, step):
@@ -136,13 +157,91 @@ def mean_maxsim_pairwise(
     return maxsim_pairwise(a, b, a_mask, b_mask, chunk_elements, length_normalize, device)
 
 
-def _score_block(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Tensor:
-    """(q, I, H), (d, J, H) -> (q, d)."""
-    q, d = queries.mask.shape, documents.mask.shape
-    similarities = queries.vectors.flatten(0, 1) @ documents.vectors.flatten(0, 1).T  # (q·I, d·J)
-    best = _best(similarities.view(*q, *d), documents.mask)  # (q, I, d)
-    scores = torch.einsum("qid,qi->qd", best, queries.mask)
-    return scores.masked_fill(_empty(documents.mask), EMPTY_DOCUMENT)
+class Run(NamedTuple):
+    """Items whose tokens lie end to end: `vectors` (T, H), `weights` (T,) or None for ones, and their lengths."""
+
+    vectors: Tensor
+    weights: Tensor | None
+    packing: Packing
+
+
+class Ragged:
+    """N items of different numbers of tokens, of which blocks are taken.
+
+    Args:
+        items, mask, name: as `maxsim` is given them, and what the argument is called.
+    """
+
+    def __init__(self, items: ArrayLike, mask: Tensor | None, name: str) -> None:
+        self.parts: list[Tensor] | None = None
+        self.whole: TokenEmbeddings | None = None
+        if isinstance(items, (list, tuple)) and mask is None:
+            self.parts = _as_list(items, name)
+            self.lengths = np.fromiter(map(len, self.parts), np.int64, len(self.parts))
+            first = self.parts[0] if self.parts else torch.zeros(0, 0)
+            self.requires_grad = any(part.requires_grad for part in self.parts)
+        else:
+            self.whole = token_embeddings(items, mask, name)
+            self.lengths = (self.whole.mask != 0).sum(1).cpu().numpy()
+            first = self.whole.vectors
+            self.requires_grad = first.requires_grad
+        self.dtype, self.device, self.dimension = first.dtype, first.device, first.shape[-1]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def block(self, places: np.ndarray, like: Tensor) -> Run:
+        """The items at some places, on the device and in the dtype of `like`."""
+        if self.parts is not None:
+            vectors = torch.cat([self.parts[i] for i in places]).to(like)
+            run = Run(vectors, None, Packing(self.lengths[places], like.device))
+            kept = (vectors != 0).any(-1)
+            return run if bool(kept.all()) else _without(run, kept)
+        assert self.whole is not None
+        index = torch.from_numpy(places).to(self.whole.mask.device)
+        mask = self.whole.mask[index]
+        kept, packing = mask != 0, Packing(self.lengths[places], like.device)
+        weights = None if mask.dtype == torch.bool else mask[kept].to(like)
+        return Run(self.whole.vectors[index.to(self.device)][kept.to(self.device)].to(like), weights, packing)
+
+
+def _without(run: Run, kept: Tensor) -> Run:
+    """A run without some of its tokens."""
+    counts = torch.zeros(len(run.packing), dtype=torch.int64, device=kept.device)
+    counts.index_add_(0, run.packing.sequence_ids, kept.long())
+    return Run(run.vectors[kept], None, Packing(counts.tolist(), run.packing.device))
+
+
+def _score_block(queries: Run, documents: Run) -> Tensor:
+    """Tokens of q queries and d documents -> (q, d)."""
+    best = _best_of_groups(documents.vectors @ queries.vectors.T, documents.packing)  # (d, tokens of all queries)
+    if queries.weights is not None:
+        best = best * queries.weights
+    parts = [
+        best[:, start:stop].unflatten(1, (count, length)).sum(-1) if length else best.new_zeros(len(best), count)
+        for start, stop, count, length in queries.packing.groups
+    ]
+    scores = torch.cat(parts, dim=1)
+    empty = documents.packing.lengths_tensor == 0
+    return scores.masked_fill(empty[:, None], EMPTY_DOCUMENT).T
+
+
+def _best_of_groups(similarities: Tensor, packing: Packing) -> Tensor:
+    """The maximum over the tokens of each document: (T, q) -> (d, q); 0 for a document without tokens."""
+    parts = []
+    for start, stop, count, length in packing.groups:
+        if not length:
+            parts.append(similarities.new_zeros(count, similarities.shape[1]))
+            continue
+        group = similarities[start:stop].unflatten(0, (count, length))
+        # `amax` is the faster one, but it would keep all similarities for the backward pass; `max` keeps indices only.
+        parts.append(group.max(dim=1).values if similarities.requires_grad else group.amax(dim=1))
+    return torch.cat(parts)
+
+
+def _back(order: list[np.ndarray]) -> Tensor:
+    """Where each item is found, whose blocks were taken in some order."""
+    return torch.from_numpy(np.argsort(np.concatenate(order)))
 
 
 def _score_pairs(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Tensor:
@@ -176,32 +275,20 @@ def _budget(chunk_elements: int | None) -> int:
     return CHUNK_ELEMENTS if chunk_elements is None else max(1, chunk_elements)
 
 
-def _block_sizes(query_mask: Tensor, document_mask: Tensor, chunk_elements: int | None) -> tuple[int, int]:
-    """How many queries and documents have at most `chunk_elements` token similarities; at least one of each."""
-    pairs = max(1, _budget(chunk_elements) // max(1, query_mask.shape[1] * document_mask.shape[1]))
-    documents = max(1, min(len(document_mask), pairs))
-    return max(1, min(len(query_mask), pairs // documents)), documents
-
-
-def _like(queries: TokenEmbeddings, documents: TokenEmbeddings, device: str | torch.device | None) -> Tensor:
+def _like(first: torch.dtype, second: torch.dtype, device: str | torch.device) -> Tensor:
     """An empty tensor with the device and the dtype in which to compute: float64 if a side is, else float32."""
-    wide = torch.float64 in (queries.vectors.dtype, documents.vectors.dtype)
-    return torch.empty(0, dtype=torch.float64 if wide else torch.float32, device=device or queries.vectors.device)
+    wide = torch.float64 in (first, second)
+    return torch.empty(0, dtype=torch.float64 if wide else torch.float32, device=device)
 
 
-def _two_sides(
-    a: ArrayLike, b: ArrayLike, a_mask: Tensor | None, b_mask: Tensor | None
-) -> tuple[TokenEmbeddings, TokenEmbeddings]:
-    queries, documents = _token_embeddings(a, a_mask, "a"), _token_embeddings(b, b_mask, "b")
-    if len(queries.mask) and len(documents.mask) and queries.vectors.shape[2] != documents.vectors.shape[2]:
+def _check_dimensions(first: int, second: int) -> None:
+    if first and second and first != second:
         raise InputError(
-            "Token embeddings of different dimensions cannot be compared: "
-            f"`a` has dimension {queries.vectors.shape[2]}, `b` has {documents.vectors.shape[2]}."
+            f"Token embeddings of different dimensions cannot be compared: `a` has dimension {first}, `b` has {second}."
         )
-    return queries, documents
 
 
-def _token_embeddings(items: ArrayLike, mask: Tensor | None, name: str) -> TokenEmbeddings:
+def token_embeddings(items: ArrayLike, mask: Tensor | None, name: str) -> TokenEmbeddings:
     """Any of the accepted forms as padded vectors and a mask."""
     vectors = _pad(items, name) if isinstance(items, (list, tuple)) else _as_vectors(items)
     if vectors.ndim == 2:
@@ -228,10 +315,14 @@ def _as_vectors(item: ArrayLike) -> Tensor:
 
 def _pad(items: ArrayLike, name: str) -> Tensor:
     """A list of (tokens, H) arrays -> (N, L, H), padded with zeros."""
+    tensors = _as_list(items, name)
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True) if tensors else torch.zeros(0, 0, 0)
+
+
+def _as_list(items: ArrayLike, name: str) -> list[Tensor]:
+    """A list of arrays as (tokens, H) tensors of one H."""
     tensors = [_as_vectors(item if isinstance(item, (Tensor, np.ndarray)) else list(item)) for item in items]
-    if not tensors:
-        return torch.zeros(0, 0, 0)
     if any(t.ndim != 2 or t.shape[1] != tensors[0].shape[1] for t in tensors):
         shapes = ", ".join(dict.fromkeys(str(tuple(t.shape)) for t in tensors[:10]))
         raise InputError(f"`{name}` must hold arrays of shape (tokens, H) with one H, got {describe(items)}: {shapes}.")
-    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True)
+    return tensors

@@ -1,10 +1,11 @@
 """MaxSim as the losses of late interaction call it: of all pairs, of pairs in a row, of a query's own candidates.
 
-    colbert_scores            (Q, I, H), (D, J, H)      -> (Q, D)
+    colbert_scores            (Q, I, H), (D, J, H)      -> (Q, D)        documents (D, n, J, H) count as D · n
     colbert_scores_pairwise   (N, I, H), (N, J, H)      -> (N,)
     colbert_kd_scores         (B, I, H), (B, n, J, H)   -> (B, n)
 
-Those called mean divide by the number of query tokens. Masks and lists of ragged items: as in `maxsim`.
+Those called mean divide by the number of query tokens. Masks and lists of ragged items: as in `maxsim`. The twins of
+XTR are in `xtr`.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def colbert_scores(
     length_normalize: bool = False,
 ) -> Tensor:
     """`maxsim` of every query and every document: float (Q, D)."""
-    masks = queries_mask, documents_mask
-    return maxsim(queries_embeddings, documents_embeddings, *masks, chunk_elements, length_normalize)
+    documents, mask = flat_documents(documents_embeddings, documents_mask)
+    return maxsim(queries_embeddings, documents, queries_mask, mask, chunk_elements, length_normalize)
 
 
 def colbert_scores_pairwise(
@@ -73,9 +74,7 @@ def colbert_kd_scores(
         )
     count = counts.pop() if counts else 0
     whole = isinstance(documents_embeddings, Tensor)
-    documents = (
-        documents_embeddings.flatten(0, 1) if whole else [one for part in documents_embeddings for one in part]
-    )
+    documents = documents_embeddings.flatten(0, 1) if whole else [one for part in documents_embeddings for one in part]
     queries: Any = queries_embeddings
     if isinstance(queries, Tensor):
         queries = queries.repeat_interleave(count, 0)
@@ -90,6 +89,13 @@ def colbert_kd_scores(
         length_normalize,
     )
     return scores.view(-1, count)
+
+
+def flat_documents(documents: Any, mask: Tensor | None) -> tuple[Any, Tensor | None]:
+    """Documents (D, n, J, H) and their mask (D, n, J) as D · n of them; anything else as it is."""
+    if not (isinstance(documents, Tensor) and documents.ndim == 4):
+        return documents, mask
+    return documents.flatten(0, 1), None if mask is None else torch.as_tensor(mask).flatten(0, 1)
 
 
 def mean_colbert_scores(

@@ -322,6 +322,9 @@ if kind == "CrossEncoder":
 elif kind == "SparseEncoder":
     data = data.remove_columns("label")
     loss = losses.SpladeLoss(model, losses.SparseMultipleNegativesRankingLoss(model), 3e-3, 5e-3)
+elif kind == "MultiVectorEncoder":
+    data = data.remove_columns("label")
+    loss = losses.CachedMultiVectorMultipleNegativesRankingLoss(model, mini_batch_size=3)
 else:
     loss = losses.SoftmaxLoss(model, 32, 2)
 args = getattr(sentence_transformers, kind + "TrainingArguments")(
@@ -343,7 +346,7 @@ def run_script(*args: Any) -> int:
     return done.returncode
 
 
-@pytest.mark.parametrize("kind", ["SentenceTransformer", "CrossEncoder", "SparseEncoder"])
+@pytest.mark.parametrize("kind", ["SentenceTransformer", "CrossEncoder", "SparseEncoder", "MultiVectorEncoder"])
 def test_a_killed_run_goes_on_as_if_it_had_not_been(bert_folder: Path, tmp_path: Path, kind: str) -> None:
     if kind == "SparseEncoder":
         bert_folder = tmp_path / "splade"

@@ -269,7 +269,8 @@ class Layout:
             mixed = attend_short(views) if visible is None else None
             if mixed is None:
                 mask = None if visible is None else visible[:, None, None, :]
-                mixed = F.scaled_dot_product_attention(*views, attn_mask=mask)
+                q, k, v = views
+                mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
             out[start:stop].view(count, length, heads, -1).copy_(mixed.transpose(1, 2))
         return out
 

@@ -143,7 +143,9 @@ class MultiVectorEncoder(EmbeddingModel):
         if len(parts) == 1:
             parts.append(new_projection(parts[0], source))
         words: list[str] = []
-        kept = {key: config[key] for key in ("prompts", "default_prompt_name", "requirements") if key in config}
+        kept: dict[str, Any] = {
+            key: config[key] for key in ("prompts", "default_prompt_name", "requirements") if key in config
+        }
         if older:
             kept["prompts"] = colbert.pylate_prompts(config)
             words = colbert.set_up_pylate(parts[0], config)
@@ -169,7 +171,7 @@ class MultiVectorEncoder(EmbeddingModel):
         prompt: str | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
         show_progress_bar: bool | None = None,
-        output_value: Literal["token_embeddings"] | None = TOKENS,
+        output_value: Literal["token_embeddings"] | None = "token_embeddings",
         convert_to_numpy: bool = False,
         device: str | torch.device | list[str | torch.device] | None = None,
         normalize_embeddings: bool = False,
@@ -211,8 +213,8 @@ class MultiVectorEncoder(EmbeddingModel):
         """
         if "convert_to_tensor" in kwargs:
             raise InputError(
-                "MultiVectorEncoder.encode has no convert_to_tensor: texts have different numbers of tokens, which make "
-                "no single tensor. It returns a list of tensors; for numpy arrays pass convert_to_numpy=True."
+                "MultiVectorEncoder.encode has no convert_to_tensor: texts have different numbers of tokens, which "
+                "make no single tensor. It returns a list of tensors; for numpy arrays pass convert_to_numpy=True."
             )
         if output_value not in (TOKENS, None):
             raise InputError(f"output_value must be {TOKENS!r} or None (all features), got {output_value!r}.")

@@ -73,10 +73,20 @@ class MultiVectorInformationRetrievalEvaluator(MultiVectorEvaluator, Information
         score_functions: dict[str, ScoreFunction] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            queries, corpus, relevant_docs, corpus_chunk_size, score_functions=score_functions, **kwargs
-        )
+        super().__init__(queries, corpus, relevant_docs, corpus_chunk_size, score_functions=score_functions, **kwargs)
         self.chunk_elements = chunk_elements
+
+    def embed_inputs(  # type: ignore[override]
+        self,
+        model: Any,
+        sentences: Any,
+        encode_fn_name: str | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        **kwargs: Any,
+    ) -> list[Tensor]:
+        """Texts of a side -> one tensor (tokens, H) each."""
+        return super().embed_inputs(model, sentences, encode_fn_name, prompt_name=prompt_name, prompt=prompt, **kwargs)
 
     def _functions(self, model: Any) -> dict[str, ScoreFunction]:
         if self.score_functions is None:

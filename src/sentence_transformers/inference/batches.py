@@ -45,14 +45,15 @@ def text_lengths(features: Features) -> list[int]:
     if kind == "packing":
         return features["packing"].lengths
     if kind == "attention_mask":
-        return kept(features).sum(1).tolist()
+        return kept_mask(features).sum(1).tolist()
     offsets = features["offsets"].tolist()
     return [stop - start for start, stop in zip(offsets, [*offsets[1:], len(features["input_ids"])], strict=True)]
 
 
-def kept(features: Features) -> Tensor:
-    """(B, L), not 0 at the tokens of a padded batch: those that attention looks at, and those that only have vectors."""
-    return features.get("kept_mask", features["attention_mask"])
+def kept_mask(features: Features) -> Tensor:
+    """(B, L), not 0 at the tokens of a padded batch, those included that attention does not look at."""
+    found: Tensor = features["kept_mask"] if "kept_mask" in features else features["attention_mask"]
+    return found
 
 
 def count(features: Features) -> int:
@@ -109,7 +110,7 @@ def take(features: Features, rows: Sequence[int]) -> Features:
         for key in PER_TOKEN:
             if key in taken:
                 taken[key] = features[key][index]
-        used = kept(taken).any(0).nonzero()[:, 0]
+        used = kept_mask(taken).any(0).nonzero()[:, 0]
         if len(used):
             needed = slice(int(used[0]), int(used[-1]) + 1)
             taken |= {key: taken[key][:, needed] for key in PER_TOKEN if key in taken}
@@ -139,7 +140,7 @@ def rows_of_texts(lengths: Tensor, rows: Tensor) -> Tensor:
 
 def unpad(features: Features, position_offset: int) -> Features:
     """A padded batch in the packed layout."""
-    mask = kept(features).bool()
+    mask = kept_mask(features).bool()
     seen = features["attention_mask"].sum(1).tolist() if "kept_mask" in features else None
     packing = Packing(mask.sum(1).tolist(), mask.device, seen)
     packed = {key: value for key, value in features.items() if key not in PER_TOKEN}

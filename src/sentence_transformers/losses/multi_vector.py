@@ -94,7 +94,10 @@ def used(column: Tensor) -> int:
 
 
 def with_masks(similarity: Similarity) -> Similarity:
-    """A similarity of padded token vectors that is told which rows are tokens, if it takes masks."""
+    """A similarity of padded token vectors that is told which rows are tokens, if it takes masks.
+
+    `contrast_rows` and others call it with two arguments.
+    """
     parameters = inspect.signature(similarity).parameters
     if not {"queries_mask", "documents_mask"} <= parameters.keys():
         return similarity
@@ -200,6 +203,7 @@ class CachedMultiVectorMultipleNegativesRankingLoss(CachedLossMixin, MultiVector
         others: see `MultiVectorMultipleNegativesRankingLoss`.
     """
 
+    mini_batch_size: int
     config_keys = (
         "scale",
         "similarity_fct",

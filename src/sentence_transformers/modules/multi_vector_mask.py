@@ -71,17 +71,14 @@ class MultiVectorMask(Module):
             logger.warning("Words %s of the skiplist are not tokens of this tokenizer and are left alone.", missing)
         self._skipped = [found for found in ids.values() if found is not None]
 
-    def forward(self, features: dict[str, Tensor | Any], task: str | None = None, **kwargs) -> dict[str, Tensor | Any]:
+    def forward(self, features: dict[str, Any], task: str | None = None, **kwargs) -> dict[str, Any]:
         dropped = self._dropped(features["input_ids"], task)
         if dropped is None:
             return features
         if not is_packed(features):
             return features | {"attention_mask": features["attention_mask"].bool() & ~dropped}
-        packing: Packing = features["packing"]
-        kept = {
-            key: features[key][~dropped] for key in TOKEN_KEYS if isinstance(features.get(key), Tensor)
-        }
-        return features | kept | {"packing": without(packing, dropped)}
+        left = features | {key: features[key][~dropped] for key in TOKEN_KEYS if isinstance(features.get(key), Tensor)}
+        return left | {"packing": without(features["packing"], dropped)}
 
     def _dropped(self, ids: Tensor, task: str | None) -> Tensor | None:
         """Where the tokens are that go; None if all stay."""

@@ -189,7 +189,7 @@ class TextInput(InputModule):
         Raises:
             InputError: if the tokenizer has no such token.
         """
-        name = self.query_expansion["token"]
+        name = (self.query_expansion or {}).get("token")
         found = self.token_id(name) if name is not None else getattr(self._cutter, "mask_token_id", None)
         if found is None:
             raise InputError(

@@ -46,7 +46,7 @@ class BaseTokenPooling(Module, ABC):
         """Whether texts of a side are pooled."""
         return (task or "document") in self.tasks
 
-    def forward(self, features: dict[str, Tensor | Any], task: str | None = None, **kwargs) -> dict[str, Tensor | Any]:
+    def forward(self, features: dict[str, Any], task: str | None = None, **kwargs) -> dict[str, Any]:
         """Pool `token_embeddings`. The batch is padded afterwards: (B, M, H), and `attention_mask` (B, M)."""
         if not self.applies_to(task):
             return features
@@ -126,6 +126,11 @@ class HierarchicalTokenPooling(BaseTokenPooling):
             raise InputError(f"num_protected_tokens must not be negative, got {num_protected_tokens}.")
         self.pool_factor, self.num_protected_tokens = pool_factor, num_protected_tokens
         self.normalize_embeddings = normalize_embeddings
+
+    @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The settings in a module's file; one that does not name `normalize_embeddings` is from before it existed."""
+        return {"normalize_embeddings": False} | super().load_config(*args, **kwargs)
 
     def pool_one(self, embedding: Tensor, **kwargs: Any) -> Tensor:
         kept, rest = embedding[: self.num_protected_tokens], embedding[self.num_protected_tokens :]

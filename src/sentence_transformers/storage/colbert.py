@@ -1,8 +1,8 @@
 """ColBERT models of other libraries: what their files say, in this library's terms.
 
-    Stanford   a plain checkpoint, architecture "HF_ColBERT": the encoder and a projection `linear.weight` in one file;
-               `artifact.metadata` has the markers of queries and documents, their lengths and what is left out
-    PyLate     modules.json with a Transformer and its own Dense; config_sentence_transformers.json has the rest
+Stanford   a plain checkpoint, architecture "HF_ColBERT": the encoder and a projection `linear.weight` in one file;
+           `artifact.metadata` has the markers of queries and documents, their lengths and what is left out
+PyLate     modules.json with a Transformer and its own Dense; config_sentence_transformers.json has the rest
 """
 
 from __future__ import annotations
