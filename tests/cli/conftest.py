@@ -67,6 +67,16 @@ def cross_folder(folder_of: Callable[[str], Path], tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture(scope="session")
+def late_folder(folder_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved late interaction model."""
+    from sentence_transformers import MultiVectorEncoder
+
+    folder = tmp_path_factory.mktemp("late")
+    MultiVectorEncoder(str(folder_of("bert"))).save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def sparse_folder(folder_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved sparse encoder: a masked language model with max pooling."""
     from transformers import AutoConfig, AutoModelForMaskedLM

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sentence_transformers import CrossEncoder, Index, SentenceTransformer, SparseEncoder, util
+from sentence_transformers import CrossEncoder, Index, MultiVectorEncoder, SentenceTransformer, SparseEncoder, util
 from sentence_transformers.cli.app import COMMANDS, GROUPS
 from tests.cli.conftest import TEXTS, Run
 
@@ -130,6 +130,20 @@ def test_search_sparse_and_reranked(run: Run, facts: Path, sparse_folder: Path, 
     ended = run("search", "a cat", "-d", facts, "-m", sparse_folder, "--rerank", cross_folder, "-k", 3, "-f", "jsonl")
     wanted = reranker.rank("a cat", TEXTS, top_k=3)
     assert [row["id"] for row in json_rows(ended.out)] == [one["corpus_id"] for one in wanted]
+
+
+def test_late_interaction(run: Run, facts: Path, late_folder: Path) -> None:
+    """The kind is found out; what takes one vector per text says so."""
+    model = MultiVectorEncoder(str(late_folder))
+    scores = model.similarity(model.encode_query(["a cat"]), model.encode_document(TEXTS))[0]
+    rows = json_rows(run("search", "a cat", "-d", facts, "-m", late_folder, "-k", 5, "-f", "jsonl").out)
+    assert [row["score"] for row in rows] == pytest.approx(sorted(scores.tolist(), reverse=True)[:5], abs=1e-4)
+    assert run("similarity", "a cat", "a dog", "-m", late_folder).code == 0
+    facts_of = json.loads(run("info", late_folder, "--json").out)
+    assert (facts_of["kind"], facts_of["similarity"], facts_of["dimension"]) == ("MultiVectorEncoder", "maxsim", 128)
+    ended = run("encode", facts, "-o", "v.npy", "-m", late_folder)
+    assert ended.code == 2
+    assert "is a MultiVectorEncoder; this command takes" in " ".join(ended.err.replace("│", " ").split())
 
 
 def test_rank(run: Run, facts: Path, cross_folder: Path) -> None:
@@ -303,9 +317,9 @@ def test_train(run: Run, tmp_path: Path, bert_folder: Path) -> None:
     assert abs(before - after).max() > 1e-4
 
 
-@pytest.mark.parametrize("kind", ["sparse", "cross"])
+@pytest.mark.parametrize("kind", ["sparse", "cross", "late"])
 def test_train_and_evaluate_other_kinds(
-    run: Run, tmp_path: Path, sparse_folder: Path, cross_folder: Path, kind: str
+    run: Run, tmp_path: Path, sparse_folder: Path, cross_folder: Path, late_folder: Path, kind: str
 ) -> None:
     """The trainer, loss and evaluator of the kind: weights change, the evaluator says what `evaluate` says after it."""
     folder, loss, name = {
@@ -315,22 +329,24 @@ def test_train_and_evaluate_other_kinds(
             "spearman_dot",
         ),
         "cross": (cross_folder, "BinaryCrossEntropyLoss", "spearman"),
+        "late": (late_folder, "MultiVectorMultipleNegativesRankingLoss", "maxsim_accuracy"),
     }[kind]
+    task = "triplets" if kind == "late" else "sts"
     rows = "".join(f"{text[2:6]},{text.replace(',', '')},{place % 2}\n" for place, text in enumerate(TEXTS))
     (tmp_path / "pairs.csv").write_text("a,b,label\n" + rows)
-    columns = "[a, b]" if kind == "sparse" else "[a, b, label]"
+    columns = "[a, b, label]" if kind == "cross" else "[a, b]"
     (tmp_path / "c.yaml").write_text(
         f"model: {folder}\ntrain: pairs.csv\ncolumns: {columns}\nloss: {loss}\noutput: trained\n"
-        "evaluator: {task: sts, data: pairs.csv, name: dev}\n"
+        f"evaluator: {{task: {task}, data: pairs.csv, name: dev}}\n"
         "args: {max_steps: 2, per_device_train_batch_size: 2, learning_rate: 0.01, "
         "eval_strategy: steps, eval_steps: 2}\n"
     )
     ended = run("train", "c.yaml")
     assert ended.code == 0, ended.err
-    classes = {"sparse": SparseEncoder, "cross": CrossEncoder}
+    classes = {"sparse": SparseEncoder, "cross": CrossEncoder, "late": MultiVectorEncoder}
     before, after = (next(classes[kind](str(one)).parameters()) for one in (folder, tmp_path / "trained"))
     assert not before.equal(after)
-    ended = run("evaluate", "trained", "pairs.csv", "--task", "sts", "-f", "jsonl")
+    ended = run("evaluate", "trained", "pairs.csv", "--task", task, "-f", "jsonl")
     assert ended.code == 0, ended.err
     metrics = {row["metric"]: row["value"] for row in json_rows(ended.out)}
     assert name in metrics, metrics

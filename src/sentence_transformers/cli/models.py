@@ -12,8 +12,18 @@ from typing import Any
 from sentence_transformers.cli.guard import usage_error
 from sentence_transformers.cli.options import Kind, Side
 
-CLASSES = {Kind.dense: "SentenceTransformer", Kind.sparse: "SparseEncoder", Kind.cross: "CrossEncoder"}
-ORGANIZATIONS = {Kind.dense: "sentence-transformers", Kind.sparse: "sparse-encoder", Kind.cross: "cross-encoder"}
+CLASSES = {
+    Kind.dense: "SentenceTransformer",
+    Kind.sparse: "SparseEncoder",
+    Kind.cross: "CrossEncoder",
+    Kind.late: "MultiVectorEncoder",
+}
+ORGANIZATIONS = {
+    Kind.dense: "sentence-transformers",
+    Kind.sparse: "sparse-encoder",
+    Kind.cross: "cross-encoder",
+    Kind.late: None,
+}
 
 
 @dataclass(frozen=True)
@@ -61,13 +71,16 @@ def kind_of(name: str, loading: Loading) -> Kind:
 def _kind_at(source: Any, kind: Kind) -> Kind | None:
     """The kind of the model that is found among those of `kind`, or None if none is found."""
     from sentence_transformers.errors import ModelNotFoundError
-    from sentence_transformers.storage import folder, resolve
+    from sentence_transformers.storage import colbert, folder, resolve
 
     try:
         place = resolve.resolve(source, ORGANIZATIONS[kind])
     except ModelNotFoundError:
         return None
-    named = folder.read_config(place).get("model_type")
+    config = folder.read_config(place)
+    named = config.get("model_type")
+    if named == colbert.PYLATE or colbert.is_pylate(config) or colbert.is_stanford(place):
+        return Kind.late
     for other, class_name in CLASSES.items():
         if named == class_name:
             return other

@@ -20,6 +20,7 @@ class Kind(StrEnum):
     dense = "dense"
     sparse = "sparse"
     cross = "cross"
+    late = "late"
 
 
 class Side(StrEnum):

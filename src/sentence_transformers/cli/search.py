@@ -56,7 +56,8 @@ def search(
     found = list(Rows(documents, input_format).texts(column, id_column))
     check_documents(found, documents)
     loading = Loading(device, backend, revision, offline, trust_remote_code)
-    encoder = load(model, loading, kind, Kind.dense, Kind.sparse)
+    kinds = [Kind.dense, Kind.sparse, *([] if embeddings else [Kind.late])]  # a file holds one vector per document
+    encoder = load(model, loading, kind, *kinds)
     most = max(top_k, candidates) if rerank else top_k
     rows = hits_of(encoder, asked, found, embeddings, most, batching(batch_size))
     if rerank:
@@ -129,7 +130,8 @@ def similarity(
             list(columns) if columns else None, least=2
         )
         first, second = [list(map(str, values)) for values in list(table.values())[:2]]
-    encoder = load(model, Loading(device, backend, revision, offline, trust_remote_code), kind, Kind.dense, Kind.sparse)
+    loading = Loading(device, backend, revision, offline, trust_remote_code)
+    encoder = load(model, loading, kind, Kind.dense, Kind.sparse, Kind.late)
     given: dict[str, Any] = {"show_progress_bar": False, **batching(batch_size)}
     if pairs is not None:
         scores = encoder.similarity_pairwise(encoder.encode(first, **given), encoder.encode(second, **given)).tolist()

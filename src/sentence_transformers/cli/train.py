@@ -1,7 +1,7 @@
 """`train`: a training run described in a YAML file.
 
     model: all-MiniLM-L6-v2
-    kind: dense                          # dense, sparse or cross; found out if left out
+    kind: dense                          # dense, sparse, cross or late; found out if left out
     train: pairs.csv                     # a file, a data set of the hub, or {name: file, …}
     eval: held_out.csv
     columns: [question, answer]          # the columns the loss takes, in its order; default: all
@@ -33,6 +33,7 @@ FAMILIES = {
     Kind.dense: ("losses", "SentenceTransformerTrainer", "SentenceTransformerTrainingArguments"),
     Kind.sparse: ("sparse_encoder.losses", "SparseEncoderTrainer", "SparseEncoderTrainingArguments"),
     Kind.cross: ("cross_encoder.losses", "CrossEncoderTrainer", "CrossEncoderTrainingArguments"),
+    Kind.late: ("multi_vector_encoder.losses", "MultiVectorEncoderTrainer", "MultiVectorEncoderTrainingArguments"),
 }
 
 
