@@ -153,6 +153,7 @@ def test_graphs_of_others_with_open_and_fixed_shapes(tmp_path: Path, shape: list
     hidden = plain[0].get_embedding_dimension()
     table = lookup_graph(folder / "onnx" / "model.onnx", shape, plain[0].vocabulary_size, hidden)
     model = SentenceTransformer(str(folder), backend="onnx")
+    assert model.max_seq_length == (16 if shape[1] == 16 else plain.max_seq_length)  # a fixed length is the longest
     model.max_seq_length = 16
     found = model.encode(SENTENCES, output_value="token_embeddings", convert_to_numpy=False)
     for text, rows in zip(SENTENCES, found, strict=True):

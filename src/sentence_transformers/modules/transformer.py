@@ -170,7 +170,7 @@ class Transformer(TextInput):
                 chat = {"method": "forward", "method_output_name": output, "format": "flat"}
                 self.modality_config = {"message": chat} | self.modality_config
         named = (processor_kwargs or {}).get("model_max_length")
-        self.max_seq_length = named or max_seq_length or self._default_max_length()
+        self.max_seq_length = self._within_graph(named or max_seq_length or self._default_max_length())
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_batch_tokenizers", "_config")}
@@ -314,6 +314,14 @@ class Transformer(TextInput):
             positions = getattr(self.config, "max_position_embeddings", None)
         limits = [n for n in (self._cutter.model_max_length, positions) if isinstance(n, int) and 0 < n < 10**20]
         return min(limits, default=None)
+
+    def _within_graph(self, length: int | None) -> int | None:
+        """A length, at most that of a graph whose texts all have one length."""
+        widest = getattr(self._modules["model"], "fixed", (None, None))[1]
+        if widest is None or (length is not None and length <= widest):
+            return length
+        logger.warning("%s takes texts of %d tokens; longer ones will be cut.", self._origin.name, widest)
+        return widest
 
     def get_embedding_dimension(self) -> int:
         """H, the size of a token's vector."""
