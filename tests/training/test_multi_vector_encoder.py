@@ -105,7 +105,9 @@ def test_the_best_model_by_an_evaluator(model: Any, tmp_path: Path) -> None:
     }
     trainer = trainer_of(model, tmp_path, settings=settings, evaluator=evaluator)
     trainer.train()
-    found = [entry["eval_own_maxsim_ndcg@10"] for entry in trainer.state.log_history if "eval_own_maxsim_ndcg@10" in entry]
+    found = [
+        entry["eval_own_maxsim_ndcg@10"] for entry in trainer.state.log_history if "eval_own_maxsim_ndcg@10" in entry
+    ]
     assert len(found) == STEPS // 4 and trainer.state.best_metric == max(found)
     assert evaluator(model)["own_maxsim_ndcg@10"] == pytest.approx(max(found), abs=1e-6)
 

@@ -45,9 +45,7 @@ EMBEDDING = {
 EVALUATORS = {
     Kind.dense: EMBEDDING,
     Kind.sparse: {task: f"Sparse{name}" for task, name in EMBEDDING.items()},
-    Kind.late: {
-        task: f"MultiVector{EMBEDDING[task]}" for task in (Task.triplets, Task.reranking, Task.retrieval)
-    },
+    Kind.late: {task: f"MultiVector{EMBEDDING[task]}" for task in (Task.triplets, Task.reranking, Task.retrieval)},
     Kind.cross: {
         Task.sts: "CrossEncoderCorrelationEvaluator",
         Task.pairs: "CrossEncoderClassificationEvaluator",
