@@ -44,7 +44,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.run $(if $(PAIRS),--pairs $(PAIRS))
 	$(BIN)/python -m benchmarks.cluster
 
 docs: $(VENV)/.dev

@@ -6,13 +6,18 @@
 In int8 the weights have a scale for each output (`sw`), made once, and each row of activations has its own, found when
 it comes by. So a text's vector does not depend on the texts beside it, and nothing is calibrated. Inputs that are known
 to be nowhere below some value (GELU's) use all 256 bytes from there up. Sums, normalisation, attention and GELU stay in
-float32. Processors with VNNI or AMX multiply int8 several times as fast as float32; others gain little.
+float32.
+
+Processors with VNNI or AMX multiply int8 several times as fast as float32. Others, with AVX2 alone, gain less and add
+two products in 16 bits, into which 255 · 127 · 2 does not fit; so there, as a trial tells (`saturates`), weights have
+7 bits.
 
 Dettmers et al. 2022, LLM.int8() (scales of rows and columns); Jacob et al. 2018 (integer arithmetic).
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -21,6 +26,7 @@ from torch import Tensor
 from sentence_transformers.backends.prepacked import ROWS_HINT
 
 LEVELS, ZERO = 127, 128  # largest magnitude, and the byte of 0: oneDNN's quick products take unsigned rows
+FEWER_LEVELS = 63  # of weights where sums have 16 bits: 255 · 63 · 2 < 2¹⁵
 BYTES = 255
 TINY = 1e-30
 GELU_LOWEST = -0.17  # GELU is nowhere less
@@ -56,9 +62,9 @@ class Int8Product:
     """In int8, with float32 going in and out."""
 
     def __init__(self, weight: Tensor, bias: Tensor, lowest: float | None = None) -> None:
-        self.scales = weight.abs().amax(1).clamp_min(TINY) / LEVELS
+        self.scales = weight.abs().amax(1).clamp_min(TINY) / (FEWER_LEVELS if saturates() else LEVELS)
         rows = torch.round(weight / self.scales[:, None])
-        self.weight = torch.ops.onednn.qlinear_prepack(rows.to(torch.int8), [ROWS_HINT, weight.shape[1]])
+        self.weight = prepacked(rows)
         self.zeros = torch.zeros(len(weight), dtype=torch.int32)
         self.lowest = lowest
         self.bias = bias if lowest is None else bias + lowest * rows.sum(1) * self.scales
@@ -75,10 +81,28 @@ class Int8Product:
         """(t, I) -> the product of the rounded rows (t, O), and the scale of each (t, 1)."""
         rows, scales = around_zero(x) if self.lowest is None else from_lowest(x, self.lowest)
         zero = ZERO if self.lowest is None else 0
-        product = torch.ops.onednn.qlinear_pointwise(
-            rows, 1.0, zero, self.weight, self.scales, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
-        )
-        return product, scales
+        return multiplied(rows, zero, self.weight, self.scales, self.zeros), scales
+
+
+def prepacked(rows: Tensor) -> Tensor:
+    """Whole numbers (O, I) as int8 weights in oneDNN's layout."""
+    return torch.ops.onednn.qlinear_prepack(rows.to(torch.int8), [ROWS_HINT, rows.shape[1]])
+
+
+def multiplied(rows: Tensor, zero: int, weight: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
+    """uint8 (t, I), the byte of 0, weights and the scale of each output -> float32 (t, O)."""
+    return torch.ops.onednn.qlinear_pointwise(
+        rows, 1.0, zero, weight, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+
+
+@cache
+def saturates() -> bool:
+    """Whether products of large bytes come out too small on this processor."""
+    size = 64
+    rows, weight = torch.full((size, size), BYTES, dtype=torch.uint8), prepacked(torch.full((size, size), LEVELS))
+    found = multiplied(rows, 0, weight, torch.ones(size), torch.zeros(size, dtype=torch.int32))
+    return bool((found != BYTES * LEVELS * size).any())
 
 
 def around_zero(x: Tensor) -> tuple[Tensor, Tensor]:
