@@ -129,7 +129,7 @@ class TokenLoss(Loss):
         """(B, L, H) for each column; L is one number for queries and one for documents."""
         columns = list(sentence_features)
         rows_of = partial(token_vectors, self.model, length=longest_text(columns))
-        found = over_columns(self.model, columns, lambda features: rows_of(features), self.mini_batch_size)
+        found = over_columns(self.model, columns, rows_of, self.mini_batch_size)
         return fitted(found, trim=not self.gather_across_devices)
 
 
