@@ -196,20 +196,13 @@ class Ragged:
             vectors = torch.cat([self.parts[i] for i in places]).to(like)
             run = Run(vectors, None, Packing(self.lengths[places], like.device))
             kept = (vectors != 0).any(-1)
-            return run if bool(kept.all()) else _without(run, kept)
+            return run if bool(kept.all()) else Run(vectors[kept], None, run.packing.keep(kept))
         assert self.whole is not None
         index = torch.from_numpy(places).to(self.whole.mask.device)
         mask = self.whole.mask[index]
         kept, packing = mask != 0, Packing(self.lengths[places], like.device)
         weights = None if mask.dtype == torch.bool else mask[kept].to(like)
         return Run(self.whole.vectors[index.to(self.device)][kept.to(self.device)].to(like), weights, packing)
-
-
-def _without(run: Run, kept: Tensor) -> Run:
-    """A run without some of its tokens."""
-    counts = torch.zeros(len(run.packing), dtype=torch.int64, device=kept.device)
-    counts.index_add_(0, run.packing.sequence_ids, kept.long())
-    return Run(run.vectors[kept], None, Packing(counts.tolist(), run.packing.device))
 
 
 def _score_block(queries: Run, documents: Run) -> Tensor:

@@ -85,6 +85,12 @@ class Packing:
         """(T,) int64: 0-based place of each token in its sequence."""
         return torch.arange(self.total, device=self.device) - self.offsets[self.sequence_ids]
 
+    def keep(self, kept: Tensor) -> Packing:
+        """The packing of the tokens where `kept` (T,) bool is true; a sequence may end up empty."""
+        counts = torch.zeros(len(self), dtype=torch.int64, device=kept.device)
+        counts.index_add_(0, self.sequence_ids.to(kept.device), kept.long())
+        return Packing(counts.tolist(), self.device)
+
     @cached_property
     def visible(self) -> list[Tensor | None]:
         """For each group (count, length) bool, the tokens that attention may look at; None where it may at all."""

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sentence_transformers.inference.packing import TOKEN_KEYS, Packing, is_packed
+from sentence_transformers.inference.packing import TOKEN_KEYS, is_packed
 from sentence_transformers.modules.base import Module
 from sentence_transformers.modules.text_input import known_token_id
 
@@ -78,7 +78,7 @@ class MultiVectorMask(Module):
         if not is_packed(features):
             return features | {"attention_mask": features["attention_mask"].bool() & ~dropped}
         left = features | {key: features[key][~dropped] for key in TOKEN_KEYS if isinstance(features.get(key), Tensor)}
-        return left | {"packing": without(features["packing"], dropped)}
+        return left | {"packing": features["packing"].keep(~dropped)}
 
     def _dropped(self, ids: Tensor, task: str | None) -> Tensor | None:
         """Where the tokens are that go; None if all stay."""
@@ -89,13 +89,6 @@ class MultiVectorMask(Module):
             others = ~torch.isin(ids, torch.tensor(self.keep_only_token_ids, device=ids.device))
             dropped = others if dropped is None else dropped | others
         return dropped
-
-
-def without(packing: Packing, dropped: Tensor) -> Packing:
-    """The packing that is left when some of the T tokens are dropped; a sequence may end up empty."""
-    counts = torch.zeros(len(packing), dtype=torch.int64, device=dropped.device)
-    counts.index_add_(0, packing.sequence_ids.to(dropped.device), (~dropped).long())
-    return Packing(counts.tolist(), packing.device)
 
 
 def as_tasks(tasks: str | list[str] | None) -> list[str]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError, MissingExtraError
-from sentence_transformers.inference.packing import is_packed
+from sentence_transformers.inference.packing import Packing, is_packed, pad_rows
 from sentence_transformers.modules.base import Module
 from sentence_transformers.modules.multi_vector_mask import as_tasks
 
@@ -190,10 +190,6 @@ def masked_rows(embeddings: Tensor, mask: Tensor) -> list[Tensor]:
 
 def padded(rows: list[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
     """A list of (m, H) as (B, M, H), padded with zeros, and its mask (B, M) bool."""
-    longest = max((len(row) for row in rows), default=0)
-    out = like.new_zeros(len(rows), longest, like.shape[-1])
-    mask = torch.zeros(len(rows), longest, dtype=torch.bool, device=like.device)
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = row
-        mask[i, : len(row)] = True
-    return out, mask
+    packing = Packing(map(len, rows), like.device)
+    run = torch.cat(rows).to(like.dtype) if rows else like.new_zeros(0, like.shape[-1])
+    return pad_rows(run, packing), torch.arange(packing.longest, device=like.device) < packing.lengths_tensor[:, None]
