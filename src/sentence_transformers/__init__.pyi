@@ -40,8 +40,8 @@ from sentence_transformers.training.multi_vector_encoder import MultiVectorEncod
 from sentence_transformers.training.readers import InputExample as InputExample
 from sentence_transformers.training.samplers import DefaultBatchSampler as DefaultBatchSampler
 from sentence_transformers.training.samplers import MultiDatasetDefaultBatchSampler as MultiDatasetDefaultBatchSampler
+from sentence_transformers.training.sentence_transformer import SentenceTransformerTrainer as SentenceTransformerTrainer
 from sentence_transformers.training.sparse_encoder import SparseEncoderTrainer as SparseEncoderTrainer
-from sentence_transformers.training.trainer import SentenceTransformerTrainer as SentenceTransformerTrainer
 from sentence_transformers.util.logging import LoggingHandler as LoggingHandler
 __version__: str
 __MODEL_HUB_ORGANIZATION__: str

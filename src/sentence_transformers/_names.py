@@ -85,7 +85,7 @@ HOME: dict[str, str] = {
     "CrossEncoderModelCardCallback": "training.card",
     # training
     "BaseTrainer": "training.trainer",
-    "SentenceTransformerTrainer": "training.trainer",
+    "SentenceTransformerTrainer": "training.sentence_transformer",
     "CrossEncoderTrainer": "training.cross_encoder",
     "BaseTrainingArguments": "training.arguments",
     "SentenceTransformerTrainingArguments": "training.arguments",
@@ -266,6 +266,7 @@ HOME: dict[str, str] = {
     # search
     "Index": "search.index.index",
     "Hit": "search.index.search",
+    "Passage": "inference.passages",
     "SparseIndex": "search.sparse_index",
     "semantic_search_qdrant": "search.engines.qdrant",
     "semantic_search_elasticsearch": "search.engines.elasticsearch",
@@ -600,9 +601,9 @@ ALIASES: dict[str, str] = {
     "base.data_collator": "training.collator",
     "base.evaluation.evaluator": "evaluation.base",
     "base.evaluation.sequential": "evaluation.base",
-    "sentence_transformer.trainer": "training.trainer",
+    "sentence_transformer.trainer": "training.sentence_transformer",
     "sentence_transformer.data_collator": "training.collator",
-    "trainer": "training.trainer",
+    "trainer": "training.sentence_transformer",
     "data_collator": "training.collator",
     **{f"sentence_transformer.losses.{path}": HOME[name] for name, path in _LOSSES.items()},
     **{f"sentence_transformer.evaluation.{path}": HOME[name] for name, path in _EVALUATORS.items()},

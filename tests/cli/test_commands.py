@@ -192,8 +192,36 @@ def test_index(run: Run, tmp_path: Path, bert_folder: Path) -> None:
     assert [row["score"] for row in rows] == pytest.approx([scores[i] for i in best[:3]], abs=1e-5)
     rows = json_rows(run(*search, "--filter", '{"year": {"<": 2}}').out)
     assert {row["id"] for row in rows} == {"d0", "d1"}
+    assert run("index", "search", "i", "cats", "-f", "jsonl").out == run(*search).out  # it knows the model's folder
     assert run(*search, "--filter", "{").code == 2
     assert run("index", "search", "nowhere", "cats").code == 1
+
+
+def test_index_of_long_documents(run, bert_folder, tmp_path):
+    """Passages are documents of their own that know where they stand; replaced documents leave none behind."""
+    long = " ".join(f"{text}." for text in TEXTS * 3)
+    rows = [{"key": "long", "year": 1, "text": long}, {"key": "short", "year": 2, "text": "One more cat."}]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = ["-m", bert_folder, "--id-column", "key", "--metadata", "year", "--passages", 30, "--overlap", 4]
+    told = run("index", "build", "i", "d.jsonl", *given)
+    assert told.code == 0
+    passages = SentenceTransformer(str(bert_folder)).split_texts([long], 30, 4)
+    assert f"{len(passages) + 1} passages added" in told.err
+    found = json_rows(run("index", "search", "i", "cats", "-k", 50, "-f", "jsonl").out)
+    ids = [f"long#{number}" for number in range(len(passages))]
+    assert sorted(row["id"] for row in found) == sorted([*ids, "short#0"])
+    for row in found:
+        place, number = row["metadata"], int(row["id"].partition("#")[2])
+        expected = passages[number] if place["document"] == "long" else None
+        assert row["text"] == (expected.text if expected else "One more cat.")
+        assert place["year"] == (1 if expected else 2)
+        assert (place["start"], place["stop"]) == ((expected.start, expected.stop) if expected else (0, 13))
+    (tmp_path / "d.jsonl").write_text(json.dumps(rows[0] | {"text": "Now it is short."}) + "\n")
+    assert run("index", "add", "i", "d.jsonl", *given).code == 1
+    assert run("index", "add", "i", "d.jsonl", *given, "--replace").code == 0
+    found = json_rows(run("index", "search", "i", "cats", "-k", 50, "-f", "jsonl").out)
+    assert {row["id"]: row["text"] for row in found} == {"long#0": "Now it is short.", "short#0": "One more cat."}
+    assert run("index", "build", "j", "d.jsonl", "-m", bert_folder, "--overlap", 4).code == 2
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from sentence_transformers import (
 from sentence_transformers.losses.cross import scores_of
 from sentence_transformers.modules.transformer import Transformer
 from tests import models
+from tests.training import runs
+from tests.training.runs import logged
 
 datasets = pytest.importorskip("datasets")
 pytest.importorskip("accelerate")
@@ -50,23 +53,7 @@ def without_dropout(folder: Path, labels: int = 1) -> CrossEncoder:
     return model
 
 
-def trainer_of(model: Any, folder: Path, columns: Any, loss: Any = None, **options: Any) -> CrossEncoderTrainer:
-    defaults: dict[str, Any] = {
-        "max_steps": 4,
-        "per_device_train_batch_size": 4,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": [],
-        "disable_tqdm": True,
-        "learning_rate": 1e-3,
-    }
-    args = CrossEncoderTrainingArguments(output_dir=str(folder), **defaults | options.pop("settings", {}))
-    data = datasets.Dataset.from_dict(columns) if isinstance(columns, dict) else columns
-    return CrossEncoderTrainer(model=model, args=args, train_dataset=data, loss=loss, **options)
-
-
-def losses_of(trainer: Any) -> list[float]:
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+trainer_of = partial(runs.trainer_of, CrossEncoderTrainer)
 
 
 # ---- a run
@@ -93,7 +80,7 @@ def test_a_run_lowers_the_loss_and_changes_the_scores(
     trainer = trainer_of(model, tmp_path, columns, made, settings={"max_steps": 16, "per_device_train_batch_size": 12})
     assert loss is not None or isinstance(trainer.loss, losses.BinaryCrossEntropyLoss)
     trainer.train()
-    assert sum(losses_of(trainer)[-4:]) < sum(losses_of(trainer)[:4])
+    assert sum(logged(trainer)[-4:]) < sum(logged(trainer)[:4])
     assert abs(model.predict(list(zip(WORDS, WORDS[::-1], strict=True))) - before).max() > 1e-4
 
 

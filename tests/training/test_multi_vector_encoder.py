@@ -13,6 +13,7 @@ from sentence_transformers.multi_vector_encoder.evaluation import MultiVectorInf
 
 from sentence_transformers import MultiVectorEncoder, MultiVectorEncoderTrainer, MultiVectorEncoderTrainingArguments
 from tests.golden import multi_vector_cases as cases
+from tests.training import runs
 
 datasets = pytest.importorskip("datasets")
 pytest.importorskip("accelerate")
@@ -32,19 +33,9 @@ def model(tmp_path: Path) -> MultiVectorEncoder:
     return model
 
 
-def trainer_of(model: Any, folder: Path, loss: Any = None, **options: Any) -> MultiVectorEncoderTrainer:
-    defaults: dict[str, Any] = {
-        "max_steps": STEPS,
-        "per_device_train_batch_size": 8,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": [],
-        "disable_tqdm": True,
-        "learning_rate": 1e-3,
-    }
-    args = MultiVectorEncoderTrainingArguments(output_dir=str(folder), **defaults | options.pop("settings", {}))
-    data = datasets.Dataset.from_dict(options.pop("columns", PAIRS))
-    return MultiVectorEncoderTrainer(model=model, args=args, train_dataset=data, loss=loss, **options)
+def trainer_of(model: Any, folder: Path, loss: Any = None, columns: Any = PAIRS, **options: Any) -> Any:
+    settings = {"max_steps": STEPS, "per_device_train_batch_size": 8} | options.pop("settings", {})
+    return runs.trainer_of(MultiVectorEncoderTrainer, model, folder, columns, loss, settings, **options)
 
 
 LOSSES: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -61,7 +52,7 @@ def test_a_run_lowers_the_loss_and_changes_the_vectors(model: Any, tmp_path: Pat
     before = np.concatenate(model.encode_document(WORDS, convert_to_numpy=True))
     trainer = trainer_of(model, tmp_path, make(model), columns=PAIRS | further)
     trainer.train()
-    found = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    found = runs.logged(trainer)
     assert len(found) == STEPS and sum(found[-3:]) < sum(found[:3])
     after = np.concatenate(model.encode_document(WORDS, convert_to_numpy=True))
     assert np.abs(after - before).max() > 1e-3

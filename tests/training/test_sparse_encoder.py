@@ -11,11 +11,11 @@ from sentence_transformers.sparse_encoder import losses
 from sentence_transformers.sparse_encoder.callbacks import SpladeRegularizerWeightSchedulerCallback
 from sentence_transformers.sparse_encoder.evaluation import SparseInformationRetrievalEvaluator
 
-from sentence_transformers import SparseEncoder, SparseEncoderTrainer, SparseEncoderTrainingArguments
+from sentence_transformers import SparseEncoder, SparseEncoderTrainer
 from tests import models
 from tests.golden import score_models
+from tests.training import runs
 
-datasets = pytest.importorskip("datasets")
 pytest.importorskip("accelerate")
 WORDS = models.SENTENCES
 PAIRS = {"query": WORDS[:8], "document": WORDS[1:9]}
@@ -43,23 +43,9 @@ def splade_loss(model: SparseEncoder, document: float = 3e-3, query: float | Non
     return losses.SpladeLoss(model, losses.SparseMultipleNegativesRankingLoss(model), document, query)
 
 
-def trainer_of(model: Any, folder: Path, loss: Any = None, **options: Any) -> SparseEncoderTrainer:
-    defaults: dict[str, Any] = {
-        "max_steps": STEPS,
-        "per_device_train_batch_size": 8,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": [],
-        "disable_tqdm": True,
-        "learning_rate": 1e-3,
-    }
-    args = SparseEncoderTrainingArguments(output_dir=str(folder), **defaults | options.pop("settings", {}))
-    data = datasets.Dataset.from_dict(options.pop("columns", PAIRS))
-    return SparseEncoderTrainer(model=model, args=args, train_dataset=data, loss=loss, **options)
-
-
-def logged(trainer: Any, name: str) -> list[float]:
-    return [entry[name] for entry in trainer.state.log_history if name in entry and "loss" in entry]
+def trainer_of(model: Any, folder: Path, loss: Any = None, columns: Any = PAIRS, **options: Any) -> Any:
+    settings = {"max_steps": STEPS, "per_device_train_batch_size": 8} | options.pop("settings", {})
+    return runs.trainer_of(SparseEncoderTrainer, model, folder, columns, loss, settings, **options)
 
 
 # ---- a run
@@ -79,7 +65,7 @@ def test_a_run_lowers_the_loss_and_changes_the_vectors(model: SparseEncoder, tmp
         columns |= {"negative": WORDS[4:12], "label": [0.5] * 8}
     trainer = trainer_of(model, tmp_path, loss, columns=columns)
     trainer.train()
-    found = logged(trainer, "base_loss")
+    found = runs.logged(trainer, "base_loss")
     assert len(found) == STEPS and sum(found[-3:]) < sum(found[:3])
     assert (model.encode(WORDS, convert_to_sparse_tensor=False) - before).abs().max() > 1e-3
 
@@ -152,9 +138,9 @@ def test_weights_rise_by_the_formula(
     trainer.train()
     warmup = max(1, int(STEPS * ratio))
     shares = [min(step / warmup, 1.0) ** power for step in range(STEPS)]
-    assert logged(trainer, "document_regularizer_weight") == pytest.approx([3e-3 * share for share in shares])
-    assert logged(trainer, "query_regularizer_weight") == pytest.approx([5e-3 * share for share in shares])
-    terms = logged(trainer, "document_regularizer_loss")
+    assert runs.logged(trainer, "document_regularizer_weight") == pytest.approx([3e-3 * share for share in shares])
+    assert runs.logged(trainer, "query_regularizer_weight") == pytest.approx([5e-3 * share for share in shares])
+    terms = runs.logged(trainer, "document_regularizer_loss")
     assert terms[0] == 0.0 or warmup == 1
     assert all(terms[-3:])
 
@@ -162,8 +148,8 @@ def test_weights_rise_by_the_formula(
 def test_queries_may_cost_nothing(model: SparseEncoder, tmp_path: Path) -> None:
     trainer = trainer_of(model, tmp_path, splade_loss(model, query=None), settings={"max_steps": 2})
     trainer.train()
-    assert logged(trainer, "document_regularizer_weight") and not logged(trainer, "query_regularizer_weight")
-    assert not logged(trainer, "query_regularizer_loss")
+    assert runs.logged(trainer, "document_regularizer_weight") and not runs.logged(trainer, "query_regularizer_weight")
+    assert not runs.logged(trainer, "query_regularizer_loss")
 
 
 @pytest.mark.parametrize(

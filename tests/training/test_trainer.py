@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from sentence_transformers.modules import router
 from sentence_transformers.modules.transformer import Transformer
 from sentence_transformers.training import collator
 from tests import models
-from tests.golden import score_models
+from tests.golden import multi_vector_cases, score_models
+from tests.training import runs
+from tests.training.runs import SETTINGS, logged
 
 datasets = pytest.importorskip("datasets")
 pytest.importorskip("accelerate")
@@ -45,31 +48,14 @@ def dataset(columns: dict[str, list[Any]]) -> Any:
 
 
 def arguments(folder: Path, **settings: Any) -> SentenceTransformerTrainingArguments:
-    defaults: dict[str, Any] = {
-        "max_steps": 4,
-        "per_device_train_batch_size": 4,
-        "per_device_eval_batch_size": 4,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": [],
-        "disable_tqdm": True,
-        "learning_rate": 1e-3,
-    }
-    return SentenceTransformerTrainingArguments(output_dir=str(folder), **defaults | settings)
+    return SentenceTransformerTrainingArguments(output_dir=str(folder), **SETTINGS | settings)
 
 
-def trainer_of(model: Any, folder: Path, data: Any, loss: Any = None, **options: Any) -> SentenceTransformerTrainer:
-    settings = options.pop("settings", {})
-    args = arguments(folder, **settings)
-    return SentenceTransformerTrainer(model=model, args=args, train_dataset=data, loss=loss, **options)
+trainer_of = partial(runs.trainer_of, SentenceTransformerTrainer)
 
 
 def weights(model: Any) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def losses_of(trainer: Any) -> list[float]:
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
 # ---- a run
@@ -80,7 +66,7 @@ def test_a_run_lowers_the_loss_and_changes_the_vectors(model: SentenceTransforme
     data = dataset({"anchor": WORDS[:8], "positive": WORDS[1:9]})
     trainer = trainer_of(model, tmp_path, data, losses.MultipleNegativesRankingLoss(model), settings={"max_steps": 30})
     trainer.train()
-    assert sum(losses_of(trainer)[-5:]) < sum(losses_of(trainer)[:5])
+    assert sum(logged(trainer)[-5:]) < sum(logged(trainer)[:5])
     assert abs(model.encode(WORDS) - before).max() > 1e-3
 
 
@@ -230,7 +216,7 @@ def test_streams_and_what_they_need(model: SentenceTransformer, tmp_path: Path) 
 def test_settings_of_a_run(model: SentenceTransformer, tmp_path: Path, settings: dict[str, Any]) -> None:
     loss = losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=2)
     trainer = trainer_of(model, tmp_path, dataset(PAIRS), loss, settings=settings)
-    assert trainer.train().global_step == 4 and all(value > 0 for value in losses_of(trainer))
+    assert trainer.train().global_step == 4 and all(value > 0 for value in logged(trainer))
 
 
 def test_accumulated_steps_are_the_larger_batch(bert_folder: Path, tmp_path: Path) -> None:
@@ -241,7 +227,7 @@ def test_accumulated_steps_are_the_larger_batch(bert_folder: Path, tmp_path: Pat
         settings = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulate, "max_steps": 1}
         trainer = trainer_of(model, tmp_path, data, losses.CosineSimilarityLoss(model), settings=settings)
         trainer.train()
-        found.append(losses_of(trainer)[0])
+        found.append(logged(trainer)[0])
     assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 
@@ -524,17 +510,27 @@ def test_fit_as_of_old(model: SentenceTransformer, tmp_path: Path) -> None:
 # ---- two processes
 
 TWO = Path(__file__).with_name("two_processes.py")
+FOLDERS = {
+    "dense": lambda folder: models.build("bert", folder),
+    "cross": score_models.SCORERS["saved_settings"],
+    "sparse": score_models.SPARSE["splade_settings"],
+    "late": multi_vector_cases.FOLDERS["expanding"],
+}
 
 
-@pytest.mark.parametrize("mode", ["ddp", "ddp-cached", "fsdp"])
-def test_two_processes_make_the_step_of_one(bert_folder: Path, tmp_path: Path, mode: str) -> None:
+@pytest.mark.parametrize("case", ["dense", "dense-cached", "dense-fsdp", "cross", "sparse", "late", "late-cached"])
+def test_two_processes_make_the_step_of_one(tmp_path: Path, case: str) -> None:
+    model = tmp_path / "model"
+    FOLDERS[case.partition("-")[0]](model)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     for processes in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command += [str(TWO), str(bert_folder), str(tmp_path / f"{processes}.pt"), mode]
+        command += [str(TWO), str(model), str(tmp_path / f"{processes}.pt"), case]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
         assert done.returncode == 0, done.stderr[-4000:]
     one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))
-    assert one.keys() == two.keys()
+    before, one, two = one["before"], one["after"], two["after"]
+    assert before.keys() == one.keys() == two.keys()
+    assert max(float((one[name] - before[name]).abs().max()) for name in one) > 1e-4
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-5)

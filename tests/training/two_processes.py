@@ -1,32 +1,86 @@
-"""One training step, in one process or in two: `torchrun --nproc-per-node N two_processes.py MODEL OUT MODE`.
+"""One training step, in one process or in two: `torchrun --nproc-per-node N two_processes.py MODEL OUT CASE`.
 
-Plain SGD with learning rate 1 and no dropout, so that the weights afterwards tell the gradients. One process sees the
-batch that two see together.
+Plain SGD and no dropout, so that the weights afterwards tell the gradients. One process sees the batch that two see
+together.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from datasets import Dataset
+from sentence_transformers.cross_encoder import losses as cross_losses
+from sentence_transformers.multi_vector_encoder import losses as late_losses
+from sentence_transformers.sparse_encoder import losses as sparse_losses
 
 from sentence_transformers import (
+    CrossEncoder,
+    CrossEncoderTrainer,
+    MultiVectorEncoder,
+    MultiVectorEncoderTrainer,
     SentenceTransformer,
     SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
+    SparseEncoder,
+    SparseEncoderTrainer,
     losses,
 )
 
-model_folder, out, mode = sys.argv[1:]
-processes = int(os.environ["WORLD_SIZE"])
-model = SentenceTransformer(model_folder, device="cpu")
-for part in model.transformers_model.modules():
-    if isinstance(part, torch.nn.Dropout):
-        part.p = 0.0
-words = ["cat", "river", "dog and cat", "a table", "some bread", "the train leaves", "rain", "a letter"]
-pairs = Dataset.from_dict({"anchor": words, "positive": [f"{w} again and {w}" for w in words]})
+WORDS = ["cat", "river", "dog and cat", "a table", "some bread", "the train leaves", "rain", "a letter"]
+PAIRS = {"anchor": WORDS, "positive": [f"{word} again and {word}" for word in WORDS]}
+FSDP = {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": ["BertLayer"],
+                                      "state_dict_type": "FULL_STATE_DICT"}}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kind of model, its loss, and how processes share the work.
+
+    Attributes:
+        model: class of the model.
+        trainer: class of its trainer.
+        loss: model, whether there are several processes -> loss.
+        columns: the data.
+        sharing: further arguments where there are several processes; DDP by default.
+    """
+
+    model: Any
+    trainer: Any
+    loss: Callable[[Any, bool], Any]
+    columns: dict[str, list[Any]] = field(default_factory=lambda: PAIRS)
+    sharing: dict[str, Any] = field(default_factory=dict)
+
+
+def gathering(kind: Any, **options: Any) -> Callable[[Any, bool], Any]:
+    return lambda model, several: kind(model, gather_across_devices=several, **options)
+
+
+def splade(model: SparseEncoder, several: bool) -> Any:
+    """Without the regulariser, which is of the batch of each process."""
+    inner = sparse_losses.SparseMultipleNegativesRankingLoss(model, gather_across_devices=several)
+    return sparse_losses.SpladeLoss(model, inner, document_regularizer_weight=0.0)
+
+
+DENSE = (SentenceTransformer, SentenceTransformerTrainer)
+LATE = (MultiVectorEncoder, MultiVectorEncoderTrainer)
+CASES = {
+    "dense": Case(*DENSE, gathering(losses.MultipleNegativesRankingLoss)),
+    "dense-cached": Case(*DENSE, gathering(losses.CachedMultipleNegativesRankingLoss, mini_batch_size=3)),
+    "dense-fsdp": Case(*DENSE, gathering(losses.MultipleNegativesRankingLoss), sharing=FSDP),
+    "cross": Case(
+        CrossEncoder,
+        CrossEncoderTrainer,
+        lambda model, several: cross_losses.BinaryCrossEntropyLoss(model),
+        PAIRS | {"label": [1.0, 0.0] * 4},
+    ),
+    "sparse": Case(SparseEncoder, SparseEncoderTrainer, splade),
+    "late": Case(*LATE, gathering(late_losses.MultiVectorMultipleNegativesRankingLoss)),
+    "late-cached": Case(*LATE, gathering(late_losses.CachedMultiVectorMultipleNegativesRankingLoss, mini_batch_size=3)),
+}
 
 
 class InOrder(torch.utils.data.BatchSampler):
@@ -36,39 +90,46 @@ class InOrder(torch.utils.data.BatchSampler):
         super().__init__(range(len(dataset)), batch_size, drop_last)
 
 
-settings = {}
-if mode == "fsdp" and processes > 1:
-    settings = {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": ["BertLayer"],
-                                              "state_dict_type": "FULL_STATE_DICT"}}  # fmt: skip
-args = SentenceTransformerTrainingArguments(
-    output_dir=f"{out}.run",
-    max_steps=1,
-    per_device_train_batch_size=8 // processes,
-    save_strategy="no",
-    report_to=[],
-    disable_tqdm=True,
-    max_grad_norm=0,
-    lr_scheduler_type="constant",
-    use_cpu=True,
-    batch_sampler=InOrder,
-    **settings,
-)
-kind = losses.CachedMultipleNegativesRankingLoss if "cached" in mode else losses.MultipleNegativesRankingLoss
-options = {"mini_batch_size": 3} if "cached" in mode else {}
-loss = kind(model, gather_across_devices=processes > 1, **options)
-trainer = SentenceTransformerTrainer(
-    model=model,
-    args=args,
-    train_dataset=pairs,
-    loss=loss,
-    optimizer_cls_and_kwargs=(torch.optim.SGD, {"lr": 1e-2}),
-)
-trainer.train()
-trainer.save_model(f"{out}.model")
-if int(os.environ["RANK"]) == 0:
-    saved = SentenceTransformer(f"{out}.model", device="cpu")
-    _ = saved.transformers_model
-    torch.save(dict(saved.state_dict()), out)
-if torch.distributed.is_initialized():
-    torch.distributed.barrier()  # the process that saves is later, and needs the other's connections until it is done
-    torch.distributed.destroy_process_group()
+def main(model_folder: str, out: str, name: str) -> None:
+    case, processes = CASES[name], int(os.environ["WORLD_SIZE"])
+    model = case.model(model_folder, device="cpu")
+    for module in model:
+        if hasattr(module, "auto_model"):
+            _ = module.auto_model  # loaded, so that its dropout can be turned off
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    args = case.trainer.training_args_class(
+        output_dir=f"{out}.run",
+        max_steps=1,
+        per_device_train_batch_size=8 // processes,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        max_grad_norm=0,
+        lr_scheduler_type="constant",
+        use_cpu=True,
+        batch_sampler=InOrder,
+        **(case.sharing if processes > 1 else {}),
+    )
+    trainer = case.trainer(
+        model=model,
+        args=args,
+        train_dataset=Dataset.from_dict(case.columns),
+        loss=case.loss(model, processes > 1),
+        optimizer_cls_and_kwargs=(torch.optim.SGD, {"lr": 1e-2}),
+    )
+    trainer.train()
+    trainer.save_model(f"{out}.model")
+    if int(os.environ["RANK"]) == 0:
+        saved = case.model(f"{out}.model", device="cpu")
+        _ = saved[0].auto_model
+        torch.save({"before": before, "after": dict(saved.state_dict())}, out)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()  # who saves is later, and needs the other's connections until it is done
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from sentence_transformers.cli import options, show
+from sentence_transformers.cli.documents import Reading
 from sentence_transformers.cli.guard import complain, usage_error
 from sentence_transformers.cli.models import CLASSES
 from sentence_transformers.cli.options import READING
@@ -25,6 +26,16 @@ Metadata = Annotated[
     list[str] | None,
     typer.Option("--metadata", metavar="COLUMN", help="Column to keep for filters; more than once for several.",
                  rich_help_panel=READING),
+]  # fmt: skip
+Passages = Annotated[
+    int | None,
+    typer.Option("--passages", metavar="TOKENS", min=1, rich_help_panel=READING,
+                 help="Cut documents into passages of at most so many tokens."),
+]  # fmt: skip
+Overlap = Annotated[
+    int,
+    typer.Option("--overlap", metavar="TOKENS", min=0, rich_help_panel=READING,
+                 help="Tokens that a passage shares with the one before."),
 ]  # fmt: skip
 OwnModel = Annotated[
     str | None, typer.Option("--model", "-m", help="Where the model is now; default: what the index was made with.")
@@ -86,6 +97,8 @@ def build(
     column: options.Column = None,
     id_column: options.IdColumn = None,
     metadata: Metadata = None,
+    passages: Passages = None,
+    overlap: Overlap = 0,
     input_format: options.InputFormat = None,
     quiet: options.Quiet = False,
     device: options.Device = None,
@@ -97,13 +110,13 @@ def build(
     """Make an index of a file of documents.
 
     Documents are read, encoded and stored some thousand at a time. With --sparse-model each is found by meaning and by
-    words.
+    words. A model reads the beginning of a long document; --passages cuts it into pieces that are all read.
 
     [bold]Example[/bold]: sentence-transformers index build facts.index facts.csv --id-column id --metadata year
     """
     from sentence_transformers.cli.models import Loading, kind_of, load
 
-    rows = Rows(documents, input_format)
+    rows, reading = Rows(documents, input_format), Reading(column, id_column, metadata or [], passages, overlap)
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise usage_error(f"{folder} is there already; `index add` adds documents to an index.")
     loading = Loading(device, backend, revision, offline, trust_remote_code)
@@ -117,7 +130,7 @@ def build(
     settings |= {"rescore": str(rescore)} if rescore else {}
     with _names.home("Index")(*models, **settings) as index:
         index.save(folder)
-        add_rows(index, rows, column, id_column, metadata or [], False, quiet)
+        add_rows(index, rows, reading, False, quiet)
         index.compact()
 
 
@@ -130,6 +143,8 @@ def add(
     column: options.Column = None,
     id_column: options.IdColumn = None,
     metadata: Metadata = None,
+    passages: Passages = None,
+    overlap: Overlap = 0,
     input_format: options.InputFormat = None,
     quiet: options.Quiet = False,
     device: options.Device = None,
@@ -144,10 +159,10 @@ def add(
     """
     from sentence_transformers.cli.models import Loading
 
-    rows = Rows(documents, input_format)
+    rows, reading = Rows(documents, input_format), Reading(column, id_column, metadata or [], passages, overlap)
     loading = Loading(device, backend, revision, offline, trust_remote_code)
     with opened(folder, model, sparse_model, loading) as index:
-        add_rows(index, rows, column, id_column, metadata or [], replace, quiet)
+        add_rows(index, rows, reading, replace, quiet)
 
 
 def search(
@@ -218,52 +233,34 @@ def opened(folder: Path, model: str | None, sparse_model: str | None, loading: A
     return index_class.load(folder, *models)
 
 
-def add_rows(
-    index: Any,
-    rows: Rows,
-    column: str | None,
-    id_column: str | None,
-    metadata: list[str],
-    replace: bool,
-    quiet: bool,
-) -> None:
+def add_rows(index: Any, rows: Rows, reading: Reading, replace: bool, quiet: bool) -> None:
     """Add the rows of a file, one commit for some thousand of them."""
-    before, source = len(index), iter(documents_of(rows, column, id_column, metadata))
-    with show.progress(None if quiet else rows.count(), unit="documents", quiet=quiet) as advance:
+    before, unit = len(index), "documents" if reading.passages is None else "passages"
+    model = next(iter(index.models.values()))
+    source = reading.documents(rows, model)
+    total = None if quiet or reading.passages else rows.count()
+    with show.progress(total, unit=unit, quiet=quiet) as advance:
         while part := list(itertools.islice(source, CHUNK_SIZE)):
-            ids, texts, fields = map(list, zip(*part, strict=True))
+            ids, texts, metadata = map(list, zip(*part, strict=True))
             index.add(
                 texts,
-                ids=ids if id_column else None,
-                metadata=fields if metadata else None,
+                ids=ids if reading.id_column else None,
+                metadata=metadata if reading.keeps_metadata else None,
                 replace=replace,
                 show_progress_bar=False,
             )
             advance(len(part))
+    if replace:
+        index.delete(list(left_over(index, reading)))
     if not quiet:
-        complain(f"{len(index) - before:,} documents added; {index!r}")
+        complain(f"{len(index) - before:,} {unit} added; {index!r}")
 
 
-def documents_of(
-    rows: Rows, column: str | None, id_column: str | None, metadata: list[str]
-) -> Iterator[tuple[Any, str, dict[str, Any]]]:
-    """Id, text and metadata of each row."""
-    for row, record in rows.with_texts(column, id_column):
-        if missing := [name for name in metadata if name not in row]:
-            raise usage_error(f"{rows.path} has no column {missing[0]!r}.", "--metadata")
-        yield record.id, record.text, {name: number_or_text(row[name]) for name in metadata}
-
-
-def number_or_text(value: Any) -> Any:
-    """A field of a csv file that looks like a number, as that number, so that filters can compare it."""
-    if not isinstance(value, str):
-        return value
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    return value
+def left_over(index: Any, reading: Reading) -> Iterator[str]:
+    """The ids of passages of documents that had more of them before they were replaced."""
+    for document, length in reading.lengths.items():
+        numbers = itertools.count(length)
+        yield from itertools.takewhile(index.__contains__, (f"{document}#{number}" for number in numbers))
 
 
 def parsed(text: str | None) -> dict[str, Any] | None:

@@ -127,7 +127,10 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
             )
         self._card: BaseModelCardData | None = model_card_data
         self._made_from: tuple[str, str | None] | None = None
-        if model_name_or_path and not Path(model_name_or_path).expanduser().exists():
+        self._folder: Path | None = None
+        if model_name_or_path and Path(model_name_or_path).expanduser().exists():
+            self._folder = Path(model_name_or_path).expanduser().absolute()
+        elif model_name_or_path:
             name = resolve.full_name(str(model_name_or_path), self.default_huggingface_organization)
             self._made_from = (name, revision)
         self._place(device)

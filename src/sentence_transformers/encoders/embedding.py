@@ -16,9 +16,10 @@ from torch import Tensor
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.encoders.base import BaseModel, dimension_of
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference import engine, workers
+from sentence_transformers.inference import calls, engine, passages, workers
 from sentence_transformers.inference.batcher import Batcher
-from sentence_transformers.inference.sides import side_prompt
+from sentence_transformers.inference.passages import Passage
+from sentence_transformers.inference.sides import document_side, side_prompt
 from sentence_transformers.modules.pooling import Pooling
 from sentence_transformers.similarity import SimilarityFunction
 from sentence_transformers.util.tensor import is_sparse, to_coo
@@ -88,6 +89,82 @@ class EmbeddingModel(BaseModel):
         finally:
             if own_pool is not None:
                 self.stop_multi_process_pool(own_pool)
+
+    def split_texts(
+        self,
+        inputs: str | Iterable[str],
+        max_tokens: int | None = None,
+        overlap: int = 0,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        task: str | None = None,
+    ) -> list[Passage]:
+        """Cut long documents into passages that this model reads whole, where a paragraph, sentence or word ends.
+
+        Args:
+            inputs: documents.
+            max_tokens: most tokens of a passage, special tokens and prompt included; default: what the model reads.
+            overlap: most tokens that a passage shares with the one before; up to half a passage.
+            prompt_name, prompt, task: as for `encode`; they take some of the tokens.
+
+        Returns:
+            The passages of all documents, one after the other, each with its text, the place of its document and its
+            first and last character there. A document that is short enough is one passage.
+
+        Raises:
+            InputError: for sizes that leave no room for text, or a model that does not cut texts into tokens.
+        """
+        documents, _ = self.texts_of(inputs)
+        calls.check_sizes(max_tokens=max_tokens)
+        module = engine.input_module(self, task)
+        if not hasattr(module, "reader"):
+            raise InputError(
+                f"{type(module).__name__} does not say how it cuts texts into tokens, so none can be split."
+            )
+        return passages.split(
+            documents, module.reader(task), max_tokens, overlap, self.prompt_text(prompt, prompt_name)
+        )
+
+    def encode_passages(
+        self,
+        inputs: str | Iterable[str],
+        max_tokens: int | None = None,
+        overlap: int = 0,
+        late: bool = False,
+        **kwargs: Any,
+    ) -> tuple[list[Passage], Any]:
+        """Encode long documents passage by passage, so that nothing of them is cut off.
+
+        Args:
+            inputs: documents.
+            max_tokens, overlap: as for `split_texts`.
+            late: late chunking: as much of a document as the model reads is computed at once, and each passage is
+                pooled from its tokens, which have seen the text around them. For dense models that pool by mean or
+                maximum.
+            kwargs: as for `encode_document`.
+
+        Returns:
+            The passages, as `split_texts` gives them, and their embeddings, as `encode_document` does.
+
+        Raises:
+            InputError: as `split_texts` and `encode_document`; for `late` with a model that cannot.
+
+        Example:
+            >>> passages, embeddings = model.encode_passages(documents, max_tokens=128)
+            >>> hit = util.semantic_search(model.encode_query("How hot is lightning?"), embeddings)[0][0]
+            >>> passages[hit["corpus_id"]]
+        """
+        documents, _ = self.texts_of(inputs)
+        given = document_side(self, kwargs)
+        sides = {name: given.get(name) for name in ("prompt_name", "prompt", "task")}
+        pieces = self.split_texts(documents, max_tokens, overlap, **sides)
+        if late:
+            return pieces, self._encode_late(documents, pieces, given)
+        return pieces, self.encode([piece.text for piece in pieces], **given)
+
+    def _encode_late(self, documents: list[str], pieces: list[Passage], given: dict[str, Any]) -> Any:
+        """Embeddings of passages that have seen the text around them."""
+        raise InputError(f"late=True is for models with one vector per text, and this is a {type(self).__name__}.")
 
     async def encode_async(self, inputs: str | Sequence[str], **kwargs) -> Any:
         """`encode` for asyncio programs: awaitable, and calls that wait at the same time are computed as one batch.

@@ -20,11 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from sentence_transformers._deprecation import renamed
+from sentence_transformers.encoders import late_chunking
 from sentence_transformers.encoders.base import LazyClass
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import calls, engine, workers
-from sentence_transformers.inference.outputs import Output, as_asked
+from sentence_transformers.inference.outputs import Output, Precision, as_asked, check_output
+from sentence_transformers.inference.passages import Passage
 from sentence_transformers.inference.plan import DEFAULT_BATCH_SIZE
 from sentence_transformers.inference.sides import DOCUMENT_PROMPTS, QUERY_PROMPTS
 from sentence_transformers.inference.simulate import simulated
@@ -37,8 +39,8 @@ from sentence_transformers.storage.files import Source
 if TYPE_CHECKING:
     from sentence_transformers.storage.model_card import SentenceTransformerModelCardData
 
-Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
-PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+OUTPUT_ARGUMENTS = {"output_value", "precision", "convert_to_numpy", "convert_to_tensor", "normalize_embeddings",
+                    "truncate_dim"}  # fmt: skip
 INSTRUCTORS = {f"hkunlp/instructor-{size}" for size in ("base", "large", "xl")}  # trained without pooling their prompts
 
 
@@ -204,10 +206,9 @@ class SentenceTransformer(EmbeddingModel):
             WorkerError: if a worker process fails or dies.
         """
         self._check_kwargs(kwargs)
-        output = Output(
-            output_value, precision, convert_to_numpy, convert_to_tensor, normalize_embeddings, self._dim(truncate_dim)
+        output = self._output(
+            output_value, precision, convert_to_numpy, convert_to_tensor, normalize_embeddings, truncate_dim
         )
-        check_output(output)
         texts, singular = self.texts_of(inputs)
         task = kwargs.pop("task", None)
         job = engine.Job(output, self.prompt_text(prompt, prompt_name), task, kwargs, batch_size)
@@ -216,6 +217,26 @@ class SentenceTransformer(EmbeddingModel):
 
     encode_query = for_side(encode, "query", QUERY_PROMPTS)
     encode_document = for_side(encode, "document", DOCUMENT_PROMPTS)
+
+    def _output(
+        self,
+        output_value: Literal["sentence_embedding", "token_embeddings"] | None = "sentence_embedding",
+        precision: Precision = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+    ) -> Output:
+        """The output arguments of `encode`, checked."""
+        dimension = self._dim(truncate_dim)
+        output = Output(output_value, precision, convert_to_numpy, convert_to_tensor, normalize_embeddings, dimension)
+        check_output(output)
+        return output
+
+    def _encode_late(self, documents: list[str], pieces: list[Passage], given: dict[str, Any]) -> Any:
+        form = {name: given[name] for name in OUTPUT_ARGUMENTS & given.keys()}
+        rest = {name: value for name, value in given.items() if name not in form}
+        return late_chunking.encode(self, documents, pieces, self._output(**form), rest)
 
     def simulate_embedding(
         self, inputs: str | Iterable[str], truncate_dim: int | None = None, normalize_embeddings: bool = False
@@ -361,13 +382,3 @@ class SentenceTransformer(EmbeddingModel):
         if self.truncate_dim is not None:
             own["truncate_dim"] = self.truncate_dim
         return super().get_saved_config() | own
-
-
-def check_output(output: Output) -> None:
-    """Raise `InputError` for arguments of `encode` that cannot be meant."""
-    if output.precision not in PRECISIONS:
-        raise InputError(f"Unknown precision {output.precision!r}; known are {', '.join(PRECISIONS)}.")
-    if output.value not in ("sentence_embedding", "token_embeddings", None):
-        raise InputError(
-            f"Unknown output_value {output.value!r}; known are 'sentence_embedding', 'token_embeddings' and None."
-        )

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sentence_transformers.errors import InputError
 from sentence_transformers.inference.packing import is_packed
 
-if TYPE_CHECKING:
-    from sentence_transformers.search.quantization import Precision
+Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
+PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,16 @@ class TokenOutput:
             rows = [torch.from_numpy(row) if isinstance(row, np.ndarray) else row for row in rows]
             rows = [row.to(device) for row in rows]
         return rows[0] if singular else rows
+
+
+def check_output(output: Output) -> None:
+    """Raise `InputError` for arguments of `encode` that cannot be meant."""
+    if output.precision not in PRECISIONS:
+        raise InputError(f"Unknown precision {output.precision!r}; known are {', '.join(PRECISIONS)}.")
+    if output.value not in ("sentence_embedding", "token_embeddings", None):
+        raise InputError(
+            f"Unknown output_value {output.value!r}; known are 'sentence_embedding', 'token_embeddings' and None."
+        )
 
 
 def to_numpy(rows: Tensor) -> np.ndarray:

@@ -65,12 +65,12 @@ def make_plan(inputs: Sequence[Any]) -> Plan:
     return Plan([distinct[i] for i in order], rank[inverse])
 
 
-def windows(inputs: Sequence[Any]) -> Iterator[tuple[int, int]]:
+def windows(inputs: Sequence[Any], most_characters: int = WINDOW_CHARACTERS) -> Iterator[tuple[int, int]]:
     """Cut the plan into ranges that are tokenised together: bounded in texts and in characters."""
     start, characters, most = 0, 0, FIRST_WINDOW
     for stop, item in enumerate(inputs):
         characters += size_of(item)
-        if stop > start and (stop - start >= most or characters > WINDOW_CHARACTERS):
+        if stop > start and (stop - start >= most or characters > most_characters):
             yield start, stop
             start, characters, most = stop, size_of(item), WINDOW_TEXTS
     if start < len(inputs):

@@ -8,6 +8,7 @@ then fails with "Already borrowed"), and no per-token Python objects are made be
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -18,6 +19,8 @@ import numpy as np
 from sentence_transformers.inference.words import WordTable
 
 logger = logging.getLogger(__name__)
+SURROGATE = re.compile("[\ud800-\udfff]")
+CHARACTER = re.compile("[\ud800-\udbff][\udc00-\udfff]|.", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,18 @@ def _flat(lists: Sequence[Sequence[int]], total: int) -> np.ndarray:
     return np.fromiter(chain.from_iterable(lists), np.int64, int(total))
 
 
+def spans_of(encoding: Any, text: str) -> np.ndarray:
+    """(n, 2) int64: the characters of each token of a text, before it was repaired; -1 for special tokens."""
+    spans = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+    special = np.array(encoding.special_tokens_mask, bool)
+    if SURROGATE.search(text):
+        places = np.array([character.start() for character in CHARACTER.finditer(text)] + [len(text)])
+        spans = places[spans]
+    spans[~special] = np.maximum.accumulate(spans[~special], axis=0)
+    spans[special] = -1
+    return spans
+
+
 def repair(text: str) -> str:
     """Replace lone surrogates, which no UTF-8 tokenizer takes, by U+FFFD; join surrogate pairs."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -133,6 +148,29 @@ class BatchTokenizer:
         except (TypeError, UnicodeEncodeError):
             repaired = [repair(t) if isinstance(t, str) else tuple(map(repair, t)) for t in texts]
             return self._fast(repaired, prompt_length)
+
+    def spans(self, texts: Sequence[str], special_tokens: bool = False) -> list[np.ndarray]:
+        """Where the tokens of each text stand in it.
+
+        Args:
+            special_tokens: the tokens that a call gives, its limit and the special ones included, which stand at -1. By
+                default those of the whole text alone.
+
+        Returns:
+            For each text (n, 2) int64: a token's first character and the one behind its last; rising. Tokenizers
+            without a Rust backend do not know: each token stands where its word does.
+        """
+        if self.rust is None:
+            return [self._word_spans(text) for text in texts]
+        cutter = self.rust if special_tokens else self.parts
+        whole = [repair(text) if SURROGATE.search(text) else text for text in texts]
+        encodings = cutter.encode_batch(whole, add_special_tokens=special_tokens and self.special_tokens)
+        return [spans_of(encoding, text) for encoding, text in zip(encodings, texts, strict=True)]
+
+    def _word_spans(self, text: str) -> np.ndarray:
+        words = [(*word.span(), len(self.slow.tokenize(word[0]))) for word in re.finditer(r"\S+", text)]
+        spans = np.array(words, np.int64).reshape(-1, 3)
+        return np.repeat(spans[:, :2], spans[:, 2], axis=0)
 
     def _fast(self, texts: Sequence[Any], prompt_length: int) -> Tokens:
         """Tokenizers with a Rust backend."""

@@ -82,11 +82,15 @@ class SparseStaticEmbedding(InputModule):
 
     def tokens(self, inputs: Sequence[str], prompt: str | None = None, task: str | None = None) -> Tokens:
         """Texts as one run of tokens, without special tokens."""
+        return self.reader(task)([prompt + text for text in inputs] if prompt else inputs)
+
+    def reader(self, task: str | None = None) -> BatchTokenizer:
+        """What cuts the texts."""
         key = (self.tokenizer, self.max_seq_length)
         kept = self.__dict__.get("_batch_tokenizer")
         if kept is None or kept[0] is not key[0] or kept[1] != key[1]:
             kept = self.__dict__["_batch_tokenizer"] = (*key, BatchTokenizer(*key, special_tokens=False))
-        return kept[2]([prompt + text for text in inputs] if prompt else inputs)
+        return kept[2]
 
     def features(self, tokens: Tokens, packed: bool = True, device: torch.device | str = "cpu") -> dict[str, Any]:
         """Tokens as a packed or padded batch on `device`."""

@@ -84,13 +84,17 @@ class StaticEmbedding(InputModule):
 
     def tokens(self, inputs: Sequence[str], prompt: str | None = None, task: str | None = None) -> Tokens:
         """Texts as one run of tokens, without special tokens."""
+        return self.reader(task)([prompt + text for text in inputs] if prompt else inputs)
+
+    def reader(self, task: str | None = None) -> BatchTokenizer:
+        """What cuts the texts."""
         kept = self.__dict__.get("_batch_tokenizer")
         if kept is None or kept[0] is not self.tokenizer:
             kept = self.__dict__["_batch_tokenizer"] = (
                 self.tokenizer,
                 BatchTokenizer(self.tokenizer, None, special_tokens=False),
             )
-        return kept[1]([prompt + text for text in inputs] if prompt else inputs)
+        return kept[1]
 
     def features(self, tokens: Tokens, packed: bool = True, device: torch.device | str = "cpu") -> dict[str, Any]:
         """Tokens as `input_ids` (T,) and `offsets` (B,) on `device`."""

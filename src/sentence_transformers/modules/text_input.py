@@ -136,6 +136,10 @@ class TextInput(InputModule):
     def query_expansion(self, value: dict[str, Any] | None) -> None:
         self._query_expansion = None if value is None else query_expansion.checked(value)
 
+    def reader(self, task: str | None = None) -> BatchTokenizer:
+        """What cuts the texts of one side."""
+        return self.batch_tokenizer(self.limit(task))
+
     def batch_tokenizer(self, limit: int | None, special: bool | None = None) -> BatchTokenizer:
         """The private copy of the tokenizer; one per tokenizer and length.
 

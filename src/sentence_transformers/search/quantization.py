@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError
+from sentence_transformers.inference.outputs import PRECISIONS, Precision
 from sentence_transformers.util.tensor import check_finite, describe
 
 logger = logging.getLogger(__name__)
 
-Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
-PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 ENOUGH_ROWS = 100
 """Ranges computed from fewer embeddings are worth a warning."""
 

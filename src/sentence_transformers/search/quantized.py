@@ -32,9 +32,10 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError
+from sentence_transformers.inference.outputs import PRECISIONS, Precision
 from sentence_transformers.search.best import Best, merge
 from sentence_transformers.search.blocks import Product, best_documents, best_of_blocks
-from sentence_transformers.search.quantization import PRECISIONS, Precision, to_numpy
+from sentence_transformers.search.quantization import to_numpy
 from sentence_transformers.similarity import cos_sim, dot_score
 from sentence_transformers.util.tensor import to_tensor
 

@@ -7,14 +7,15 @@ so a checkpoint without it was cut off while it was written and is passed over.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 
@@ -67,3 +68,22 @@ def load_model(model: Any, folder: str) -> None:
     for encoder in (model, saved):
         _ = encoder.transformers_model  # the same form of both
     model.load_state_dict(saved.state_dict())
+
+
+@contextlib.contextmanager
+def whole_weights(model: nn.Module, state_dict: dict[str, Tensor] | None) -> Iterator[None]:
+    """Within the context a sharded model has its whole weights, to be saved."""
+    if not state_dict:
+        yield
+        return
+    places = [(part, name, f"{prefix}.{name}".lstrip(".")) for prefix, part in model.named_modules()
+              for name in part._parameters]  # fmt: skip
+    before = [part._parameters[name] for part, name, _ in places]
+    try:
+        for part, name, full in places:
+            if full in state_dict:
+                part._parameters[name] = nn.Parameter(state_dict[full], requires_grad=False)
+        yield
+    finally:
+        for (part, name, _), parameter in zip(places, before, strict=True):
+            part._parameters[name] = parameter

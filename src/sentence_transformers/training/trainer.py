@@ -11,10 +11,9 @@ before the first step, evaluators, and checkpoints that are model folders.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,17 +26,15 @@ from transformers.trainer_utils import EvalLoopOutput, speed_metrics
 from sentence_transformers import _names
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.encoders.base import BaseModel, LazyClass
-from sentence_transformers.encoders.sentence_transformer import SentenceTransformer
 from sentence_transformers.errors import InputError, NonFiniteLossError
 from sentence_transformers.training import checkpoints, dataloaders
-from sentence_transformers.training.arguments import BaseTrainingArguments, SentenceTransformerTrainingArguments
+from sentence_transformers.training.arguments import BaseTrainingArguments
 from sentence_transformers.training.checks import check_dataset
 from sentence_transformers.training.collator import (
     DATASET_NAME,
     LABEL_COLUMNS,
     BaseDataCollator,
     Preprocess,
-    SentenceTransformerDataCollator,
     split_columns,
 )
 from sentence_transformers.training.optimizers import (
@@ -45,6 +42,13 @@ from sentence_transformers.training.optimizers import (
     forget_gradients,
     loss_parameters,
     parameter_groups,
+)
+from sentence_transformers.training.preparation import (
+    as_datasets,
+    as_evaluator,
+    defaults_of,
+    is_encoder,
+    prepare_for_training,
 )
 from sentence_transformers.util.distributed import broadcast_object, distributed_evaluation
 
@@ -553,7 +557,7 @@ class BaseTrainer(Trainer, ABC):
             return
         folder = output_dir or self.args.output_dir
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        with whole_weights(model, state_dict):
+        with checkpoints.whole_weights(model, state_dict):
             model.save_pretrained(folder, safe_serialization=True)
         checkpoints.save_loss(loss_parameters(self._losses, model), folder)
         with contextlib.suppress(AttributeError, TypeError):  # functions that cannot be pickled
@@ -608,92 +612,6 @@ class BaseTrainer(Trainer, ABC):
         Path(folder, "README.md").write_text(card, encoding="utf-8")
 
 
-class SentenceTransformerTrainer(BaseTrainer):
-    """Trains a `SentenceTransformer`; see `BaseTrainer` for the arguments.
-
-    The default loss is `CoSENTLoss`.
-
-    Example:
-        >>> trainer = SentenceTransformerTrainer(model=model, train_dataset=dataset, loss=losses.CoSENTLoss(model))
-        >>> trainer.train()
-    """
-
-    model_class = SentenceTransformer
-    model_card_data_class = LazyClass("SentenceTransformerModelCardData")
-    model_card_callback_class = LazyClass("SentenceTransformerModelCardCallback")
-    data_collator_class = SentenceTransformerDataCollator
-    training_args_class = SentenceTransformerTrainingArguments
-
-    def get_default_loss(self, model: Any) -> nn.Module:
-        logger.info("No loss is given; CoSENTLoss is used.")
-        return _names.home("CoSENTLoss")(model)
-
-
 def column_of(key: str, value: Any) -> bool:
     """Whether an entry of a batch stands for a column: its lengths, or its texts as they are."""
     return key.endswith("_lengths") or isinstance(value, list | tuple)
-
-
-def defaults_of(arguments: Any) -> dict[str, Any]:
-    """The defaults of a class of arguments."""
-    found = {}
-    for entry in dataclasses.fields(arguments):
-        if entry.default is not dataclasses.MISSING:
-            found[entry.name] = entry.default
-        elif entry.default_factory is not dataclasses.MISSING:
-            found[entry.name] = entry.default_factory()
-    return found
-
-
-def prepare_for_training(model: Any) -> None:
-    """Bring the transformers models into trainable form and prove how they compute, before anything wraps them."""
-    for module in model.modules():
-        if hasattr(module, "packs") and hasattr(module, "auto_model"):
-            _ = module.auto_model
-            _ = module.packs or module.pads_safely
-
-
-def is_encoder(module: Any) -> bool:
-    """Whether a part of a loss is the model, or what wraps it."""
-    while not isinstance(module, BaseModel) and isinstance(getattr(module, "module", None), nn.Module):
-        module = module.module
-    return isinstance(module, BaseModel)
-
-
-def as_datasets(data: Any) -> Any:
-    """Data sets as transformers' trainer takes them; dictionaries stay dictionaries."""
-    if isinstance(data, Mapping):
-        if not data:
-            raise InputError("The dictionary of data sets is empty.")
-        return dict(data)
-    if isinstance(data, list):
-        from datasets import Dataset
-
-        return Dataset.from_list(data)
-    return data
-
-
-def as_evaluator(evaluator: Any) -> Any:
-    """One evaluator of several."""
-    if isinstance(evaluator, list | tuple):
-        return _names.home("SequentialEvaluator")(evaluator)
-    return evaluator
-
-
-@contextlib.contextmanager
-def whole_weights(model: nn.Module, state_dict: dict[str, Tensor] | None) -> Iterator[None]:
-    """Within the context a sharded model has its whole weights, to be saved."""
-    if not state_dict:
-        yield
-        return
-    places = [(part, name, f"{prefix}.{name}".lstrip(".")) for prefix, part in model.named_modules()
-              for name in part._parameters]  # fmt: skip
-    before = [part._parameters[name] for part, name, _ in places]
-    try:
-        for part, name, full in places:
-            if full in state_dict:
-                part._parameters[name] = nn.Parameter(state_dict[full], requires_grad=False)
-        yield
-    finally:
-        for (part, name, _), parameter in zip(places, before, strict=True):
-            part._parameters[name] = parameter

@@ -143,6 +143,11 @@ class Index:
         return {kind: known["name"] for kind, known in self._state.models.items()}
 
     @property
+    def models(self) -> dict[str, Any]:
+        """The models that encode texts for it, by kind, the dense one first; empty where vectors are given."""
+        return dict(self._encoders.models)
+
+    @property
     def ids(self) -> Iterator[Id]:
         """The ids of all documents, oldest first."""
         for segment in self._state.segments:

@@ -114,9 +114,16 @@ def probe(model: Any) -> list[float]:
 
 def describe(model: Any) -> dict[str, Any]:
     """What an index remembers of a model."""
+    return {"kind": kind_of(model), "name": name_of(model), "dimension": model.get_embedding_dimension(), "probe": None}
+
+
+def name_of(model: Any) -> str | None:
+    """By what the model can be loaded again: its name on the hub, or the folder that it was loaded from."""
     card = getattr(model, "model_card_data", None)
-    name = getattr(card, "base_model", None) or getattr(card, "model_id", None) or getattr(card, "model_name", None)
-    return {"kind": kind_of(model), "name": name, "dimension": model.get_embedding_dimension(), "probe": None}
+    if name := getattr(card, "base_model", None) or getattr(card, "model_id", None):
+        return name
+    folder = getattr(model, "_folder", None)
+    return str(folder) if folder else getattr(card, "model_name", None)
 
 
 def check(model: Any, known: Mapping[str, Any]) -> None:
