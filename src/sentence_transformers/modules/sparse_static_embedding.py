@@ -22,15 +22,15 @@ from torch import Tensor, nn
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference.packing import Packing, is_packed, pad
 from sentence_transformers.inference.sparse import coo
-from sentence_transformers.inference.tokens import BatchTokenizer, Tokens
-from sentence_transformers.modules.base import InputModule
+from sentence_transformers.inference.tokens import Tokens
+from sentence_transformers.modules.lookup_input import LookupInput
 from sentence_transformers.storage import weights
 from sentence_transformers.storage.files import Source
 
 logger = logging.getLogger(__name__)
 
 
-class SparseStaticEmbedding(InputModule):
+class SparseStaticEmbedding(LookupInput):
     """One weight per token of the vocabulary.
 
     Args:
@@ -43,9 +43,6 @@ class SparseStaticEmbedding(InputModule):
     """
 
     config_keys: ClassVar[list[str]] = ["frozen"]
-    modalities: Sequence[str] = ["text"]
-    takes_packed = True
-    packs = True
     token_budget = 1 << 16
 
     def __init__(self, tokenizer: Any, weight: Tensor | None = None, frozen: bool = False) -> None:
@@ -57,9 +54,6 @@ class SparseStaticEmbedding(InputModule):
         self.weight = nn.Parameter(weight.float(), requires_grad=not frozen)
         self.tokenizer = tokenizer
         self.frozen = frozen
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_batch_tokenizer"}
 
     def extra_repr(self) -> str:
         return f"frozen={self.frozen}, dimension={len(self.weight)}"
@@ -80,17 +74,8 @@ class SparseStaticEmbedding(InputModule):
 
     # ---- texts -> features -> vectors
 
-    def tokens(self, inputs: Sequence[str], prompt: str | None = None, task: str | None = None) -> Tokens:
-        """Texts as one run of tokens, without special tokens."""
-        return self.reader(task)([prompt + text for text in inputs] if prompt else inputs)
-
-    def reader(self, task: str | None = None) -> BatchTokenizer:
-        """What cuts the texts."""
-        key = (self.tokenizer, self.max_seq_length)
-        kept = self.__dict__.get("_batch_tokenizer")
-        if kept is None or kept[0] is not key[0] or kept[1] != key[1]:
-            kept = self.__dict__["_batch_tokenizer"] = (*key, BatchTokenizer(*key, special_tokens=False))
-        return kept[2]
+    def limit(self) -> int | None:
+        return self.max_seq_length
 
     def features(self, tokens: Tokens, packed: bool = True, device: torch.device | str = "cpu") -> dict[str, Any]:
         """Tokens as a packed or padded batch on `device`."""

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError, MissingExtraError, ModelFormatError
-from sentence_transformers.inference.tokens import BatchTokenizer, Tokens
-from sentence_transformers.modules.base import InputModule
+from sentence_transformers.inference.tokens import Tokens
+from sentence_transformers.modules.lookup_input import LookupInput
 from sentence_transformers.storage import weights
 from sentence_transformers.storage.files import Source
 
 
-class StaticEmbedding(InputModule):
+class StaticEmbedding(LookupInput):
     """Mean of static token vectors.
 
     Args:
@@ -38,12 +38,9 @@ class StaticEmbedding(InputModule):
         InputError: if neither or both of weights and dimension are given, or the tokenizer has no Rust backend.
     """
 
-    modalities: Sequence[str] = ["text"]
-    takes_packed = True
     token_budget = 1 << 18
     max_seq_length: float = float("inf")
     position_offset = 0
-    packs = True
 
     def __init__(
         self,
@@ -72,29 +69,12 @@ class StaticEmbedding(InputModule):
         self.embedding_dim = table.embedding_dim
         self.base_model = kwargs.get("base_model")
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_batch_tokenizer"}
-
     def get_embedding_dimension(self) -> int:
         """H."""
         return self.embedding_dim
 
     def extra_repr(self) -> str:
         return f"vocabulary={self.embedding.num_embeddings}, dimension={self.embedding_dim}"
-
-    def tokens(self, inputs: Sequence[str], prompt: str | None = None, task: str | None = None) -> Tokens:
-        """Texts as one run of tokens, without special tokens."""
-        return self.reader(task)([prompt + text for text in inputs] if prompt else inputs)
-
-    def reader(self, task: str | None = None) -> BatchTokenizer:
-        """What cuts the texts."""
-        kept = self.__dict__.get("_batch_tokenizer")
-        if kept is None or kept[0] is not self.tokenizer:
-            kept = self.__dict__["_batch_tokenizer"] = (
-                self.tokenizer,
-                BatchTokenizer(self.tokenizer, None, special_tokens=False),
-            )
-        return kept[1]
 
     def features(self, tokens: Tokens, packed: bool = True, device: torch.device | str = "cpu") -> dict[str, Any]:
         """Tokens as `input_ids` (T,) and `offsets` (B,) on `device`."""

@@ -1,0 +1,37 @@
+"""Texts to tokens for modules that look each token up in a table: without special tokens, nothing padded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sentence_transformers.inference.tokens import BatchTokenizer, Tokens
+from sentence_transformers.modules.base import InputModule
+
+
+class LookupInput(InputModule):
+    """The tokenising part of a module."""
+
+    modalities: Sequence[str] = ["text"]
+    takes_packed = True
+    packs = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_batch_tokenizer"}
+
+    def limit(self) -> int | None:
+        """Most tokens of a text; None for any number."""
+        return None
+
+    def tokens(self, inputs: Sequence[str], prompt: str | None = None, task: str | None = None) -> Tokens:
+        """Texts as one run of tokens, without special tokens."""
+        return self.reader(task)([prompt + text for text in inputs] if prompt else inputs)
+
+    def reader(self, task: str | None = None) -> BatchTokenizer:
+        """What cuts the texts: a private copy of the tokenizer, made anew when that or the limit is another one."""
+        tokenizer, limit = self.tokenizer, self.limit()
+        owner, found = self.__dict__.get("_batch_tokenizer", (None, None))
+        if owner is not tokenizer or found.max_length != limit:
+            found = BatchTokenizer(tokenizer, limit, special_tokens=False)
+            self.__dict__["_batch_tokenizer"] = (tokenizer, found)
+        return found
