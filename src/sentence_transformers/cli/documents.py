@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from sentence_transformers.cli.guard import usage_error
 from sentence_transformers.cli.texts import Rows
-from sentence_transformers.inference.sides import DOCUMENT_PROMPTS, side_prompt
+from sentence_transformers.inference.sides import document_side
 
 CUT_TOGETHER = 64
 
@@ -64,10 +64,10 @@ class Reading:
 
     def _cut(self, documents: Iterator[Document], model: Any) -> Iterator[Document]:
         """Passages, with #0, #1, … behind the document's id, and in the metadata where they stand."""
-        prompt = side_prompt(model, DOCUMENT_PROMPTS, {})
+        side = document_side(model, {})
         while part := list(itertools.islice(documents, CUT_TOGETHER)):
             texts = [document.text for document in part]
-            for passage in model.split_texts(texts, self.passages, self.overlap, prompt_name=prompt, task="document"):
+            for passage in model.split_texts(texts, self.passages, self.overlap, **side):
                 whole = part[passage.document]
                 place = {"document": whole.id, "start": passage.start, "stop": passage.stop}
                 yield Document(f"{whole.id}#{self.lengths[whole.id]}", passage.text, whole.metadata | place)

@@ -127,10 +127,9 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
             )
         self._card: BaseModelCardData | None = model_card_data
         self._made_from: tuple[str, str | None] | None = None
-        self._folder: Path | None = None
-        if model_name_or_path and Path(model_name_or_path).expanduser().exists():
-            self._folder = Path(model_name_or_path).expanduser().absolute()
-        elif model_name_or_path:
+        folder = Path(model_name_or_path or "").expanduser().absolute()
+        self._folder = folder if model_name_or_path and folder.exists() else None
+        if model_name_or_path and self._folder is None:
             name = resolve.full_name(str(model_name_or_path), self.default_huggingface_organization)
             self._made_from = (name, revision)
         self._place(device)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference import engine
+from sentence_transformers.inference import engine, plan
 from sentence_transformers.inference.outputs import Output, as_asked
 from sentence_transformers.inference.packing import Packing
 from sentence_transformers.inference.passages import Passage
@@ -26,7 +26,7 @@ from sentence_transformers.inference.tokens import BatchTokenizer
 from sentence_transformers.modules.base import run_module
 from sentence_transformers.modules.pooling import Pooling
 
-TOKENS = 32_768  # of windows computed together: their vectors are in memory
+CHARACTERS = 100_000  # of windows computed together: the vectors of their tokens are in memory
 
 
 class Window(NamedTuple):
@@ -36,13 +36,11 @@ class Window(NamedTuple):
         text: the stretch.
         start: its first character in the document.
         passages: those that get their vectors from it.
-        tokens: about how many it has.
     """
 
     text: str
     start: int
     passages: list[Passage]
-    tokens: int
 
 
 def encode(
@@ -63,11 +61,12 @@ def encode(
     last = pooling_and_after(model)
     prompt = model.prompt_text(given.get("prompt"), given.get("prompt_name")) or ""
     reader = engine.input_module(model, given.get("task")).reader(given.get("task"))
-    rows = []
-    for group in groups(windows(documents, passages, reader, prompt)):
-        vectors = model.encode([window.text for window in group], output_value="token_embeddings", **given)
+    rows, stretches = [], list(windows(documents, passages, reader, prompt))
+    texts = [window.text for window in stretches]
+    for first, stop in plan.windows(texts, CHARACTERS):
+        vectors = model.encode(texts[first:stop], output_value="token_embeddings", **given)
         with torch.no_grad():
-            features = passage_tokens(group, vectors, reader, prompt, last[0].include_prompt)
+            features = passage_tokens(stretches[first:stop], vectors, reader, prompt, last[0].include_prompt)
             for module in last:
                 features = run_module(module, features, {})
             rows.append(output.rows(model, features, len(features["packing"])))
@@ -99,7 +98,7 @@ def windows(
         while first < len(own):
             context, last = extent(starts, stops, first, room)
             begin, end = own[context].start, own[last - 1].stop
-            yield Window(text[begin:end], begin, own[first:last], int(stops[last - 1] - starts[context]))
+            yield Window(text[begin:end], begin, own[first:last])
             first = last
 
 
@@ -122,20 +121,6 @@ def extent(starts: np.ndarray, stops: np.ndarray, first: int, room: int | None) 
         context -= 1
     fitting = int(np.searchsorted(stops - starts[context], room, side="right"))
     return context, max(fitting, first + 1)
-
-
-def groups(given: Iterator[Window]) -> Iterator[list[Window]]:
-    """Windows that are computed together."""
-    group: list[Window] = []
-    total = 0
-    for window in given:
-        if group and total + window.tokens > TOKENS:
-            yield group
-            group, total = [], 0
-        group.append(window)
-        total += window.tokens
-    if group:
-        yield group
 
 
 def passage_tokens(

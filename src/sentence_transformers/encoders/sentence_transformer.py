@@ -39,8 +39,6 @@ from sentence_transformers.storage.files import Source
 if TYPE_CHECKING:
     from sentence_transformers.storage.model_card import SentenceTransformerModelCardData
 
-OUTPUT_ARGUMENTS = {"output_value", "precision", "convert_to_numpy", "convert_to_tensor", "normalize_embeddings",
-                    "truncate_dim"}  # fmt: skip
 INSTRUCTORS = {f"hkunlp/instructor-{size}" for size in ("base", "large", "xl")}  # trained without pooling their prompts
 
 
@@ -206,7 +204,7 @@ class SentenceTransformer(EmbeddingModel):
             WorkerError: if a worker process fails or dies.
         """
         self._check_kwargs(kwargs)
-        output = self._output(
+        output, _ = self._output(
             output_value, precision, convert_to_numpy, convert_to_tensor, normalize_embeddings, truncate_dim
         )
         texts, singular = self.texts_of(inputs)
@@ -226,17 +224,16 @@ class SentenceTransformer(EmbeddingModel):
         convert_to_tensor: bool = False,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
-    ) -> Output:
-        """The output arguments of `encode`, checked."""
+        **others: Any,
+    ) -> tuple[Output, dict[str, Any]]:
+        """The output arguments of `encode`, checked, and its other arguments."""
         dimension = self._dim(truncate_dim)
         output = Output(output_value, precision, convert_to_numpy, convert_to_tensor, normalize_embeddings, dimension)
         check_output(output)
-        return output
+        return output, others
 
     def _encode_late(self, documents: list[str], pieces: list[Passage], given: dict[str, Any]) -> Any:
-        form = {name: given[name] for name in OUTPUT_ARGUMENTS & given.keys()}
-        rest = {name: value for name, value in given.items() if name not in form}
-        return late_chunking.encode(self, documents, pieces, self._output(**form), rest)
+        return late_chunking.encode(self, documents, pieces, *self._output(**given))
 
     def simulate_embedding(
         self, inputs: str | Iterable[str], truncate_dim: int | None = None, normalize_embeddings: bool = False
