@@ -298,21 +298,23 @@ class CrossEncoder(BaseModel):
         queries: list[str] = [query] if isinstance(query, str) else list(query)
         lists: list[Any] = [documents] if single else list(documents)
         check_lists(queries, lists)
-        pairs = [(one, document) for one, found in zip(queries, lists, strict=True) for document in found]
+        pairs = [[one, document] for one, found in zip(queries, lists, strict=True) for document in found]
         scores = self.predict(
-            pairs,
+            inputs=pairs,
             prompt_name=prompt_name,
             prompt=prompt,
             batch_size=batch_size,
             show_progress_bar=show_progress_bar,
             activation_fn=activation_fn,
+            convert_to_tensor=True,
             device=device,
             pool=pool,
             chunk_size=chunk_size,
         )
+        values = to_numpy(torch.as_tensor(scores))
         rankings, start = [], 0
         for found in lists:
-            rankings.append(best_first(scores[start : start + len(found)], found, top_k, return_documents))
+            rankings.append(best_first(values[start : start + len(found)], found, top_k, return_documents))
             start += len(found)
         return rankings[0] if single else rankings
 

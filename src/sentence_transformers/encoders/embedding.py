@@ -25,6 +25,7 @@ from sentence_transformers.similarity import SimilarityFunction
 from sentence_transformers.util.tensor import is_sparse, to_coo
 
 Encode = TypeVar("Encode", bound=Callable[..., Any])
+ADDED = ("num_workers",)  # arguments of `encode` that version 6.2.0 does not have: an `encode` written for it may not
 
 
 class EmbeddingModel(BaseModel):
@@ -237,23 +238,30 @@ class EmbeddingModel(BaseModel):
 def for_side(encode: Encode, task: str, prompts: Sequence[str]) -> Encode:
     """`encode` for one side of a search: with the first of `prompts` that the model has, and with the side's task.
 
+    `self.encode` is called once, with every argument by name, so that an `encode` of the caller's own may take
+    `(self, inputs, **kwargs)`.
+
     Args:
         encode: the method whose arguments it takes.
         task: "query" or "document"; modules such as `Router` see it.
     """
+    signature = inspect.signature(encode)
 
     @renamed(sentences="inputs")
-    def encode_side(
-        self: Any, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, *args: Any, **kwargs: Any
-    ) -> Any:
-        prompt_name = side_prompt(self, prompts, {"prompt": prompt, "prompt_name": prompt_name})
-        kwargs.setdefault("task", task)
-        return self.encode(inputs, prompt_name, prompt, *args, **kwargs)
+    def encode_side(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(self, inputs, *args, **kwargs)
+        bound.apply_defaults()
+        given = {name: value for name, value in bound.arguments.items() if name not in ("self", "kwargs")}
+        given |= bound.arguments["kwargs"]
+        given["prompt_name"] = side_prompt(self, prompts, given)
+        given["task"] = given.get("task") or task
+        unset = [name for name in ADDED if given.get(name) is None]
+        return self.encode(**{name: value for name, value in given.items() if name not in unset})
 
     encode_side.__name__ = f"encode_{task}"
     encode_side.__qualname__ = encode.__qualname__.replace("encode", encode_side.__name__)
     encode_side.__module__ = encode.__module__
     choice = " else ".join(f'"{name}"' for name in prompts)
     encode_side.__doc__ = f'`encode` for a {task}: uses the prompt {choice} if the model has it, and task="{task}".'
-    encode_side.__signature__ = inspect.signature(encode)  # type: ignore[attr-defined]
+    encode_side.__signature__ = signature  # type: ignore[attr-defined]
     return cast(Encode, encode_side)
