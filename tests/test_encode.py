@@ -38,7 +38,7 @@ BAD_INPUTS = {
     "number": (3, 0, "3"),
     "float": (2.5, 0, "2.5"),
     "bytes": (b"x", 0, "b'x'"),
-    "dict": ({"text": "x"}, 0, "'text'"),
+    "dict": ({"passage": "x"}, 0, "'passage'"),
     "none in list": (["a", None], 1, "None"),
     "number in list": (["a", "b", 3], 2, "3"),
     "bytes in list": ([b"x"], 0, "b'x'"),

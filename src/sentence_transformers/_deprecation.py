@@ -39,7 +39,10 @@ def renamed(**new_names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 warnings.warn(message(function, used, new_names), DeprecationWarning, stacklevel=2)
             for old in used:
                 new = new_names[old]
-                if new in kwargs:
+                if kwargs[old] is None and new in kwargs:  # wrappers pass both, one of them unset
+                    del kwargs[old]
+                    continue
+                if kwargs.get(new) is not None:
                     raise TypeError(f"{function.__qualname__}() got {old!r} and {new!r}: two names of one argument.")
                 kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)

@@ -186,6 +186,9 @@ def fits(model: BertEncoder) -> bool:
     return right and shape.hidden % shape.heads == 0 and model.labels in (0, labels)
 
 
+CHAT_FILES = ("chat_template.jinja", "chat_template.json")
+
+
 @dataclass
 class TokenizerFile:
     """A tokenizer.json and what tokenizer_config.json says of it, under the attribute names of transformers.
@@ -198,6 +201,7 @@ class TokenizerFile:
     backend_tokenizer: Any
     model_max_length: int
     padding_side: str
+    truncation_side: str
     pad_token_id: int | None
     sep_token_id: int | None
     eos_token_id: int | None
@@ -216,6 +220,8 @@ class TokenizerFile:
         config, path = source.json("tokenizer_config.json"), source.path("tokenizer.json")
         if not isinstance(config, dict) or path is None or not says_everything(config, path):
             return None
+        if config.get("chat_template") or any(source.path(name) for name in CHAT_FILES):
+            return None
         tokenizer = Tokenizer.from_file(path)
 
         def token_id(key: str) -> int | None:
@@ -226,11 +232,11 @@ class TokenizerFile:
         typed = str(config.get("tokenizer_class", "")).startswith("BertTokenizer")  # the generic class has no segments
         names = ["input_ids", "token_type_ids", "attention_mask"] if typed else ["input_ids", "attention_mask"]
         limit = config.get("model_max_length") or NO_LIMIT
-        side = config.get("padding_side", "right")
         return cls(
             tokenizer,
             int(limit),
-            side,
+            config.get("padding_side", "right"),
+            config.get("truncation_side", "right"),
             token_id("pad_token"),
             token_id("sep_token"),
             token_id("eos_token"),
@@ -243,6 +249,8 @@ class TokenizerFile:
 def says_everything(config: dict[str, Any], path: str) -> bool:
     """Whether transformers would take the file as it is: a generic tokenizer, or BERT's with the same settings."""
     if config.get("added_tokens_decoder") and config.get("extra_special_tokens"):
+        return False
+    if config.get("split_special_tokens"):
         return False
     kind = str(config.get("tokenizer_class", "")).removesuffix("Fast")
     if kind in ("TokenizersBackend", "PreTrainedTokenizer"):

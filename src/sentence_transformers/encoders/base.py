@@ -24,6 +24,7 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.inference import workers
 from sentence_transformers.inference.calls import compute_here
 from sentence_transformers.inference.engine import Job
+from sentence_transformers.inference.inputs import is_conversation, own_preprocess
 from sentence_transformers.modules.base import Module, module_device, run_module
 from sentence_transformers.modules.transformer import Transformer
 from sentence_transformers.storage import folder, hub, resolve
@@ -222,8 +223,12 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         """Kinds of input, e.g. ["text"]."""
         return list(getattr(self[0], "modalities", ["text"]))
 
-    def supports(self, modality: str) -> bool:
-        return modality in self.modalities
+    def supports(self, modality: str | tuple[str, ...]) -> bool:
+        """Whether the model takes inputs of this kind; of several kinds at once also if it takes messages of them."""
+        kinds = self.modalities
+        if isinstance(modality, str):
+            return modality in kinds
+        return modality in kinds or ("message" in kinds and all(part in kinds for part in modality))
 
     @property
     def tokenizer(self) -> Any:
@@ -311,12 +316,23 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
 
     def tokenize(self, texts: Any, **kwargs) -> dict[str, Any]:
         """Older name of `preprocess`."""
+        if not self.__dict__.get("_tokenize_reported"):
+            self.__dict__["_tokenize_reported"] = True
+            logger.warning("The method `tokenize` is deprecated; use `preprocess`, which takes the same arguments.")
         return self.preprocess([texts] if isinstance(texts, str) else texts, **kwargs)
 
     def is_singular_input(self, inputs: Any) -> bool:
-        """Whether `inputs` is one input rather than several: a text, or what cannot be iterated over."""
-        several = hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__")
-        return isinstance(inputs, (str, bytes, dict)) or not several
+        """Whether `inputs` is one input rather than several: a text, a conversation, or what has no parts."""
+        several = (hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__")) and getattr(inputs, "ndim", 1) != 0
+        return isinstance(inputs, (str, bytes, dict)) or is_conversation(inputs) or not several
+
+    @property
+    def _reads_texts(self) -> bool:
+        """Whether inputs go to this library's own modules for texts and conversations, which say what they take."""
+        first = self[0]
+        routes = getattr(first, "routes", None)
+        entries = [parts[0] for parts in routes.values()] if isinstance(routes, dict) else []
+        return set(self.modalities) <= {"text", "message"} and all(map(own_preprocess, [self, first, *entries]))
 
     def compile(self, *args, **kwargs) -> None:
         """`torch.compile` the forward pass, as `encode` uses it too."""

@@ -24,6 +24,7 @@ from sentence_transformers.backends.prepacked import Float32Linear, Linear
 from sentence_transformers.encoders.base import BaseModel, LazyClass, warn_untrained
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference import calls, engine, workers
+from sentence_transformers.inference.inputs import as_input, as_text, is_conversation
 from sentence_transformers.inference.outputs import to_numpy
 from sentence_transformers.inference.plan import DEFAULT_BATCH_SIZE
 from sentence_transformers.modules.activation import Activation, activation_from_name, activation_name
@@ -207,8 +208,10 @@ class CrossEncoder(BaseModel):
         `batch_size`. One model may be used from many threads at once.
 
         Args:
-            inputs: one pair (text, text), or any iterable of pairs.
-            prompt_name: name of a prompt of this model, put before the first text of each pair.
+            inputs: one pair (text, text), or any iterable of pairs; a text may be {"text": …}. Where the model has a
+                chat template, a conversation of messages with the roles "query" and "document" is a pair too.
+            prompt_name: name of a prompt of this model, put before the first text of each pair; the system message
+                where the model has a chat template.
             prompt: the prompt itself; wins over `prompt_name`, which wins over the model's default.
             batch_size: most pairs per forward pass; by default a token budget alone decides.
             show_progress_bar: default: shown if this package's logger is at INFO or below.
@@ -219,7 +222,8 @@ class CrossEncoder(BaseModel):
             device: where to compute; a list starts one worker process per entry.
             pool: worker processes from `start_multi_process_pool`.
             chunk_size: pairs sent to a worker at a time.
-            kwargs: for the modules.
+            kwargs: for the modules; `processing_kwargs` for the tokenizer and the chat template of this call, as
+                {"text": {"max_length": 64}, "chat_template": {…}}.
 
         Returns:
             One label: float32 of shape (N,), a scalar for one pair. Several: (N, labels), (labels,) for one pair.
@@ -231,8 +235,8 @@ class CrossEncoder(BaseModel):
         """
         singular = self.is_singular_input(inputs)
         pairs: list[Any] = [inputs] if singular else list(inputs)
-        if self.modalities == ["text"]:
-            pairs = as_pairs(pairs)
+        if self._reads_texts:
+            pairs = as_pairs(pairs, "message" in self.modalities)
         task = kwargs.pop("task", None)
         job = engine.Job(Scores(), self.prompt_text(prompt, prompt_name), task, kwargs, batch_size)
         where = calls.Where(device, pool, chunk_size, show_progress_bar=show_progress_bar)
@@ -292,10 +296,10 @@ class CrossEncoder(BaseModel):
             )
         if top_k is not None and top_k < 0:
             raise InputError(f"top_k must not be negative, got {top_k}.")
-        single = isinstance(query, str)
+        single = isinstance(query, (str, dict))
         if not single and not isinstance(query, Sequence):
             raise InputError(f"The query is {query!r:.80} of type {type(query).__name__}; expected a string.")
-        queries: list[str] = [query] if isinstance(query, str) else list(query)
+        queries: list[Any] = [query] if single else list(query)
         lists: list[Any] = [documents] if single else list(documents)
         check_lists(queries, lists)
         pairs = [[one, document] for one, found in zip(queries, lists, strict=True) for document in found]
@@ -320,7 +324,7 @@ class CrossEncoder(BaseModel):
 
     def is_singular_input(self, inputs: Any) -> bool:
         """Whether `inputs` is one pair rather than several: its first element is a text."""
-        if isinstance(inputs, (str, bytes, dict)) or not hasattr(inputs, "__iter__"):
+        if isinstance(inputs, (str, bytes, dict)) or not hasattr(inputs, "__iter__") or getattr(inputs, "ndim", 1) == 0:
             return True
         return isinstance(inputs, (tuple, list, np.ndarray)) and len(inputs) > 0 and isinstance(inputs[0], (str, dict))
 
@@ -476,18 +480,21 @@ class Scores:
         return replace(self, as_array=True)
 
 
-def as_pairs(inputs: Sequence[Any]) -> list[Pair]:
-    """The inputs as tuples of two texts; `InputError` naming the first that is not."""
+def as_pairs(inputs: Sequence[Any], messages: bool = False) -> list[Any]:
+    """The inputs as tuples of two texts, or with `messages` conversations; `InputError` names the first that is not."""
     pairs = []
     for i, item in enumerate(inputs):
-        parts = tuple(item) if isinstance(item, (tuple, list, np.ndarray)) else ()
-        if len(parts) != 2 or not all(isinstance(part, str) for part in parts):
-            count = f" and length {len(parts)}" if parts and len(parts) != 2 else ""
+        pair = as_text(item)
+        if messages and is_conversation(item):
+            pair = as_input(item, i, messages)
+        if not isinstance(pair, (tuple, list)):
+            parts = item if isinstance(item, (tuple, list, np.ndarray)) else ()
+            count = f" and length {len(parts)}" if len(parts) not in (0, 2) else ""
             raise InputError(
                 f"Input {i} is {item!r:.80} of type {type(item).__name__}{count} and not a pair of two strings. "
                 f"Give `predict` one pair (text, text) or a list of pairs."
             )
-        pairs.append(parts)
+        pairs.append(pair)
     return pairs
 
 

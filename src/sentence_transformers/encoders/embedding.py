@@ -18,9 +18,11 @@ from sentence_transformers.encoders.base import BaseModel, dimension_of
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import calls, engine, passages, workers
 from sentence_transformers.inference.batcher import Batcher
+from sentence_transformers.inference.inputs import as_inputs
 from sentence_transformers.inference.passages import Passage
 from sentence_transformers.inference.sides import document_side, side_prompt
 from sentence_transformers.modules.pooling import Pooling
+from sentence_transformers.modules.router import Router
 from sentence_transformers.similarity import SimilarityFunction
 from sentence_transformers.util.tensor import is_sparse, to_coo
 
@@ -40,17 +42,29 @@ class EmbeddingModel(BaseModel):
 
     # ---- encoding
 
-    def texts_of(self, inputs: Any) -> tuple[list[Any], bool]:
-        """The inputs of a call as a list, and whether one was given rather than several.
+    def inputs_of(self, inputs: Any, task: str | None = None, first: int = 0) -> tuple[list[Any], bool, str | None]:
+        """The inputs of a call in their inside form, whether one was given rather than several, and the task.
+
+        Args:
+            task: as the caller gave it; inputs of the form {route: input} name it themselves.
+            first: number of the first input, for error messages.
 
         Raises:
-            InputError: naming the first input that is not a text, for a model that takes texts alone.
+            InputError: naming the first input that the model does not take; if inputs name another route than `task`.
         """
         singular = self.is_singular_input(inputs)
-        texts: list[Any] = [inputs] if singular else inputs if isinstance(inputs, list) else list(inputs)
-        if self.modalities == ["text"]:
-            engine.check_texts(texts)
-        return texts, singular
+        items: list[Any] = [inputs] if singular else inputs if isinstance(inputs, list) else list(inputs)
+        if not self._reads_texts:
+            return items, singular, task
+        if isinstance(self[0], Router):
+            items, task = self[0].unnamed(items, task)
+        return as_inputs(items, "message" in self.modalities, first), singular, task
+
+    def documents_of(self, inputs: Any) -> list[str]:
+        """The documents of a call that cuts them into passages; `InputError` naming the first that is not a text."""
+        documents, _, _ = self.inputs_of(inputs)
+        engine.check_texts(documents)
+        return documents
 
     def encode_stream(self, inputs: Iterable[str], chunk_size: int = 4096, **kwargs) -> Iterator[Any]:
         """Encode an iterable of any length in bounded memory.
@@ -84,7 +98,7 @@ class EmbeddingModel(BaseModel):
         done = 0
         try:
             while texts := list(islice(iterator, chunk_size)):
-                engine.check_texts(texts, done)
+                self.inputs_of(texts, kwargs.get("task"), done)
                 yield self.encode(texts, **keywords)
                 done += len(texts)
         finally:
@@ -115,7 +129,7 @@ class EmbeddingModel(BaseModel):
         Raises:
             InputError: for sizes that leave no room for text, or a model that does not cut texts into tokens.
         """
-        documents, _ = self.texts_of(inputs)
+        documents = self.documents_of(inputs)
         calls.check_sizes(max_tokens=max_tokens)
         module = engine.input_module(self, task)
         if not hasattr(module, "reader"):
@@ -155,7 +169,7 @@ class EmbeddingModel(BaseModel):
             >>> hit = util.semantic_search(model.encode_query("How hot is lightning?"), embeddings)[0][0]
             >>> passages[hit["corpus_id"]]
         """
-        documents, _ = self.texts_of(inputs)
+        documents = self.documents_of(inputs)
         given = document_side(self, kwargs)
         sides = {name: given.get(name) for name in ("prompt_name", "prompt", "task")}
         pieces = self.split_texts(documents, max_tokens, overlap, **sides)
@@ -172,9 +186,8 @@ class EmbeddingModel(BaseModel):
 
         Args and result: as for `encode`.
         """
-        singular = self.is_singular_input(inputs)
-        texts: list[Any] = [inputs] if singular else list(inputs)
-        engine.check_texts(texts)
+        texts, singular, task = self.inputs_of(inputs, kwargs.get("task"))
+        kwargs |= {"task": task} if task else {}
         ranged = kwargs.get("precision") in ("int8", "uint8")  # codes depend on the range of the call's own texts
         rows = await self._batcher.submit(texts, kwargs, alone=ranged)
         if singular and isinstance(rows, Tensor) and is_sparse(rows):

@@ -187,7 +187,7 @@ class MultiVectorEncoder(EmbeddingModel):
         `batch_size`. One model may be used from many threads at once.
 
         Args:
-            inputs: one text, or any iterable of texts.
+            inputs: one text, or any iterable of texts; other forms as of `SentenceTransformer.encode`.
             prompt_name: name of a prompt of this model, put before each text.
             prompt: the prompt itself; wins over `prompt_name`, which wins over the model's default.
             batch_size: most texts per forward pass; by default a token budget alone decides.
@@ -201,7 +201,7 @@ class MultiVectorEncoder(EmbeddingModel):
             token_pooling: joins token vectors, e.g. `HierarchicalTokenPooling(pool_factor=2)`.
             task: "query" or "document"; lengths, query expansion and the skiplist depend on it. None: a document, of
                 the model's `max_seq_length`.
-            kwargs: for the modules.
+            kwargs: for the modules; `processing_kwargs` as of `SentenceTransformer.encode`.
 
         Returns:
             One text: (tokens, H). Several: a list of those, on the model's device.
@@ -221,7 +221,7 @@ class MultiVectorEncoder(EmbeddingModel):
         if token_pooling is not None and not hasattr(token_pooling, "pool"):
             raise InputError(f"token_pooling must be a BaseTokenPooling, got {token_pooling!r}.")
         self._check_kwargs(kwargs)
-        texts, singular = self.texts_of(inputs)
+        texts, singular, task = self.inputs_of(inputs, task)
         output = TokenOutput(output_value, convert_to_numpy, normalize_embeddings, token_pooling, task)
         job = engine.Job(output, self.prompt_text(prompt, prompt_name), task, kwargs, batch_size)
         where = calls.Where(device, pool, chunk_size, show_progress_bar=show_progress_bar)

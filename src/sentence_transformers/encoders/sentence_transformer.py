@@ -159,7 +159,7 @@ class SentenceTransformer(EmbeddingModel):
         batch_size: int = DEFAULT_BATCH_SIZE,
         show_progress_bar: bool | None = None,
         output_value: Literal["sentence_embedding", "token_embeddings"] | None = "sentence_embedding",
-        precision: Precision = "float32",
+        precision: Precision | None = "float32",
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         device: str | list[str | torch.device] | None = None,
@@ -176,14 +176,16 @@ class SentenceTransformer(EmbeddingModel):
         `batch_size`. One model may be used from many threads at once.
 
         Args:
-            inputs: one text, or any iterable of texts.
-            prompt_name: name of a prompt of this model, put before each text.
+            inputs: one text, or any iterable of texts. A pair of texts is an input too, and so are {"text": …}, a
+                conversation [{"role": …, "content": …}, …] where the model has a chat template, and {route: text} where
+                it begins with a Router.
+            prompt_name: name of a prompt of this model, put before each text; the system message of a conversation.
             prompt: the prompt itself; wins over `prompt_name`, which wins over the model's default.
             batch_size: most texts per forward pass; by default a token budget alone decides.
             show_progress_bar: default: shown if this package's logger is at INFO or below.
             output_value: "sentence_embedding"; "token_embeddings" for one (l, H) tensor per text; None for a dictionary
                 of all features per text. The last two ignore the convert flags.
-            precision: other than "float32": quantised with `quantize_embeddings`.
+            precision: other than "float32" (or None): quantised with `quantize_embeddings`.
             convert_to_numpy: numpy array (default) or, if False, a list of tensors.
             convert_to_tensor: one tensor on the model's device; wins over `convert_to_numpy`.
             device: where to compute; a list starts one worker process per entry.
@@ -192,7 +194,8 @@ class SentenceTransformer(EmbeddingModel):
             pool: worker processes from `start_multi_process_pool`.
             chunk_size: texts sent to a worker at a time.
             num_workers: start that many CPU worker processes for this call.
-            kwargs: for the modules, e.g. `task` for a Router.
+            kwargs: for the modules, e.g. `task` for a Router; `processing_kwargs` for the tokenizer and the chat
+                template of this call, as {"text": {"max_length": 64}, "chat_template": {…}}.
 
         Returns:
             One text: a vector (H,). Several: float32 of shape (N, H) (or the model's type; bfloat16 as float32 in
@@ -207,8 +210,7 @@ class SentenceTransformer(EmbeddingModel):
         output, _ = self._output(
             output_value, precision, convert_to_numpy, convert_to_tensor, normalize_embeddings, truncate_dim
         )
-        texts, singular = self.texts_of(inputs)
-        task = kwargs.pop("task", None)
+        texts, singular, task = self.inputs_of(inputs, kwargs.pop("task", None))
         job = engine.Job(output, self.prompt_text(prompt, prompt_name), task, kwargs, batch_size)
         where = calls.Where(device, pool, chunk_size, num_workers, show_progress_bar)
         return as_asked(calls.compute(self, texts, job, where), output, singular, self)
@@ -219,7 +221,7 @@ class SentenceTransformer(EmbeddingModel):
     def _output(
         self,
         output_value: Literal["sentence_embedding", "token_embeddings"] | None = "sentence_embedding",
-        precision: Precision = "float32",
+        precision: Precision | None = "float32",
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         normalize_embeddings: bool = False,
@@ -228,6 +230,7 @@ class SentenceTransformer(EmbeddingModel):
     ) -> tuple[Output, dict[str, Any]]:
         """The output arguments of `encode`, checked, and its other arguments."""
         dimension = self._dim(truncate_dim)
+        precision = "float32" if precision is None else precision
         output = Output(output_value, precision, convert_to_numpy, convert_to_tensor, normalize_embeddings, dimension)
         check_output(output)
         return output, others

@@ -187,7 +187,7 @@ class SparseEncoder(EmbeddingModel):
         `batch_size`. One model may be used from many threads at once.
 
         Args:
-            inputs: one text, or any iterable of texts.
+            inputs: one text, or any iterable of texts; other forms as of `SentenceTransformer.encode`.
             prompt_name: name of a prompt of this model, put before each text.
             prompt: the prompt itself; wins over `prompt_name`, which wins over the model's default.
             batch_size: most texts per forward pass; by default a token budget alone decides.
@@ -199,7 +199,7 @@ class SparseEncoder(EmbeddingModel):
             max_active_dims: most entries kept per text, those of the largest magnitude; wins over the model's own.
             pool: worker processes from `start_multi_process_pool`.
             chunk_size: texts sent to a worker at a time.
-            kwargs: for the modules, e.g. `task` for a Router.
+            kwargs: for the modules, e.g. `task` for a Router; `processing_kwargs` as of `SentenceTransformer.encode`.
 
         Returns:
             One text: (V,). Several: (N, V), float, on the model's device unless `save_to_cpu`. `to_scipy` makes it a
@@ -217,9 +217,8 @@ class SparseEncoder(EmbeddingModel):
                 f"Unknown convert_to_sparse_tensor={convert_to_sparse_tensor!r}; give True, False, 'coo' or 'csr'. "
                 "For a SciPy matrix pass the embeddings to `to_scipy`."
             )
-        texts, singular = self.texts_of(inputs)
+        texts, singular, task = self.inputs_of(inputs, kwargs.pop("task", None))
         most = self.max_active_dims if max_active_dims is None else max_active_dims
-        task = kwargs.pop("task", None)
         if most is not None and "max_active_dims" in self.get_model_kwargs():
             kwargs["max_active_dims"] = most
         output = sparse.SparseOutput(most, save_to_cpu)

@@ -13,6 +13,7 @@ halved and tried again.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -25,10 +26,12 @@ import torch
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import lanes
+from sentence_transformers.inference.inputs import own_preprocess
 from sentence_transformers.inference.plan import DefaultInt, micro_batches, windows
 
 logger = logging.getLogger(__name__)
 
+PREPROCESSING = ("processing_kwargs", "modality")  # arguments of `encode` that `preprocess` sees
 CPU_BUDGET = 1536  # tokens per micro-batch: activations stay in the cache (benchmarks/LOG.md)
 CPU_SMALLEST = 256  # a job is split among the lanes, and padded texts by length, down to this many tokens
 ACCELERATOR_BUDGET = 32768
@@ -100,8 +103,10 @@ def planned(
     model: Any, inputs: Sequence[Any], job: Job, device: torch.device, count: int
 ) -> Iterator[tuple[np.ndarray, Any]]:
     """Micro-batches as (places in `inputs`, tokens or the inputs themselves)."""
-    module = input_module(model, job.task)
-    if not hasattr(module, "tokens"):
+    module = input_module(model, job.task, job.kwargs.get("modality"))
+    settings = job.kwargs.get("processing_kwargs")
+    check_settings(module, settings)
+    if not plans_by_tokens(module, settings):
         size = job.batch_size
         for start in range(0, len(inputs), size):
             yield np.arange(start, min(start + size, len(inputs))), inputs[start : start + size]
@@ -109,16 +114,37 @@ def planned(
     smallest = CPU_SMALLEST if device.type == "cpu" else ACCELERATOR_SMALLEST
     mixed = {"any": None, "some": smallest, "none": 0}[getattr(module, "mixes", "any")]
     for start, stop in windows(inputs):
-        tokens = module.tokens(inputs[start:stop], job.prompt, task=job.task)
+        given = {"processing_kwargs": settings} if settings else {}
+        tokens = module.tokens(inputs[start:stop], job.prompt, task=job.task, **given)
         budget = token_budget(module, device, int(tokens.offsets[-1]), count)
         for rows in micro_batches(tokens.lengths, budget, job.limit, mixed):
             yield start + rows, tokens.take(rows)
 
 
-def input_module(model: Any, task: str | None) -> Any:
+def input_module(model: Any, task: str | None, modality: Any = None) -> Any:
     """The module that takes a task's texts: the first of the model, or of the route."""
     first = model[0]
-    return first.resolve(task) if hasattr(first, "resolve") else first
+    if not hasattr(first, "resolve"):
+        return first
+    return first.resolve(task) if modality is None else first.resolve(task, modality)
+
+
+def plans_by_tokens(module: Any, processing_kwargs: dict[str, Any] | None = None) -> bool:
+    """Whether batches can be made of a module's unpadded tokens: it has `tokens`, and nothing in its settings or those
+    of the call asks for more than that shows.
+    """
+    return hasattr(module, "tokens") and (not hasattr(module, "unpadded") or module.unpadded(processing_kwargs))
+
+
+def check_settings(module: Any, processing_kwargs: dict[str, Any] | None) -> None:
+    """Raise `InputError` for settings of a call that one of this library's modules would pass over in silence."""
+    if not processing_kwargs or not own_preprocess(module):
+        return
+    if "processing_kwargs" not in inspect.signature(module.preprocess).parameters:
+        raise InputError(
+            f"processing_kwargs={processing_kwargs!r} has no effect on a {type(module).__name__}, which calls no "
+            "tokenizer with such arguments. Leave it out."
+        )
 
 
 def token_budget(module: Any, device: torch.device, total: int, count: int) -> int:
@@ -152,14 +178,27 @@ def compute_batch(model: Any, places: np.ndarray, source: Any, job: Job, put: Pu
 
 def embed(model: Any, source: Any, job: Job, device: torch.device) -> dict[str, Any]:
     """Tokens, or plain inputs, through all modules of the model."""
-    module = input_module(model, job.task)
+    module = input_module(model, job.task, job.kwargs.get("modality"))
     if hasattr(source, "take"):
         features = module.features(source, packed=bool(getattr(module, "packs", False)), device=device)
     else:
-        extra = {"task": job.task} if job.task else {}
+        extra = {name: job.kwargs[name] for name in PREPROCESSING if name in job.kwargs}
+        extra |= {"task": job.task} if job.task else {}
         features = model.preprocess(source, prompt=job.prompt, **extra)
+        check_rows(features, len(source))
         features = {key: value.to(device) if hasattr(value, "to") else value for key, value in features.items()}
-    return model(features, **({"task": job.task} if job.task else {}), **job.kwargs)
+    given = {name: value for name, value in job.kwargs.items() if name != "processing_kwargs"}
+    return model(features, **({"task": job.task} if job.task else {}), **given)
+
+
+def check_rows(features: dict[str, Any], count: int) -> None:
+    """Raise `InputError` if a tokenizer made several rows of one input."""
+    rows = features.get("overflow_to_sample_mapping")
+    if rows is not None and len(rows) != count:
+        raise InputError(
+            f"processing_kwargs asks for return_overflowing_tokens, which made {len(rows)} rows of {count} inputs; "
+            "there must be one for each. Use encode_passages for long documents, or model(model.preprocess(...))."
+        )
 
 
 def check_texts(inputs: Sequence[Any], first: int = 0) -> None:

@@ -55,7 +55,7 @@ class Output:
             features = features | {"sentence_embedding": features["sentence_embedding"][..., : self.truncate]}
         if self.value != "sentence_embedding":
             with torch.inference_mode(False):  # so that the rows are ordinary tensors
-                return feature_rows(features, count) if self.value is None else token_rows(features)
+                return all_features(model, features, count) if self.value is None else token_rows(features)
         rows = features["sentence_embedding"]
         if self.normalize:
             rows = torch.nn.functional.normalize(rows, p=2, dim=-1)
@@ -91,7 +91,7 @@ class TokenOutput:
             if self.value is None:
                 if self.pooling is not None:
                     features = self.pooling(features, task=self.task)
-                return feature_rows(features, count)
+                return all_features(model, features, count)
             rows = token_rows(features)
             if self.pooling is not None:
                 rows = self.pooling.pool(rows, task=self.task)
@@ -129,6 +129,14 @@ def token_rows(features: dict[str, Any]) -> list[Tensor]:
         return [rows.clone() for rows in torch.split(embeddings, features["packing"].lengths)]
     mask = features["attention_mask"].bool()
     return [rows[keep].clone() for rows, keep in zip(embeddings, mask, strict=True)]
+
+
+def all_features(model: Any, features: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """All features of each text as version 6.2.0 names them: without positions, with the types of tokens."""
+    kept = {key: value for key, value in features.items() if key != "position_ids"}
+    if "token_type_ids" not in kept and "input_ids" in kept and getattr(model[0], "gives_types", False):
+        kept["token_type_ids"] = torch.zeros_like(kept["input_ids"])
+    return feature_rows(kept, count)
 
 
 def feature_rows(features: dict[str, Any], count: int) -> list[dict[str, Any]]:

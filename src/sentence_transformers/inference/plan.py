@@ -41,10 +41,25 @@ class Plan:
 
 
 def size_of(item: Any) -> int:
-    """A cheap stand-in for the number of tokens: characters of a text, of a pair's texts together."""
+    """A cheap stand-in for the number of tokens: characters of a text; of a pair's or a conversation's texts
+    together.
+    """
     if isinstance(item, str):
         return len(item)
+    if isinstance(item, dict):
+        return sum(map(size_of, item.values()))
     return sum(map(size_of, item)) if isinstance(item, (tuple, list)) else 1
+
+
+def key_of(item: Any) -> Hashable:
+    """Equal for equal inputs of one type; inputs that have no hash are equal to themselves alone."""
+    if type(item) is str:
+        return item
+    try:
+        hash(item)
+    except TypeError:
+        return id, id(item)
+    return type(item), item
 
 
 def make_plan(inputs: Sequence[Any]) -> Plan:
@@ -53,7 +68,7 @@ def make_plan(inputs: Sequence[Any]) -> Plan:
     distinct: list[Any] = []
     inverse = np.empty(len(inputs), np.int64)
     for i, item in enumerate(inputs):
-        key = item if isinstance(item, Hashable) else id(item)
+        key = key_of(item)
         row = rows.setdefault(key, len(distinct))
         if row == len(distinct):
             distinct.append(item)

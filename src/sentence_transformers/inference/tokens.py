@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -55,6 +55,16 @@ class Tokens:
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         return cls(_flat(ids, offsets[-1]), offsets, None if type_ids is None else _flat(type_ids, offsets[-1]), **kw)
+
+    @classmethod
+    def join(cls, parts: Sequence[Tokens]) -> Tokens:
+        """The texts of all parts, one after the other; of one prompt."""
+        ids = np.concatenate([part.ids for part in parts])
+        offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in parts]))])
+        types = None
+        if any(part.type_ids is not None for part in parts):
+            types = np.concatenate([np.zeros_like(p.ids) if p.type_ids is None else p.type_ids for p in parts])
+        return cls(ids, offsets, types, parts[0].prompt_length, sum(part.cut for part in parts))
 
     def take(self, rows: np.ndarray) -> Tokens:
         """The given texts, in the given order."""
@@ -134,13 +144,19 @@ class BatchTokenizer:
             self.rust.no_truncation()
             self.parts = Tokenizer.from_str(self.rust.to_str())  # cuts one text of a pair, whole
             if max_length is not None:
-                self.rust.enable_truncation(max_length)
+                self.rust.enable_truncation(max_length, direction=getattr(tokenizer, "truncation_side", "right"))
         whole = self.rust is not None and max_length is None and not special_tokens
         self.words = WordTable.of(self.rust) if whole else None
         self.single_types = with_types and (self.rust is None or any(self.rust.encode("a").type_ids))
 
     def __call__(self, texts: Sequence[Any], prompt_length: int = 0) -> Tokens:
-        """Cut texts, or (text, text) pairs, into tokens."""
+        """Cut texts and (text, text) pairs into tokens."""
+        single = np.fromiter((isinstance(text, str) for text in texts), bool, len(texts))
+        if single.any() and not single.all():
+            places = np.flatnonzero(single), np.flatnonzero(~single)
+            kinds = [self([texts[place] for place in part], prompt_length) for part in places]
+            joined = Tokens.join(kinds)
+            return replace(joined.take(np.argsort(np.concatenate(places))), cut=joined.cut)
         if self.rust is None:
             return self._slow(texts, prompt_length)
         try:

@@ -177,7 +177,7 @@ class InputModule(Module):
         """Older name of `preprocess`."""
         return self.preprocess(texts, **kwargs)
 
-    def resolve(self, task: str | None = None) -> Any:
+    def resolve(self, task: str | None = None, modality: Any = None) -> Any:
         """The input module that a task's texts go to: this one, unless it is a router."""
         return self
 

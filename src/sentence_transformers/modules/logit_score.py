@@ -57,5 +57,6 @@ def last_rows(rows: Tensor, features: dict[str, Any]) -> Tensor:
     mask = features.get("attention_mask")
     if mask is None:
         return rows[:, -1]
+    mask = mask[:, mask.shape[1] - rows.shape[1] :]  # of the last positions, where only those have logits
     last = mask.shape[1] - 1 - mask.flip(1).argmax(1)  # texts may be padded on either side
     return rows[torch.arange(len(rows), device=rows.device), last]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sentence_transformers.inference.inputs import as_batch, as_inputs, with_prompt
 from sentence_transformers.inference.tokens import BatchTokenizer, Tokens
 from sentence_transformers.modules.base import InputModule
 
@@ -25,7 +26,8 @@ class LookupInput(InputModule):
 
     def tokens(self, inputs: Sequence[str], prompt: str | None = None, task: str | None = None) -> Tokens:
         """Texts as one run of tokens, without special tokens."""
-        return self.reader(task)([prompt + text for text in inputs] if prompt else inputs)
+        texts = as_inputs(as_batch(inputs))
+        return self.reader(task)(with_prompt(texts, prompt) if prompt else texts)
 
     def reader(self, task: str | None = None) -> BatchTokenizer:
         """What cuts the texts: a private copy of the tokenizer, made anew when that or the limit is another one."""

@@ -3,9 +3,10 @@
     Router.for_query_document([StaticEmbedding(...)], [Transformer(...), Pooling(...)])
 
 A route is a list of modules. Which route a batch takes is decided in this order: `route_mappings` for (task, modality),
-then (task, any), then (any, modality); the task itself if a route has its name; `default_route`; else an error that
-lists the routes. `encode_query` sends task="query", `encode_document` task="document". One module may be part of
-several routes; it is stored once.
+then (task, any), then (any, modality), then (any, any); the route called like the task, or like the modality;
+`default_route`, if there is no task; else an error that lists the routes. Texts have the modality "text".
+`encode_query` sends task="query", `encode_document` task="document". One module may be part of several routes; it is
+stored once.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from torch import nn
 
 from sentence_transformers import _names
 from sentence_transformers.errors import InputError, ModelFormatError
+from sentence_transformers.inference.inputs import as_batch, routed
 from sentence_transformers.modules.base import InputModule, Module, run_module
 from sentence_transformers.storage.files import Source, check_relative
-from sentence_transformers.storage.parts import load_module, save_module
+from sentence_transformers.storage.parts import accepts, load_module, save_module
 
 
 class Router(InputModule):
@@ -57,7 +59,7 @@ class Router(InputModule):
         self.sub_modules = nn.ModuleDict({route: nn.ModuleList(parts) for route, parts in sub_modules.items()})
         self.default_route = next(iter(sub_modules)) if default_route is None and allow_empty_key else default_route
         self.allow_empty_key = allow_empty_key
-        self.route_mappings = dict(route_mappings or {})
+        self.route_mappings = {(task, ordered(kind)): route for (task, kind), route in (route_mappings or {}).items()}
         for route in filter(None, (self.default_route, *self.route_mappings.values())):
             if route not in sub_modules:
                 raise InputError(f"There is no route {route!r}; routes are {list(sub_modules)}.")
@@ -81,12 +83,19 @@ class Router(InputModule):
         return {route: list(cast(nn.ModuleList, parts)) for route, parts in self.sub_modules.items()}
 
     def route(self, task: str | None = None, modality: str | tuple[str, ...] | None = None) -> str:
-        """Name of the route for a task and modality; `InputError` if there is none."""
-        for key in ((task, modality), (task, None), (None, modality)):
+        """Name of the route for a task and modality; `InputError` if there is none.
+
+        A conversation goes where texts go, unless a mapping is for the modality "message".
+        """
+        modality = ordered(modality)
+        if modality == "message" and all(kind != "message" for _, kind in self.route_mappings):
+            modality = "text"
+        for key in ((task, modality), (task, None), (None, modality), (None, None)):
             if key in self.route_mappings:
                 return self.route_mappings[key]
-        if task is not None and task in self.sub_modules:
-            return task
+        for name in (task, modality):
+            if isinstance(name, str) and name in self.sub_modules:
+                return name
         if task is None and self.default_route is not None:
             return self.default_route
         raise InputError(
@@ -103,16 +112,42 @@ class Router(InputModule):
     def preprocess(
         self, inputs: Sequence[Any], prompt: str | None = None, task: str | None = None, modality: Any = None, **kwargs
     ) -> dict[str, Any]:
-        return self.parts(task, modality)[0].preprocess(inputs, prompt=prompt, **kwargs)
+        """Features of the inputs by the input module of their route; they remember `task` and `modality`.
 
-    def resolve(self, task: str | None = None) -> Any:
-        return self.parts(task)[0]
+        Args:
+            inputs: what the module takes, or one-key dictionaries {route: input}, all of one route.
+        """
+        items, task = self.unnamed(as_batch(inputs), task)
+        modality = ordered(modality) or "text"
+        module = self.parts(task, modality)[0]
+        given = {"task": task} if task is not None and accepts(module.preprocess, "task") else {}
+        features = module.preprocess(items, prompt=prompt, **given, **kwargs)
+        return {**features, "modality": modality} | ({} if task is None else {"task": task})
+
+    def unnamed(self, inputs: list[Any], task: str | None = None) -> tuple[list[Any], str | None]:
+        """Inputs of the form {route: input} without their route, and the route as the task; others as they are.
+
+        Raises:
+            InputError: if they name several routes, one that is not there, or another than `task`.
+        """
+        items, named = routed(inputs, self.sub_modules)
+        if named is not None and task not in (None, named):
+            raise InputError(f"The inputs name the route {named!r}, but task={task!r} is given. Give one of them.")
+        return items, task if named is None else named
+
+    def resolve(self, task: str | None = None, modality: Any = None) -> Any:
+        return self.parts(task, modality or "text")[0]
 
     def forward(
         self, features: dict[str, Any], task: str | None = None, modality: Any = None, following: Any = None, **kwargs
     ) -> dict[str, Any]:
-        """Run the modules of the batch's route; `following` is what comes after the router."""
-        parts = self.parts(task, modality)
+        """Run the modules of the batch's route; `following` is what comes after the router.
+
+        Args:
+            task, modality: win over those that the features remember.
+        """
+        task = features.get("task") if task is None else task
+        parts = self.parts(task, features.get("modality", "text") if modality is None else modality)
         for module, after in zip(parts, [*parts[1:], following], strict=True):
             features = run_module(module, features, {"task": task, **kwargs}, after)
         return features
@@ -147,6 +182,16 @@ class Router(InputModule):
     @tokenizer.setter
     def tokenizer(self, value: Any) -> None:
         self._first.tokenizer = value
+
+    @property
+    def modalities(self) -> list[str]:  # type: ignore[override]
+        """Kinds of input of all routes."""
+        return sorted({kind for parts in self.routes.values() for kind in getattr(parts[0], "modalities", ["text"])})
+
+    @property
+    def gives_types(self) -> bool:
+        """Whether the tokenizer of the default route gives the types of tokens."""
+        return getattr(self._first, "gives_types", False)
 
     @property
     def max_seq_length(self) -> int | None:
@@ -217,6 +262,11 @@ class Router(InputModule):
         routes = {route: [modules[name] for name in names] for route, names in config["structure"].items()}
         known = {key: parameters[key] for key in ("default_route", "allow_empty_key") if key in parameters}
         return cls(routes, **known, route_mappings=mappings)
+
+
+def ordered(modality: Any) -> Any:
+    """A modality in its one form: of several at once a sorted tuple."""
+    return tuple(sorted(modality)) if isinstance(modality, (tuple, list)) else modality
 
 
 Asym = Router

@@ -4,28 +4,36 @@
           -> packed or padded features          `features`
 
 A private copy of the tokenizer does the cutting, so that any number of threads may use it. Texts longer than
-`max_seq_length` are cut; the first time that happens a warning says how many.
+`max_seq_length` are cut; the first time that happens a warning says how many. `preprocess` takes the same way, unless
+the settings of the call ask for what only a padded batch shows, or the tokenizer's own call is not that of the
+transformers library: then the tokenizer itself is called, padding included (`unpadded` tells which).
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sentence_transformers.backends.origin import TokenizerFile
 from sentence_transformers.errors import InputError
+from sentence_transformers.inference.inputs import as_batch, as_inputs, with_prompt
 from sentence_transformers.inference.packing import Packing, pad_rows
 from sentence_transformers.inference.tokens import BatchTokenizer, Tokens
 from sentence_transformers.modules import query_expansion
 from sentence_transformers.modules.base import InputModule
-from sentence_transformers.modules.chat import ChatPairs
+from sentence_transformers.modules.chat import Chat, message_format, put_back
+from sentence_transformers.modules.processing import TokenizerCall, calls_as_transformers, check_arguments
 
 logger = logging.getLogger(__name__)
 
+own_call = threading.Lock()  # a tokenizer's own call changes its settings: one thread at a time
 MOST_TOKENIZERS = 2  # kept ready: one for each side of a search
 
 
@@ -35,7 +43,9 @@ class TextInput(InputModule):
     Attributes:
         max_seq_length: most tokens per text, special tokens included.
         query_length, document_length: the same for one side of a search, if set.
-        processing_kwargs: {"text": {"add_special_tokens": …}, "chat_template": {…}}.
+        processing_kwargs: arguments of the tokenizer's call and of the chat template (`modules.processing`).
+        modality_config: kind of input -> where the model's output for it is. With "message", every input is rendered
+            by the tokenizer's chat template (`modules.chat`).
     """
 
     max_seq_length: int | None
@@ -43,9 +53,10 @@ class TextInput(InputModule):
     document_length: int | None
     _query_expansion: dict[str, Any] | None = None
     processing_kwargs: dict[str, Any]
+    modality_config: dict[str, Any]
+    transformer_task: str
     _cutter: Any
     _tokenizer: Any
-    chats: Any = False
     position_offset: Any = 0
 
     def preprocess(
@@ -57,17 +68,26 @@ class TextInput(InputModule):
         max_length: int | None = None,
         **kwargs,
     ) -> dict[str, Any]:
-        """Texts, or (text, text) pairs, as a padded batch.
+        """Texts, pairs of texts or, where there is a chat template, conversations as a padded batch.
 
         Args:
+            processing_kwargs: arguments of the tokenizer's call and of the chat template, such as
+                {"text": {"max_length": 64}}; they win over the module's own.
             max_length: most tokens of a text, in the place of the model's own limit; an expanded query of fixed length
                 stays as long as it is.
 
         Returns:
-            input_ids and attention_mask, int64 of shape (B, L); token_type_ids where the model has segments;
-            prompt_length, if there is a prompt.
+            input_ids and attention_mask, int64 of shape (B, L); token_type_ids where the model has segments; what else
+            the tokenizer gives; prompt_length, if there is a prompt and no chat template; modality.
+
+        Raises:
+            InputError: naming the first input that the model cannot take; for settings that cannot be meant.
         """
-        return self.features(self.tokens(inputs, prompt, task=task, max_length=max_length), packed=False)
+        items = as_inputs(as_batch(inputs), self.renders)
+        call = self._call(processing_kwargs)
+        if self._unpadded(call) and call.text.get("padding", True) in (True, "longest"):
+            return self.features(self._tokens(items, prompt, call, task, max_length), packed=False)
+        return self._padded(items, prompt, call, task, max_length)
 
     def tokens(
         self,
@@ -75,32 +95,153 @@ class TextInput(InputModule):
         prompt: str | None = None,
         task: str | None = None,
         max_length: int | None = None,
+        processing_kwargs: dict[str, Any] | None = None,
     ) -> Tokens:
-        """Texts, or (text, text) pairs, as one unpadded run of tokens; `prompt` is put before each text."""
-        limit = self.limit(task, max_length)
-        tokens = self._report(self._cut(inputs, prompt, limit), limit)
-        expansion = self.query_expansion if task == "query" else None
-        if expansion is None:
-            return tokens
+        """Inputs as one unpadded run of tokens; arguments as of `preprocess`. Right where `unpadded` says so."""
+        call = self._call(processing_kwargs)
+        return self._tokens(as_inputs(inputs, self.renders), prompt, call, task, max_length)
+
+    def unpadded(self, processing_kwargs: dict[str, Any] | None = None) -> bool:
+        """Whether `tokens` gives what the tokenizer's own call gives, with the settings of a call."""
+        return self._unpadded(self._call(processing_kwargs))
+
+    def _unpadded(self, call: TokenizerCall) -> bool:
+        return call.unpadded and (isinstance(self._cutter, TokenizerFile) or calls_as_transformers(self._cutter))
+
+    @property
+    def renders(self) -> bool:
+        """Whether inputs are rendered by a chat template."""
+        return "message" in self.modality_config
+
+    def _call(self, processing_kwargs: dict[str, Any] | None) -> TokenizerCall:
+        """The settings of a call, the module's own among them."""
+        causal = self.transformer_task == "text-generation"
+        return TokenizerCall.of(self.processing_kwargs, processing_kwargs, self.renders, causal)
+
+    def _tokens(
+        self, inputs: Sequence[Any], prompt: str | None, call: TokenizerCall, task: str | None, max_length: int | None
+    ) -> Tokens:
+        limit = call.limit(self.limit(task, max_length))
+        tokens = self._report(self._cut(inputs, prompt, call, limit, task), limit)
+        return self._expand(tokens) if self._expands(task) else tokens
+
+    def _expands(self, task: str | None) -> bool:
+        """Whether the texts of a side are filled with further tokens.
+
+        Raises:
+            InputError: if they are rendered by a chat template.
+        """
+        if task != "query" or self.query_expansion is None:
+            return False
+        if self.renders:
+            raise InputError(
+                "query_expansion fills queries with further tokens, which cannot be combined with a chat template. "
+                "Set model[0].query_expansion = None; a template sees the side as `task` and can add tokens itself."
+            )
+        return True
+
+    def _expand(self, tokens: Tokens) -> Tokens:
+        expansion: Any = self.query_expansion
         return tokens.fill(expansion["length"], self.expansion_token(), expansion["attend"])
 
-    def _cut(self, inputs: Sequence[Any], prompt: str | None, limit: int | None) -> Tokens:
-        """Texts as tokens, before anything is added to them."""
-        if self.chats and inputs and not isinstance(inputs[0], str):
-            chat = ChatPairs(self.tokenizer, self.processing_kwargs.get("chat_template", {}), self.max_seq_length)
-            return self.batch_tokenizer(limit, special=False)(chat(inputs, prompt))
-        tokenizer = self.batch_tokenizer(limit)
+    def _cut(
+        self, inputs: Sequence[Any], prompt: str | None, call: TokenizerCall, limit: int | None, task: str | None
+    ) -> Tokens:
+        """Inputs as tokens, before anything is added to them."""
+        if self.renders:
+            return self._cut_rendered(inputs, prompt, call, limit, task)
+        tokenizer = self.batch_tokenizer(limit, call.text.get("add_special_tokens"))
         if not prompt:
             return tokenizer(inputs)
-        if inputs and isinstance(inputs[0], str):
-            return tokenizer([prompt + text for text in inputs], self.prompt_length(tokenizer, prompt))
-        return tokenizer([(prompt + first, second) for first, second in inputs])
+        return tokenizer(with_prompt(inputs, prompt), self.prompt_length(tokenizer, prompt))
+
+    def _chat(self, call: TokenizerCall, task: str | None) -> Chat:
+        """What renders the inputs of a call."""
+        form = self.modality_config["message"].get("format", "auto")
+        if form == "auto":
+            template = getattr(self.tokenizer, "chat_template", None)
+            form = message_format(template, getattr(self.config, "model_type", None))
+        return Chat(self.tokenizer, form, ({"task": task} if task else {}) | call.template)
+
+    def _cut_rendered(
+        self, inputs: Sequence[Any], prompt: str | None, call: TokenizerCall, limit: int | None, task: str | None
+    ) -> Tokens:
+        """Inputs rendered by the chat template, as tokens; those that were cut end as the template does."""
+        chat = self._chat(call, task)
+        conversations = chat.conversations(inputs, prompt)
+        tokens = self.batch_tokenizer(limit, special=False)([chat.render(messages) for messages in conversations])
+        full = np.flatnonzero(tokens.lengths == limit) if call.restore_suffix and limit is not None else []
+        if len(full):
+            tokens = replace(tokens, ids=tokens.ids.copy())
+            with own_call:
+                endings = chat.endings([conversations[row] for row in full])
+            for row, ending in zip(full, endings, strict=True):
+                put_back(tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]], ending)
+        return tokens
+
+    def _padded(
+        self, inputs: Sequence[Any], prompt: str | None, call: TokenizerCall, task: str | None, max_length: int | None
+    ) -> dict[str, Any]:
+        """A padded batch by the tokenizer's own call."""
+        limit = self.limit(task, max_length)
+        arguments = call.arguments(None if limit == self.max_seq_length else limit)
+        check_arguments(self.tokenizer, arguments)
+        with own_call:
+            if self.renders:
+                features = self._pad_rendered(inputs, prompt, call, arguments, task)
+            else:
+                features = dict(self.tokenizer(with_prompt(inputs, prompt) if prompt else list(inputs), **arguments))
+                if prompt:
+                    special = {key: arguments[key] for key in ("add_special_tokens",) if key in arguments}
+                    ids = self.tokenizer([prompt], **special)["input_ids"][0]
+                    features["prompt_length"] = self.without_closing(ids)
+        if self._expands(task):
+            features |= self.features(self._expand(unpadded_tokens(features)), packed=False)
+        features["modality"] = self.modality
+        if call.logits_to_keep is not None:
+            features["logits_to_keep"] = call.logits_to_keep
+        return features
+
+    def _pad_rendered(
+        self,
+        inputs: Sequence[Any],
+        prompt: str | None,
+        call: TokenizerCall,
+        arguments: dict[str, Any],
+        task: str | None,
+    ) -> dict[str, Any]:
+        """Inputs rendered by the chat template, as a padded batch."""
+        chat = self._chat(call, task)
+        conversations = chat.conversations(inputs, prompt)
+        features = dict(
+            self.tokenizer([chat.render(messages) for messages in conversations], add_special_tokens=False, **arguments)
+        )
+        limit = call.limit(arguments.get("max_length", self.max_seq_length))
+        if call.restore_suffix and limit is not None:
+            ids = features["input_ids"]
+            mask = features.get("attention_mask", torch.ones_like(ids)).bool()
+            full = (mask.sum(1) == limit).nonzero()[:, 0].tolist()
+            for row, ending in zip(full, chat.endings([conversations[row] for row in full]), strict=True):
+                kept = ids[row][mask[row]].numpy()
+                put_back(kept, ending)
+                ids[row, mask[row]] = torch.from_numpy(kept)
+        return features
+
+    @property
+    def gives_types(self) -> bool:
+        """Whether the tokenizer gives the types of tokens."""
+        return "token_type_ids" in self._cutter.model_input_names
+
+    @property
+    def modality(self) -> str:
+        """The kind of input that the model sees."""
+        return "message" if self.renders else "text"
 
     def features(self, tokens: Tokens, packed: bool, device: torch.device | str = "cpu") -> dict[str, Any]:
         """Tokens as a packed or padded batch on `device`."""
         ids = torch.from_numpy(tokens.ids)
         types = None if tokens.type_ids is None else torch.from_numpy(tokens.type_ids)
-        features: dict[str, Any] = {"modality": "text"}
+        features: dict[str, Any] = {"modality": self.modality}
         if tokens.prompt_length:
             features["prompt_length"] = tokens.prompt_length
         packing = Packing(tokens.lengths, device, tokens.seen)
@@ -120,7 +261,7 @@ class TextInput(InputModule):
             features["attention_mask"] = (steps[None, :] < torch.from_numpy(tokens.seen)[:, None]).long()
         if types is not None:
             features["token_type_ids"] = pad_rows(types, packing)
-        elif "token_type_ids" in self._cutter.model_input_names:
+        elif self.gives_types:
             features["token_type_ids"] = torch.zeros_like(features["input_ids"])
         for key in ("input_ids", "attention_mask", "token_type_ids", "kept_mask"):
             if key in features:
@@ -149,10 +290,10 @@ class TextInput(InputModule):
         """
         cutter = self._cutter
         if special is None:
-            special = self.processing_kwargs.get("text", {}).get("add_special_tokens", True)
+            special = not self.renders and self._call(None).text.get("add_special_tokens", True)
         owner, kept = self.__dict__.get("_batch_tokenizers", (None, {}))
         kept = kept if owner is cutter else {}
-        key = (len(cutter), limit, special)
+        key = (len(cutter), limit, special, getattr(cutter, "truncation_side", "right"))
         found = kept.get(key)
         if found is None:
             found = BatchTokenizer(cutter, limit, special, "token_type_ids" in cutter.model_input_names)
@@ -209,7 +350,10 @@ class TextInput(InputModule):
 
     def prompt_length(self, tokenizer: BatchTokenizer, prompt: str) -> int:
         """Tokens that the prompt takes at the start of a text, without the closing special token."""
-        ids = tokenizer([prompt]).ids
+        return self.without_closing(tokenizer([prompt]).ids)
+
+    def without_closing(self, ids: Sequence[int]) -> int:
+        """The number of tokens of a text, without the closing special token."""
         closing = len(ids) and int(ids[-1]) in (self._cutter.sep_token_id, self._cutter.eos_token_id)
         return len(ids) - int(bool(closing))
 
@@ -238,6 +382,19 @@ def known_token_id(tokenizer: Any, token: str) -> int | None:
     found = tokenizer.convert_tokens_to_ids(token)
     unknown = getattr(tokenizer, "unk_token_id", None)
     return None if found == unknown and token != getattr(tokenizer, "unk_token", None) else found
+
+
+def unpadded_tokens(features: dict[str, Any]) -> Tokens:
+    """The tokens of a padded batch, on the CPU."""
+    ids = features["input_ids"]
+    kept = [row.bool() for row in features.get("attention_mask", torch.ones_like(ids))]
+
+    def rows(values: Tensor) -> list[list[int]]:
+        return [row[mask].tolist() for row, mask in zip(values, kept, strict=True)]
+
+    types = features.get("token_type_ids")
+    length = features.get("prompt_length", 0)
+    return Tokens.from_lists(rows(ids), None if types is None else rows(types), prompt_length=length)
 
 
 def shift_left(tensor: Tensor, packing: Packing) -> Tensor:

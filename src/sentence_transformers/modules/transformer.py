@@ -31,6 +31,8 @@ from sentence_transformers.backends.vocabulary import VocabularyRows
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import attention
 from sentence_transformers.inference.packing import pad, pad_rows
+from sentence_transformers.modules.chat import message_format
+from sentence_transformers.modules.processing import checked, warn_unknown
 from sentence_transformers.modules.text_input import TextInput
 from sentence_transformers.storage.files import Source, check_links
 
@@ -76,7 +78,12 @@ class Transformer(TextInput):
         model_kwargs, processor_kwargs, config_kwargs: passed on to `from_pretrained` of model, tokenizer and config.
             `dtype` (or the older `torch_dtype`) of `model_kwargs` sets the weights' type; "int8" keeps them and
             computes the products of the layers in int8 (BERT family, on CPU, without gradients; else as ever).
-        processing_kwargs: arguments of the tokenizer's call, kept with the model: {"text": {...}}.
+        processing_kwargs: arguments of the tokenizer's call and of the chat template, kept with the model:
+            {"text": {...}, "chat_template": {...}} (`modules.processing`).
+        modality_config: kind of input -> {"method": "forward", "method_output_name": …}, where the output is: the name
+            of an entry, or a path into it, as ["hidden_states", -2]. Default: texts; with a chat template messages as
+            well ("message", with a "format": "flat", "structured" or "auto"), and then every input is rendered by it.
+        module_output_name: name of that output among the features; needed with `modality_config`.
         query_length, document_length: most tokens of a text of one side; default: as `max_seq_length`.
         query_expansion: fill queries with further tokens, which get vectors too, as ColBERT does:
             {"strategy": "fixed", "length": 32} makes each query 32 tokens long, "min" at least so long. "token" names
@@ -86,7 +93,8 @@ class Transformer(TextInput):
         tokenizer_name_or_path: another place for the tokenizer.
 
     Raises:
-        InputError: for an unknown task or backend, or for dtype "int8" where there is no such way to compute.
+        InputError: for an unknown task or backend, for dtype "int8" where there is no such way to compute, and for a
+            `modality_config` that is incomplete.
         ModelFormatError: if files are missing, truncated, or weights hold NaN.
     """
 
@@ -133,9 +141,11 @@ class Transformer(TextInput):
             raise InputError(f"Unknown backend {backend!r}; known are {', '.join(BACKENDS)}.")
         auto_class, output, name = TASKS[transformer_task]
         self.transformer_task = transformer_task
-        self.modality_config = modality_config or {"text": {"method": "forward", "method_output_name": output}}
+        check_modalities(modality_config, module_output_name)
+        self.modality_config = modality_config or modalities_of(transformer_task)
         self.module_output_name = module_output_name or name
-        self.processing_kwargs = processing_kwargs or {}
+        warn_unknown(processing_kwargs, "")
+        self.processing_kwargs = checked(processing_kwargs)
         self.unpad_inputs = unpad_inputs
         self.query_length, self.document_length = query_length, document_length
         self.query_expansion = query_expansion
@@ -149,7 +159,8 @@ class Transformer(TextInput):
             *(shared | (kwargs or {}) for kwargs in (model_kwargs, config_kwargs, processor_kwargs)),
         )
         torch_runs = backend == "torch"
-        light = self._origin.light_model() if torch_runs and unpad_inputs is not False else None
+        usual = all(entry["method_output_name"] == output for entry in self.modality_config.values())
+        light = self._origin.light_model() if torch_runs and unpad_inputs is not False and usual else None
         if self._origin.int8 and light is None:
             raise InputError(NO_INT8.format(model_name_or_path))
         self._tokenizer: Any = self._origin.light_tokenizer() if light is not None and not do_lower_case else None
@@ -166,9 +177,9 @@ class Transformer(TextInput):
             lower_case(self.tokenizer)
         if transformer_task == "text-generation":
             self.tokenizer.padding_side = "left"
-            if self.chats:
-                chat = {"method": "forward", "method_output_name": output, "format": "flat"}
-                self.modality_config = {"message": chat} | self.modality_config
+        if modality_config is None and (template := getattr(self._cutter, "chat_template", None)):
+            form = message_format(template, getattr(self.config, "model_type", None))
+            self.modality_config |= {"message": self.modality_config["text"] | {"format": form}}
         named = (processor_kwargs or {}).get("model_max_length")
         self.max_seq_length = self._within_graph(named or max_seq_length or self._default_max_length())
 
@@ -263,6 +274,11 @@ class Transformer(TextInput):
     def num_labels(self) -> int:
         """Scores per text of a classifier."""
         return self.light.labels if self.light is not None else self.config.num_labels
+
+    @property
+    def modalities(self) -> list[str]:  # type: ignore[override]
+        """Kinds of input: ["text"], with a chat template ["text", "message"]."""
+        return list(self.modality_config)
 
     @property
     def processor(self) -> Any:
@@ -387,9 +403,16 @@ class Transformer(TextInput):
         inputs = self._inputs(features, self._takes)
         if getattr(model.config, "use_cache", None):
             inputs["use_cache"] = False
+        path = self._output_path(features)
+        if "hidden_states" in path:
+            inputs["output_hidden_states"] = True
+        if "logits_to_keep" in features and "logits_to_keep" in self._takes and not defer:
+            inputs["logits_to_keep"] = features["logits_to_keep"]
         with attention.use_packing(packing), vocabulary.stopping(defer), self._explained():
             output = model(**inputs)
-        value = output[self.modality_config["text"]["method_output_name"]]
+        value = output
+        for key in path:
+            value = value[key]
         if model.config.output_hidden_states and "hidden_states" in output:
             layers = output["hidden_states"]
             features["all_layer_embeddings"] = layers if packing is None else [layer[0] for layer in layers]
@@ -398,6 +421,13 @@ class Transformer(TextInput):
             return value
         decoder = model.get_output_embeddings()
         return VocabularyRows(value, decoder.weight, decoder.bias)
+
+    def _output_path(self, features: dict[str, Any]) -> list[Any]:
+        """Where the model's output for a batch is: keys and indices, one after the other."""
+        modality = features.get("modality")
+        entry = self.modality_config.get(modality if isinstance(modality, str) else "text")
+        name = (entry or next(iter(self.modality_config.values())))["method_output_name"]
+        return list(name) if isinstance(name, (list, tuple)) else [name]
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -490,11 +520,6 @@ class Transformer(TextInput):
         return max(MOST_LOGITS // self.vocabulary_size, 16)
 
     @property
-    def chats(self) -> bool:
-        """Whether pairs are rendered by the tokenizer's chat template."""
-        return self.transformer_task == "text-generation" and bool(getattr(self.tokenizer, "chat_template", None))
-
-    @property
     def position_offset(self) -> int:
         if self.light is not None:
             return self.light.shape.position_offset
@@ -562,6 +587,10 @@ class Transformer(TextInput):
             from_file = {k: v for k, v in saved.pop(name, {}).items() if k != "trust_remote_code"}
             given[name] = from_file | hub | (value or {})
         known = {key: value for key, value in saved.items() if key in KNOWN_SETTINGS}
+        task = known.get("transformer_task") or (init_defaults or {}).get("transformer_task", "feature-extraction")
+        if plain_task is None and not known.get("modality_config") and task in TASKS:
+            known["modality_config"] = modalities_of(task)  # saved before chat templates were used
+            known["module_output_name"] = known.get("module_output_name") or TASKS[task][2]
         if surplus := saved.keys() - known.keys():
             logger.warning("Settings %s of %s are not known and are ignored.", sorted(surplus), model_name_or_path)
         return cls(model_name_or_path, **(init_defaults or {}) | known | given, backend=backend)
@@ -586,6 +615,28 @@ class Transformer(TextInput):
 
 
 KNOWN_SETTINGS = {*Transformer.config_keys, "max_seq_length", "do_lower_case", "tokenizer_name_or_path"}
+
+
+def modalities_of(task: TransformerTask) -> dict[str, Any]:
+    """Where the output of a model of a task is, for texts."""
+    return {"text": {"method": "forward", "method_output_name": TASKS[task][1]}}
+
+
+def check_modalities(config: dict[str, Any] | None, output: str | None) -> None:
+    """Raise `InputError` for a modality_config that does not say what comes out and under which name."""
+    if config is None:
+        return
+    if output is None:
+        raise InputError(
+            "modality_config needs module_output_name beside it: the name of the output among the features, such as "
+            '"token_embeddings" or "sentence_embedding".'
+        )
+    for modality, entry in config.items():
+        if not isinstance(entry, dict) or not {"method", "method_output_name"} <= entry.keys():
+            raise InputError(
+                f"modality_config[{modality!r}] must be a dictionary with 'method' and 'method_output_name', "
+                f"got {entry!r}."
+            )
 
 
 def lower_case(tokenizer: Any) -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference.engine import input_module
+from sentence_transformers.inference.engine import input_module, plans_by_tokens
 from sentence_transformers.inference.packing import Packing
 
 logger = logging.getLogger(__name__)
@@ -184,8 +184,8 @@ class Preprocess:
         self, texts: list[Any], prompt: str | None = None, task: str | None = None, **limits: Any
     ) -> dict[str, Any]:
         module = input_module(self.model, task)
-        if not hasattr(module, "tokens"):
-            return self.model.preprocess(texts, prompt=prompt, **({"task": task} if task else {}))
+        if not plans_by_tokens(module):
+            return self.model.preprocess(texts, prompt=prompt, **({"task": task} if task else {}), **limits)
         tokens = module.tokens(texts, prompt, task=task, **limits)
         return module.features(tokens, packed=bool(getattr(module, "packs", False)))
 

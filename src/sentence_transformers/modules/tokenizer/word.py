@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sentence_transformers.errors import InputError
+from sentence_transformers.inference.inputs import as_batch, as_inputs
 from sentence_transformers.modules.tokenizer.stop_words import ENGLISH_STOP_WORDS
 from sentence_transformers.storage.files import read_json
 
@@ -134,7 +135,8 @@ def lookup(word: str, word_ids: Mapping[str, int], stop_words: Collection[str]) 
 
 def prompted(inputs: Sequence[Any], prompt: str | None) -> list[str]:
     """The texts with the prompt in front; `InputError` with position and type for what is not a text."""
-    for position, text in enumerate(inputs):
+    texts = as_inputs(as_batch(inputs))
+    for position, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"Input {position} is {text!r} ({type(text).__name__}); words are cut from str only.")
-    return [(prompt or "") + text for text in inputs]
+    return [(prompt or "") + text for text in texts]
