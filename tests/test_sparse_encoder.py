@@ -461,7 +461,6 @@ BAD_INPUTS = {
     "number": (3, 0, "3"),
     "none in list": (["a", None], 1, "None"),
     "bytes in list": ([b"x"], 0, "b'x'"),
-    "pair": ([("a", "b")], 0, "'a'"),
 }
 
 

@@ -302,7 +302,7 @@ class CrossEncoder(BaseModel):
         queries: list[Any] = [query] if single else list(query)
         lists: list[Any] = [documents] if single else list(documents)
         check_lists(queries, lists)
-        pairs = [[one, document] for one, found in zip(queries, lists, strict=True) for document in found]
+        pairs: Any = [[one, document] for one, found in zip(queries, lists, strict=True) for document in found]
         scores = self.predict(
             inputs=pairs,
             prompt_name=prompt_name,
@@ -484,7 +484,7 @@ def as_pairs(inputs: Sequence[Any], messages: bool = False) -> list[Any]:
     """The inputs as tuples of two texts, or with `messages` conversations; `InputError` names the first that is not."""
     pairs = []
     for i, item in enumerate(inputs):
-        pair = as_text(item)
+        pair: Any = as_text(item)
         if messages and is_conversation(item):
             pair = as_input(item, i, messages)
         if not isinstance(pair, (tuple, list)):

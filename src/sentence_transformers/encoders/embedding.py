@@ -136,9 +136,9 @@ class EmbeddingModel(BaseModel):
             raise InputError(
                 f"{type(module).__name__} does not say how it cuts texts into tokens, so none can be split."
             )
-        return passages.split(
-            documents, module.reader(task), max_tokens, overlap, self.prompt_text(prompt, prompt_name)
-        )
+        text = self.prompt_text(prompt, prompt_name)
+        others = len(module.tokens([""], text, task=task).ids) if getattr(module, "renders", False) else None
+        return passages.split(documents, module.reader(task), max_tokens, overlap, text, others)
 
     def encode_passages(
         self,

@@ -60,7 +60,10 @@ def encode(
         raise InputError("late=True gives one vector for each passage; leave output_value out.")
     last = pooling_and_after(model)
     prompt = model.prompt_text(given.get("prompt"), given.get("prompt_name")) or ""
-    reader = engine.input_module(model, given.get("task")).reader(given.get("task"))
+    module = engine.input_module(model, given.get("task"))
+    if getattr(module, "renders", False):
+        raise InputError("late=True finds passages in the document's own tokens, and this model reads a chat template.")
+    reader = module.reader(given.get("task"))
     rows, stretches = [], list(windows(documents, passages, reader, prompt))
     texts = [window.text for window in stretches]
     for first, stop in plan.windows(texts, CHARACTERS):

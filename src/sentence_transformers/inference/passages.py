@@ -52,6 +52,7 @@ def split(
     max_tokens: int | None = None,
     overlap: int = 0,
     prompt: str | None = None,
+    others: int | None = None,
 ) -> list[Passage]:
     """Passages of all documents, one after the other; a document that is short enough, or empty, is one.
 
@@ -60,11 +61,12 @@ def split(
         max_tokens: most tokens of a passage, special tokens and prompt included; default: what the model reads.
         overlap: most tokens that a passage shares with the one before.
         prompt: what the model puts before each.
+        others: tokens that the model puts around each text; default: special tokens and those of the prompt.
 
     Raises:
         InputError: for sizes that leave no room for text.
     """
-    room = room_for_text(reader, max_tokens, overlap, prompt)
+    room = room_for_text(reader, max_tokens, overlap, prompt, others)
     if room is None:
         return [Passage(text, document, 0, len(text)) for document, text in enumerate(documents)]
     found = []
@@ -76,7 +78,9 @@ def split(
     return found
 
 
-def room_for_text(reader: BatchTokenizer, max_tokens: int | None, overlap: int, prompt: str | None) -> int | None:
+def room_for_text(
+    reader: BatchTokenizer, max_tokens: int | None, overlap: int, prompt: str | None, others: int | None = None
+) -> int | None:
     """Tokens of its own that a passage may have; None for any number."""
     limit = reader.max_length
     most = limit if max_tokens is None else max_tokens
@@ -84,10 +88,11 @@ def room_for_text(reader: BatchTokenizer, max_tokens: int | None, overlap: int, 
         return None
     if limit is not None and most > limit:
         raise InputError(f"max_tokens={most} is more than this model reads, which is {limit} tokens.")
-    others = len(reader([prompt or ""]).ids)
+    others = len(reader([prompt or ""]).ids) if others is None else others
     if others >= most:
         raise InputError(
-            f"max_tokens={most} leaves no room for text: special tokens and the prompt {prompt or ''!r} take {others}."
+            f"max_tokens={most} leaves no room for text: special tokens, the prompt {prompt or ''!r} and a template, if "
+            f"there is one, take {others}."
         )
     room = most - others
     if not 0 <= overlap <= room // 2:

@@ -154,7 +154,7 @@ class BatchTokenizer:
         single = np.fromiter((isinstance(text, str) for text in texts), bool, len(texts))
         if single.any() and not single.all():
             places = np.flatnonzero(single), np.flatnonzero(~single)
-            kinds = [self([texts[place] for place in part], prompt_length) for part in places]
+            kinds = [self([texts[place] for place in part.tolist()], prompt_length) for part in places]
             joined = Tokens.join(kinds)
             return replace(joined.take(np.argsort(np.concatenate(places))), cut=joined.cut)
         if self.rust is None:

@@ -21,7 +21,7 @@ from torch import nn
 
 from sentence_transformers import _names
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.inference.inputs import as_batch, routed
+from sentence_transformers.inference.inputs import as_batch, as_text, is_conversation, is_message, routed
 from sentence_transformers.modules.base import InputModule, Module, run_module
 from sentence_transformers.storage.files import Source, check_relative
 from sentence_transformers.storage.parts import accepts, load_module, save_module
@@ -103,6 +103,18 @@ class Router(InputModule):
             f"pass task=..., or give the Router a default_route."
         )
 
+    def known(self, modality: Any) -> Any:
+        """A kind of input in its one form; `InputError` if no route is for it."""
+        modality = ordered(modality)
+        known = {*self.modalities, *(kind for _, kind in self.route_mappings), *self.sub_modules}
+        kinds = modality if isinstance(modality, tuple) else (modality,)
+        if modality not in known and not known.issuperset(kinds):
+            raise InputError(
+                f"The modality {modality!r} is none that a route is for; there are {sorted(self.modalities)}, and the "
+                f"routes {list(self.sub_modules)}."
+            )
+        return modality
+
     def parts(self, task: str | None = None, modality: Any = None) -> list[Any]:
         """The modules of a route, in order."""
         return self.routes[self.route(task, modality)]
@@ -118,11 +130,12 @@ class Router(InputModule):
             inputs: what the module takes, or one-key dictionaries {route: input}, all of one route.
         """
         items, task = self.unnamed(as_batch(inputs), task)
-        modality = ordered(modality) or "text"
+        modality = modality_of(items) if modality is None else self.known(modality)
         module = self.parts(task, modality)[0]
         given = {"task": task} if task is not None and accepts(module.preprocess, "task") else {}
         features = module.preprocess(items, prompt=prompt, **given, **kwargs)
-        return {**features, "modality": modality} | ({} if task is None else {"task": task})
+        remembered = {"task": task, "modality": modality}
+        return {**features, **{key: value for key, value in remembered.items() if value is not None}}
 
     def unnamed(self, inputs: list[Any], task: str | None = None) -> tuple[list[Any], str | None]:
         """Inputs of the form {route: input} without their route, and the route as the task; others as they are.
@@ -136,7 +149,8 @@ class Router(InputModule):
         return items, task if named is None else named
 
     def resolve(self, task: str | None = None, modality: Any = None) -> Any:
-        return self.parts(task, modality or "text")[0]
+        usual = "text" if "text" in self.modalities else None
+        return self.parts(task, usual if modality is None else self.known(modality))[0]
 
     def forward(
         self, features: dict[str, Any], task: str | None = None, modality: Any = None, following: Any = None, **kwargs
@@ -147,7 +161,7 @@ class Router(InputModule):
             task, modality: win over those that the features remember.
         """
         task = features.get("task") if task is None else task
-        parts = self.parts(task, features.get("modality", "text") if modality is None else modality)
+        parts = self.parts(task, features.get("modality") if modality is None else self.known(modality))
         for module, after in zip(parts, [*parts[1:], following], strict=True):
             features = run_module(module, features, {"task": task, **kwargs}, after)
         return features
@@ -262,6 +276,13 @@ class Router(InputModule):
         routes = {route: [modules[name] for name in names] for route, names in config["structure"].items()}
         known = {key: parameters[key] for key in ("default_route", "allow_empty_key") if key in parameters}
         return cls(routes, **known, route_mappings=mappings)
+
+
+def modality_of(inputs: list[Any]) -> str | None:
+    """The kind of the inputs, as far as texts and conversations go."""
+    if not inputs or as_text(inputs[0]) is not None:
+        return "text"
+    return "message" if is_message(inputs[0]) or is_conversation(inputs[0]) else None
 
 
 def ordered(modality: Any) -> Any:

@@ -122,7 +122,9 @@ class TextInput(InputModule):
         self, inputs: Sequence[Any], prompt: str | None, call: TokenizerCall, task: str | None, max_length: int | None
     ) -> Tokens:
         limit = call.limit(self.limit(task, max_length))
-        tokens = self._report(self._cut(inputs, prompt, call, limit, task), limit)
+        tokens = self._cut(inputs, prompt, call, limit, task)
+        if not call.text.get("max_length"):
+            self._report(tokens, limit)
         return self._expand(tokens) if self._expands(task) else tokens
 
     def _expands(self, task: str | None) -> bool:
@@ -170,8 +172,8 @@ class TextInput(InputModule):
         chat = self._chat(call, task)
         conversations = chat.conversations(inputs, prompt)
         tokens = self.batch_tokenizer(limit, special=False)([chat.render(messages) for messages in conversations])
-        full = np.flatnonzero(tokens.lengths == limit) if call.restore_suffix and limit is not None else []
-        if len(full):
+        full = np.flatnonzero(tokens.lengths == limit).tolist()
+        if call.restore_suffix and full:
             tokens = replace(tokens, ids=tokens.ids.copy())
             with own_call:
                 endings = chat.endings([conversations[row] for row in full])
@@ -279,7 +281,7 @@ class TextInput(InputModule):
 
     def reader(self, task: str | None = None) -> BatchTokenizer:
         """What cuts the texts of one side."""
-        return self.batch_tokenizer(self.limit(task))
+        return self.batch_tokenizer(self._call(None).limit(self.limit(task)))
 
     def batch_tokenizer(self, limit: int | None, special: bool | None = None) -> BatchTokenizer:
         """The private copy of the tokenizer; one per tokenizer and length.
@@ -352,12 +354,12 @@ class TextInput(InputModule):
         """Tokens that the prompt takes at the start of a text, without the closing special token."""
         return self.without_closing(tokenizer([prompt]).ids)
 
-    def without_closing(self, ids: Sequence[int]) -> int:
+    def without_closing(self, ids: Any) -> int:
         """The number of tokens of a text, without the closing special token."""
         closing = len(ids) and int(ids[-1]) in (self._cutter.sep_token_id, self._cutter.eos_token_id)
         return len(ids) - int(bool(closing))
 
-    def _report(self, tokens: Tokens, limit: int | None) -> Tokens:
+    def _report(self, tokens: Tokens, limit: int | None) -> None:
         """Say once per model that texts were cut."""
         if tokens.cut and not self.__dict__.get("_cut_reported"):
             self.__dict__["_cut_reported"] = True
@@ -369,7 +371,6 @@ class TextInput(InputModule):
                 "max_seq_length" if limit == self.max_seq_length else "the limit of their side",
                 limit,
             )
-        return tokens
 
     @property
     def padding_id(self) -> int:
