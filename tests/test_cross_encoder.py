@@ -150,13 +150,6 @@ def test_the_recording_tells_models_apart():
         assert np.abs(RECORDED[f"{one}/logits"] - RECORDED[f"{other}/logits"]).max() > 1e-2, (one, other)
 
 
-def that_fit(name: str) -> list[int]:
-    """Numbers of the pairs that the model reads whole; all of them, unless they are cut in a chat template."""
-    facts = FACTS[name]
-    whole = [i for i, ids in enumerate(facts["ids"]) if len(ids) < facts["max_seq_length"]]
-    return whole if name in CHATS else list(range(len(PAIRS)))
-
-
 @pytest.mark.parametrize("name", SCORERS)
 def test_a_folder_gives_the_recorded_scores_and_settings(model_of, name):
     model, facts = model_of(name), FACTS[name]
@@ -164,26 +157,22 @@ def test_a_folder_gives_the_recorded_scores_and_settings(model_of, name):
     assert type(model.activation_fn).__name__ == facts["activation_fn"]
     for setting in ("num_labels", "max_seq_length", "prompts", "default_prompt_name"):
         assert getattr(model, setting) == facts[setting], setting
-    rows = that_fit(name)
-    pairs = [PAIRS[i] for i in rows]
-    close(model.predict(pairs, activation_fn=PLAIN), RECORDED[f"{name}/logits"][rows])
-    close(model.predict(pairs), RECORDED[f"{name}/scores"][rows])
-    whole_with_prompt = pairs if name not in CHATS else pairs[:2]
-    expected = RECORDED[f"{name}/prompt"][rows][: len(whole_with_prompt)]
-    close(model.predict(whole_with_prompt, activation_fn=PLAIN, prompt=PROMPT), expected)
+    close(model.predict(PAIRS, activation_fn=PLAIN), RECORDED[f"{name}/logits"])
+    close(model.predict(PAIRS), RECORDED[f"{name}/scores"])
+    close(model.predict(PAIRS, activation_fn=PLAIN, prompt=PROMPT), RECORDED[f"{name}/prompt"])
 
 
 @pytest.mark.parametrize("name", SCORERS)
 def test_preprocess_gives_the_recorded_tokens(model_of, name):
     """Special tokens, token types' places, the chat template, truncation and padding."""
     model = model_of(name)
-    for i in that_fit(name):
-        features = model.preprocess([PAIRS[i]])
-        assert features["input_ids"][0].tolist() == FACTS[name]["ids"][i]
+    for pair, ids in zip(PAIRS, FACTS[name]["ids"], strict=True):
+        features = model.preprocess([pair])
+        assert features["input_ids"][0].tolist() == ids
         assert features["attention_mask"].all()
 
 
-@pytest.mark.parametrize("name", [name for name in SCORERS if FACTS[name]["ranking"] and name not in CHATS])
+@pytest.mark.parametrize("name", [name for name in SCORERS if FACTS[name]["ranking"]])
 def test_rank_gives_the_recorded_ranking(model_of, name):
     ranking = model_of(name).rank(QUERY, DOCUMENTS)
     expected = FACTS[name]["ranking"]
@@ -275,7 +264,7 @@ def test_chat_models_read_the_rendered_template(model_of, folder_of, name):
     model, reference = model_of(name), Alone(folder_of(name))
     generation = name == "causal_generation"
     yes, no = reference.tokenizer.convert_tokens_to_ids(["yes", "no"])
-    pairs = [PAIRS[i] for i in that_fit(name)][:2]
+    pairs = PAIRS[:2]
     for prompt in (None, PROMPT):
         expected = []
         for query, document in pairs:

@@ -135,6 +135,7 @@ FAMILIES: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
     "Albert": ({"embedding_size": 8}, "bert", TYPED),
     "MPNet": ({}, "mpnet", PLAIN),
     "Llama": ({"num_key_value_heads": 1}, "llama", PLAIN),
+    "Qwen2": ({"num_key_value_heads": 1}, "llama", PLAIN),
 }
 
 

@@ -91,8 +91,8 @@ def room_for_text(
     others = len(reader([prompt or ""]).ids) if others is None else others
     if others >= most:
         raise InputError(
-            f"max_tokens={most} leaves no room for text: special tokens, the prompt {prompt or ''!r} and a template, if "
-            f"there is one, take {others}."
+            f"max_tokens={most} leaves no room for text: special tokens, the prompt {prompt or ''!r} and a template, "
+            f"if there is one, take {others}."
         )
     room = most - others
     if not 0 <= overlap <= room // 2:

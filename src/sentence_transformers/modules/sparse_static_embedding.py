@@ -84,8 +84,13 @@ class SparseStaticEmbedding(LookupInput):
         return features if packed else pad(features)
 
     def preprocess(self, inputs: Sequence[str], prompt: str | None = None, **kwargs) -> dict[str, Any]:
-        """Texts as a padded batch: input_ids and attention_mask, int64 of shape (B, L)."""
-        return self.features(self.tokens(inputs, prompt), packed=False)
+        """Texts as a padded batch: input_ids and attention_mask, int64 of shape (B, L); token_type_ids, if the tokenizer
+        gives them.
+        """
+        features = self.features(self.tokens(inputs, prompt), packed=False)
+        if "token_type_ids" in getattr(self.tokenizer, "model_input_names", ()):
+            features["token_type_ids"] = torch.zeros_like(features["input_ids"])
+        return features
 
     def forward(self, features: dict[str, Any], **kwargs) -> dict[str, Any]:
         """Add `sentence_embedding`; a text without tokens gives zeros."""

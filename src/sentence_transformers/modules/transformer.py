@@ -297,7 +297,8 @@ class Transformer(TextInput):
     @property
     def tokenizer(self) -> Any:
         """The transformers tokenizer. It may be replaced; encoding uses a private copy of it, made again then."""
-        return getattr(self.processor, "tokenizer", self.processor)
+        own = self.processor
+        return own if hasattr(own, "convert_tokens_to_ids") else getattr(own, "tokenizer", own)
 
     @tokenizer.setter
     def tokenizer(self, value: Any) -> None:
