@@ -177,6 +177,19 @@ def test_settings_are_saved_with_the_model(checkpoint_of, tmp_path):
     assert older.tokenizer.decode(older.preprocess(["yes no"])["input_ids"][0]) == "<s>yes no"
 
 
+def test_a_template_of_the_callers_own(checkpoint_of, tmp_path):
+    """Given when a checkpoint is loaded it makes a chat model of it; the settings of a saved model win over it."""
+    given = {"processor_kwargs": {"chat_template": "the {{ messages[-1].content }} !"}, "device": "cpu"}
+    chat = SentenceTransformer(str(checkpoint_of("plain")), **given)
+    plain = SentenceTransformer(str(checkpoint_of("plain")), device="cpu")
+    assert chat.modalities == ["text", "message"] and plain.modalities == ["text"]
+    without = {"text": {"add_special_tokens": False}}
+    np.testing.assert_allclose(chat.encode("river"), plain.encode("the river !", processing_kwargs=without), atol=1e-6)
+    plain.save_pretrained(str(tmp_path))
+    saved = SentenceTransformer(str(tmp_path), **given)
+    np.testing.assert_array_equal(saved.encode("river"), plain.encode("river"))
+
+
 def test_conversations_are_inputs(checkpoint_of):
     """One list of messages is one input; the same messages give the same vector in any batch and form."""
     model = load(CASES["SentenceTransformer/llama/texts"], checkpoint_of("llama"))
@@ -185,6 +198,7 @@ def test_conversations_are_inputs(checkpoint_of):
     parts = {"role": "user", "content": [{"type": "text", "text": "yes no"}]}
     for own in (model, structured):
         expected = own.encode("yes no")
+        assert [len(rows) for rows in own.encode_stream(iter([message, message, message]), chunk_size=2)] == [2, 1]
         for form in ([message], [parts], message, parts, {"text": "yes no"}):
             np.testing.assert_allclose(own.encode(form), expected, atol=1e-6)
         mixed = own.encode([[message], "fox", ("yes", "no"), [parts]])
@@ -545,3 +559,64 @@ def test_two_names_of_one_argument_may_both_be_unset(checkpoint_of):
     assert model.encode("a").shape == (16,)
     with pytest.warns(DeprecationWarning), pytest.raises(TypeError, match="two names"):
         SentenceTransformer(str(checkpoint_of("plain")), device="cpu", token="a", use_auth_token="b")
+
+
+# ---- where the output is
+
+
+def test_the_output_may_be_any_hidden_state(checkpoint_of, tmp_path):
+    """A path of keys and indices, saved with the model; computed by transformers itself."""
+    settings = {"modality_config": {"text": {"method": "forward", "method_output_name": ["hidden_states", 1]}}}
+    layer = models.Transformer(str(checkpoint_of("plain")), **settings, module_output_name="token_embeddings")
+    model = SentenceTransformer(modules=[layer, models.Pooling(16, "mean")], device="cpu")
+    features = layer.tokenizer(["yes no"], return_tensors="pt")
+    with torch.no_grad():
+        states = layer.auto_model(**features, output_hidden_states=True).hidden_states
+    assert len(states) == 3
+    np.testing.assert_allclose(model.encode(["yes no"]), states[1].mean(1), atol=1e-5)
+    np.testing.assert_allclose(model.encode(["yes no", "fox"])[:1], states[1].mean(1), atol=1e-5)
+    model.save_pretrained(str(tmp_path))
+    again = SentenceTransformer(str(tmp_path), device="cpu")
+    np.testing.assert_allclose(again.encode(["yes no"]), states[1].mean(1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"modality_config": {"text": {"method": "forward", "method_output_name": "logits"}}}, "module_output_name"),
+        ({"modality_config": {"text": {"method": "forward"}}, "module_output_name": "x"}, "method_output_name"),
+    ],
+)
+def test_an_incomplete_modality_config(checkpoint_of, settings, words):
+    with pytest.raises(InputError, match=words):
+        models.Transformer(str(checkpoint_of("plain")), **settings)
+
+
+def test_the_last_logits_alone(checkpoint_of):
+    """`logits_to_keep` last positions have logits; 0 means all. The score is that of the last in any case."""
+    model = CrossEncoder(str(checkpoint_of("llama")), device="cpu")
+    full = model[0](model.preprocess(PAIRS))["causal_logits"]
+    for keep, kept in ((3, full[:, -3:]), (0, full)):
+        features = model.preprocess(PAIRS, processing_kwargs={"text": {"logits_to_keep": keep}})
+        assert features["logits_to_keep"] == keep
+        torch.testing.assert_close(model[0](features)["causal_logits"], kept)
+        torch.testing.assert_close(model(features)["scores"], model(model.preprocess(PAIRS))["scores"])
+        found = model.predict(PAIRS, processing_kwargs={"text": {"logits_to_keep": keep}})
+        np.testing.assert_allclose(found, model.predict(PAIRS), atol=1e-6)
+    with pytest.raises(InputError, match="logits_to_keep"):
+        model.predict(PAIRS, processing_kwargs={"text": {"logits_to_keep": -1}})
+
+
+def test_worker_processes_see_the_settings(checkpoint_of):
+    model = SentenceTransformer(str(checkpoint_of("llama")), device="cpu")
+    given = {"processing_kwargs": {"text": {"max_length": 20}}, "prompt": "fox "}
+    np.testing.assert_allclose(
+        model.encode(LONG_PAIRS, num_workers=1, **given), model.encode(LONG_PAIRS, **given), atol=1e-6
+    )
+
+
+def test_queries_are_filled_with_the_end_token_where_there_is_no_mask(checkpoint_of):
+    own = models.Transformer(str(checkpoint_of("llama")), query_expansion={"strategy": "fixed", "length": 12})
+    own.modality_config.pop("message")
+    ids = own.preprocess(["yes"], task="query")["input_ids"][0].tolist()
+    assert len(ids) == 12 and set(ids[2:]) == {own.tokenizer.eos_token_id}

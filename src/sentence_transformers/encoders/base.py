@@ -25,7 +25,7 @@ from sentence_transformers.inference import workers
 from sentence_transformers.inference.calls import compute_here
 from sentence_transformers.inference.engine import Job
 from sentence_transformers.inference.inputs import is_conversation, own_preprocess
-from sentence_transformers.modules.base import Module, module_device, run_module
+from sentence_transformers.modules.base import Module, module_device, run_module, warn_tokenize
 from sentence_transformers.modules.transformer import Transformer
 from sentence_transformers.storage import folder, hub, resolve
 from sentence_transformers.storage.files import Source
@@ -244,6 +244,10 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         """Processor of the first module: a tokenizer, or what holds one."""
         return getattr(self[0], "processor", None) or self.tokenizer
 
+    @processor.setter
+    def processor(self, value: Any) -> None:
+        self._first.processor = value
+
     @property
     def max_seq_length(self) -> int | None:
         """Most tokens per text; longer texts are cut. May be set."""
@@ -316,9 +320,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
 
     def tokenize(self, texts: Any, **kwargs) -> dict[str, Any]:
         """Older name of `preprocess`."""
-        if not self.__dict__.get("_tokenize_reported"):
-            self.__dict__["_tokenize_reported"] = True
-            logger.warning("The method `tokenize` is deprecated; use `preprocess`, which takes the same arguments.")
+        warn_tokenize(self)
         return self.preprocess([texts] if isinstance(texts, str) else texts, **kwargs)
 
     def is_singular_input(self, inputs: Any) -> bool:

@@ -18,7 +18,7 @@ from sentence_transformers.encoders.base import BaseModel, dimension_of
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import calls, engine, passages, workers
 from sentence_transformers.inference.batcher import Batcher
-from sentence_transformers.inference.inputs import as_inputs
+from sentence_transformers.inference.inputs import as_inputs, is_message
 from sentence_transformers.inference.passages import Passage
 from sentence_transformers.inference.sides import document_side, side_prompt
 from sentence_transformers.modules.pooling import Pooling
@@ -97,7 +97,7 @@ class EmbeddingModel(BaseModel):
         iterator: Iterator[Any] = iter([inputs] if self.is_singular_input(inputs) else inputs)
         done = 0
         try:
-            while texts := list(islice(iterator, chunk_size)):
+            while texts := [[item] if is_message(item) else item for item in islice(iterator, chunk_size)]:
                 self.inputs_of(texts, kwargs.get("task"), done)
                 yield self.encode(texts, **keywords)
                 done += len(texts)

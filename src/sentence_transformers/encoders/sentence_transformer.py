@@ -250,9 +250,8 @@ class SentenceTransformer(EmbeddingModel):
             float32 of shape (H,) or (N, H); of length 1 if the model normalises or `normalize_embeddings` is set, else
             of the length that standard normal vectors have, about √H.
         """
-        singular = self.is_singular_input(inputs)
-        texts: list[Any] = [inputs] if singular else list(inputs)
-        engine.check_texts(texts)
+        found, singular, _ = self.inputs_of(inputs)
+        texts = [item if isinstance(item, str) else repr(item) for item in found]
         dimension = self._dim(truncate_dim) or self.get_embedding_dimension()
         if dimension is None:
             raise InputError("None of the modules reports a dimension, so there is nothing to simulate.")

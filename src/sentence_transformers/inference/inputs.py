@@ -114,7 +114,7 @@ def advice(item: Any, messages: bool) -> str:
     if isinstance(item, dict) and (unknown := sorted(map(str, item.keys() - {"text"}))):
         return f"the keys {unknown} are none that this model takes. Give a string or {{'text': '…'}}."
     kinds = "a string, a pair of strings" + (" or a list of messages" if messages else "")
-    return f"expected a string: give {kinds}, or a list of those; convert or drop other values first."
+    return f"expected a string. Give {kinds}, or a list of those; convert or drop other values first."
 
 
 def own_preprocess(module: Any) -> bool:

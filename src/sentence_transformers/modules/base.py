@@ -17,6 +17,7 @@ A subclass stores its constructor's arguments under their own names and lists th
 from __future__ import annotations
 
 import json
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ from torch import Tensor, nn
 from sentence_transformers.inference.packing import is_packed, pad
 from sentence_transformers.storage import files, weights
 from sentence_transformers.storage.files import Source
+
+logger = logging.getLogger(__name__)
 
 
 class Module(nn.Module, ABC):
@@ -175,6 +178,7 @@ class InputModule(Module):
 
     def tokenize(self, texts: list[str], **kwargs) -> dict[str, Tensor | Any]:
         """Older name of `preprocess`."""
+        warn_tokenize(self)
         return self.preprocess(texts, **kwargs)
 
     def resolve(self, task: str | None = None, modality: Any = None) -> Any:
@@ -192,6 +196,13 @@ class InputModule(Module):
             self.tokenizer.save_pretrained(output_path, **kwargs)
         else:
             self.tokenizer.save(str(Path(output_path, "tokenizer.json")))
+
+
+def warn_tokenize(module: nn.Module) -> None:
+    """Say once per model or module that `tokenize` is deprecated."""
+    if not module.__dict__.get("_tokenize_reported"):
+        module.__dict__["_tokenize_reported"] = True
+        logger.warning("The method `tokenize` is deprecated; use `preprocess`, which takes the same arguments.")
 
 
 def module_device(module: nn.Module) -> torch.device:

@@ -6,7 +6,7 @@ and Zaharia 2020, https://arxiv.org/abs/2004.12832, section 3.2). A setting is a
     strategy   "fixed": each query is exactly `length` tokens long; "min": at least
     length     tokens of an expanded query
     attend     whether the query's own tokens look at the added ones; default: False
-    token      the token that is added; default: the mask token
+    token      the token that is added; default: the mask token, or where there is none the one that ends texts
 """
 
 from __future__ import annotations

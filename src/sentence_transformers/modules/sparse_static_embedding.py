@@ -84,8 +84,8 @@ class SparseStaticEmbedding(LookupInput):
         return features if packed else pad(features)
 
     def preprocess(self, inputs: Sequence[str], prompt: str | None = None, **kwargs) -> dict[str, Any]:
-        """Texts as a padded batch: input_ids and attention_mask, int64 of shape (B, L); token_type_ids, if the tokenizer
-        gives them.
+        """Texts as a padded batch: input_ids, attention_mask and, if the tokenizer gives them, token_type_ids, int64 of
+        shape (B, L).
         """
         features = self.features(self.tokens(inputs, prompt), packed=False)
         if "token_type_ids" in getattr(self.tokenizer, "model_input_names", ()):

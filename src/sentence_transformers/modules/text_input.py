@@ -337,7 +337,8 @@ class TextInput(InputModule):
             InputError: if the tokenizer has no such token.
         """
         name = (self.query_expansion or {}).get("token")
-        found = self.token_id(name) if name is not None else getattr(self._cutter, "mask_token_id", None)
+        usual = [getattr(self._cutter, f"{kind}_token_id", None) for kind in ("mask", "eos")]
+        found = self.token_id(name) if name is not None else next((i for i in usual if i is not None), None)
         if found is None:
             raise InputError(
                 f"query_expansion fills queries with {name or 'the mask token'!r}, which this tokenizer does not have. "
