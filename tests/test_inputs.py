@@ -595,7 +595,14 @@ def test_an_incomplete_modality_config(checkpoint_of, settings, words):
 def test_the_last_logits_alone(checkpoint_of):
     """`logits_to_keep` last positions have logits; 0 means all. The score is that of the last in any case."""
     model = CrossEncoder(str(checkpoint_of("llama")), device="cpu")
-    full = model[0](model.preprocess(PAIRS))["causal_logits"]
+    with torch.no_grad():
+        full = model[0].auto_model(**model.tokenizer.apply_chat_template(
+            [[{"role": "query", "content": q}, {"role": "document", "content": d}] for q, d in PAIRS],
+            padding=True, return_dict=True, return_tensors="pt",
+        )).logits  # fmt: skip
+    usual = model.preprocess(PAIRS)
+    assert usual["logits_to_keep"] == 1
+    torch.testing.assert_close(model[0](usual)["causal_logits"], full[:, -1:])
     for keep, kept in ((3, full[:, -3:]), (0, full)):
         features = model.preprocess(PAIRS, processing_kwargs={"text": {"logits_to_keep": keep}})
         assert features["logits_to_keep"] == keep
@@ -603,8 +610,13 @@ def test_the_last_logits_alone(checkpoint_of):
         torch.testing.assert_close(model(features)["scores"], model(model.preprocess(PAIRS))["scores"])
         found = model.predict(PAIRS, processing_kwargs={"text": {"logits_to_keep": keep}})
         np.testing.assert_allclose(found, model.predict(PAIRS), atol=1e-6)
-    with pytest.raises(InputError, match="logits_to_keep"):
-        model.predict(PAIRS, processing_kwargs={"text": {"logits_to_keep": -1}})
+    expected = model.predict(PAIRS)
+    model.tokenizer.padding_side = "right"
+    assert "logits_to_keep" not in model.preprocess(PAIRS)
+    np.testing.assert_allclose(model(model.preprocess(PAIRS))["scores"][:, 0].sigmoid().detach(), expected, atol=1e-6)
+    for keep, words in ((-1, "non-negative"), (2, "padding_side")):
+        with pytest.raises(InputError, match=words):
+            model.predict(PAIRS, processing_kwargs={"text": {"logits_to_keep": keep}})
 
 
 def test_worker_processes_see_the_settings(checkpoint_of):

@@ -33,7 +33,7 @@ def main() -> None:
             settings = {"processing_kwargs": case.settings} if case.settings else {}
             features = model.preprocess(case.inputs, **case.others, **settings)
             kept = {key: value.tolist() for key, value in features.items() if hasattr(value, "tolist")}
-            kept |= {key: features[key] for key in ("modality", "prompt_length") if key in features}
+            kept |= {key: features[key] for key in ("modality", "prompt_length", "logits_to_keep") if key in features}
             values = np.round(values_of(model, case.inputs, **case.others, **settings), 5)
             recorded[name] = {"features": kept, "values": values.tolist()}
     text = json.dumps(recorded, separators=(",", ":")).replace('},"', '},\n"')

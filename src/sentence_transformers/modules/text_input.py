@@ -115,8 +115,12 @@ class TextInput(InputModule):
 
     def _call(self, processing_kwargs: dict[str, Any] | None) -> TokenizerCall:
         """The settings of a call, the module's own among them."""
-        causal = self.transformer_task == "text-generation"
-        return TokenizerCall.of(self.processing_kwargs, processing_kwargs, self.renders, causal)
+        return TokenizerCall.of(self.processing_kwargs, processing_kwargs, self.renders, self.causal)
+
+    @property
+    def causal(self) -> bool:
+        """Whether the model predicts words."""
+        return self.transformer_task == "text-generation"
 
     def _tokens(
         self, inputs: Sequence[Any], prompt: str | None, call: TokenizerCall, task: str | None, max_length: int | None
@@ -200,9 +204,29 @@ class TextInput(InputModule):
         if self._expands(task):
             features |= self.features(self._expand(unpadded_tokens(features)), packed=False)
         features["modality"] = self.modality
-        if call.logits_to_keep is not None:
-            features["logits_to_keep"] = call.logits_to_keep
+        features |= self._logits_to_keep(features, call.logits_to_keep)
         return features
+
+    def _logits_to_keep(self, features: dict[str, Any], asked: int | None = None) -> dict[str, int]:
+        """The entry of a causal model's padded batch that says how many last positions have logits.
+
+        Args:
+            asked: by the caller; 0 for all. None: the last one, if that is a token of each text.
+
+        Raises:
+            InputError: if some of those asked for are padding.
+        """
+        if not self.causal:
+            return {}
+        mask = features.get("attention_mask")
+        whole = mask is None or bool(mask[:, -1:].all())
+        if asked and not whole:
+            raise InputError(
+                f"logits_to_keep={asked} asks for the logits of the last positions, which are padding in this batch. "
+                "Set model.tokenizer.padding_side = 'left', as it was when the model was loaded."
+            )
+        keep = 1 if asked is None and whole else asked
+        return {} if keep is None else {"logits_to_keep": keep}
 
     def _pad_rendered(
         self,
@@ -268,7 +292,7 @@ class TextInput(InputModule):
         for key in ("input_ids", "attention_mask", "token_type_ids", "kept_mask"):
             if key in features:
                 features[key] = (shift_left(features[key], packing) if left else features[key]).to(device)
-        return features
+        return features | self._logits_to_keep(features)
 
     @property
     def query_expansion(self) -> dict[str, Any] | None:
