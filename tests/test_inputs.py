@@ -477,6 +477,35 @@ def test_inputs_of_modules_of_ones_own_are_theirs():
     np.testing.assert_array_equal(model.encode([3, 1, 1.5, True]), [[3, 1], [1, 1], [1.5, 1], [1, 1]])
 
 
+def test_a_preprocess_of_ones_own_sees_the_arguments_of_the_call(checkpoint_of):
+    """Those that it takes, and no others; without one, arguments that nobody takes are refused."""
+    seen: list[dict[str, Any]] = []
+
+    class Own(CrossEncoder):
+        def preprocess(self, inputs: Any, prompt: str | None = None, flag: bool = False, **kwargs: Any) -> Any:
+            seen.append({"flag": flag, **kwargs})
+            return super().preprocess([(q + " fox" * flag, d) for q, d in inputs], prompt=prompt)
+
+    class Strict(InputModule):
+        def preprocess(self, inputs: Any, prompt: str | None = None) -> dict[str, Any]:
+            return {"sentence_embedding": torch.ones(len(inputs), 2)}
+
+        def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+            return features
+
+        def save(self, output_path: str, *args: Any, **kwargs: Any) -> None: ...
+
+    folder = str(checkpoint_of("plain_classifier"))
+    own, plain = Own(folder, device="cpu"), CrossEncoder(folder, device="cpu")
+    found = own.predict([("yes", "no")], flag=True, other=2)
+    if seen:  # called wherever the way through the public methods is taken
+        assert seen == [{"flag": True, "other": 2}]
+        np.testing.assert_allclose(found, plain.predict([("yes fox", "no")]), atol=1e-6)
+    with pytest.raises(InputError, match="other"):
+        plain.predict([("yes", "no")], other=2)
+    assert SentenceTransformer(modules=[Strict()], device="cpu").encode_query(["a", "b"]).shape == (2, 2)
+
+
 # ---- routes
 
 

@@ -293,7 +293,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         accepted = ALWAYS_ACCEPTED | set(self.get_model_kwargs())
         if unknown := sorted(kwargs.keys() - accepted):
             raise InputError(
-                f"{type(self).__name__}.encode got unknown keyword arguments {unknown}; "
+                f"{type(self).__name__} got unknown keyword arguments {unknown}; "
                 f"this model's modules accept {sorted(accepted)}."
             )
 

@@ -24,7 +24,7 @@ from sentence_transformers.backends.prepacked import Float32Linear, Linear
 from sentence_transformers.encoders.base import BaseModel, LazyClass, warn_untrained
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference import calls, engine, workers
-from sentence_transformers.inference.inputs import as_input, as_text, is_conversation
+from sentence_transformers.inference.inputs import as_input, as_text, is_conversation, own_preprocess
 from sentence_transformers.inference.outputs import to_numpy
 from sentence_transformers.inference.plan import DEFAULT_BATCH_SIZE
 from sentence_transformers.modules.activation import Activation, activation_from_name, activation_name
@@ -229,10 +229,12 @@ class CrossEncoder(BaseModel):
             One label: float32 of shape (N,), a scalar for one pair. Several: (N, labels), (labels,) for one pair.
 
         Raises:
-            InputError: naming position and value, for an input that is not a pair of texts; for an unknown prompt, or
-                `batch_size` < 1.
+            InputError: naming position and value, for an input that is not a pair of texts; for an unknown prompt or
+                keyword argument, or `batch_size` < 1.
             WorkerError: if a worker process fails or dies.
         """
+        if own_preprocess(self) and own_preprocess(self[0]):
+            self._check_kwargs(kwargs)
         singular = self.is_singular_input(inputs)
         pairs: list[Any] = [inputs] if singular else list(inputs)
         if self._reads_texts:

@@ -28,10 +28,11 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.inference import lanes
 from sentence_transformers.inference.inputs import own_preprocess
 from sentence_transformers.inference.plan import DefaultInt, micro_batches, windows
+from sentence_transformers.storage.parts import accepts
 
 logger = logging.getLogger(__name__)
 
-PREPROCESSING = ("processing_kwargs", "modality")  # arguments of `encode` that `preprocess` sees
+PREPROCESSING = ("processing_kwargs", "modality", "task")  # arguments of `encode` that `preprocess` sees
 CPU_BUDGET = 1536  # tokens per micro-batch: activations stay in the cache (benchmarks/LOG.md)
 CPU_SMALLEST = 256  # a job is split among the lanes, and padded texts by length, down to this many tokens
 ACCELERATOR_BUDGET = 32768
@@ -182,13 +183,21 @@ def embed(model: Any, source: Any, job: Job, device: torch.device) -> dict[str, 
     if hasattr(source, "take"):
         features = module.features(source, packed=bool(getattr(module, "packs", False)), device=device)
     else:
-        extra = {name: job.kwargs[name] for name in PREPROCESSING if name in job.kwargs}
-        extra |= {"task": job.task} if job.task else {}
-        features = model.preprocess(source, prompt=job.prompt, **extra)
+        features = model.preprocess(source, prompt=job.prompt, **preprocessing_kwargs(model, job))
         check_rows(features, len(source))
         features = {key: value.to(device) if hasattr(value, "to") else value for key, value in features.items()}
     given = {name: value for name, value in job.kwargs.items() if name != "processing_kwargs"}
     return model(features, **({"task": job.task} if job.task else {}), **given)
+
+
+def preprocessing_kwargs(model: Any, job: Job) -> dict[str, Any]:
+    """What of a call's arguments `model.preprocess` is given: all that it takes where it is the caller's own."""
+    given = job.kwargs | ({"task": job.task} if job.task else {})
+    first = model[0]
+    if own_preprocess(model) and own_preprocess(first):
+        return {name: value for name, value in given.items() if name in PREPROCESSING}
+    target = getattr(first, "preprocess", None) if own_preprocess(model) else model.preprocess
+    return {name: value for name, value in given.items() if target is None or accepts(target, name)}
 
 
 def check_rows(features: dict[str, Any], count: int) -> None:

@@ -136,7 +136,7 @@ CALLS = ("__call__", "_encode_plus", "_batch_encode_plus", "encode_plus", "batch
 
 def calls_as_transformers(tokenizer: Any) -> bool:
     """Whether a tokenizer's call is that of the transformers library: not overridden, not patched, not a wrapper's."""
-    if getattr(tokenizer, "split_special_tokens", False) or set(CALLS) & vars(tokenizer).keys():
+    if getattr(tokenizer, "split_special_tokens", False) or set(CALLS) & getattr(tokenizer, "__dict__", {}).keys():
         return False
     methods = [getattr(type(tokenizer), name, None) for name in CALLS]
     return methods[0] is not None and all(

@@ -33,7 +33,7 @@ from sentence_transformers.modules.processing import TokenizerCall, calls_as_tra
 
 logger = logging.getLogger(__name__)
 
-own_call = threading.Lock()  # a tokenizer's own call changes its settings: one thread at a time
+own_call = threading.RLock()  # a tokenizer's own call changes its settings: one thread at a time
 MOST_TOKENIZERS = 2  # kept ready: one for each side of a search
 
 
@@ -85,7 +85,7 @@ class TextInput(InputModule):
         """
         items = as_inputs(as_batch(inputs), self.renders)
         call = self._call(processing_kwargs)
-        if self._unpadded(call) and call.text.get("padding", True) in (True, "longest"):
+        if not items or (self._unpadded(call) and call.text.get("padding", True) in (True, "longest")):
             return self.features(self._tokens(items, prompt, call, task, max_length), packed=False)
         return self._padded(items, prompt, call, task, max_length)
 
@@ -322,7 +322,8 @@ class TextInput(InputModule):
         key = (len(cutter), limit, special, getattr(cutter, "truncation_side", "right"))
         found = kept.get(key)
         if found is None:
-            found = BatchTokenizer(cutter, limit, special, "token_type_ids" in cutter.model_input_names)
+            with own_call:
+                found = BatchTokenizer(cutter, limit, special, self.gives_types)
             newest = list(kept.items())[1 - MOST_TOKENIZERS :]  # each is a copy of the vocabulary
             self.__dict__["_batch_tokenizers"] = (cutter, {**dict(newest), key: found})
         return found
