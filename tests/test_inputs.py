@@ -484,7 +484,8 @@ def test_a_preprocess_of_ones_own_sees_the_arguments_of_the_call(checkpoint_of):
     class Own(CrossEncoder):
         def preprocess(self, inputs: Any, prompt: str | None = None, flag: bool = False, **kwargs: Any) -> Any:
             seen.append({"flag": flag, **kwargs})
-            return super().preprocess([(q + " fox" * flag, d) for q, d in inputs], prompt=prompt)
+            settings = kwargs.get("processing_kwargs")
+            return super().preprocess([(q + " fox" * flag, d) for q, d in inputs], prompt, processing_kwargs=settings)
 
     class Strict(InputModule):
         def preprocess(self, inputs: Any, prompt: str | None = None) -> dict[str, Any]:
@@ -497,10 +498,10 @@ def test_a_preprocess_of_ones_own_sees_the_arguments_of_the_call(checkpoint_of):
 
     folder = str(checkpoint_of("plain_classifier"))
     own, plain = Own(folder, device="cpu"), CrossEncoder(folder, device="cpu")
-    found = own.predict([("yes", "no")], flag=True, other=2)
-    if seen:  # called wherever the way through the public methods is taken
-        assert seen == [{"flag": True, "other": 2}]
-        np.testing.assert_allclose(found, plain.predict([("yes fox", "no")]), atol=1e-6)
+    padded = {"text": {"pad_to_multiple_of": 8}}  # which `preprocess` alone can do
+    found = own.predict([("yes", "no")], flag=True, other=2, processing_kwargs=padded)
+    assert seen == [{"flag": True, "other": 2, "processing_kwargs": padded}]
+    np.testing.assert_allclose(found, plain.predict([("yes fox", "no")]), atol=1e-6)
     with pytest.raises(InputError, match="other"):
         plain.predict([("yes", "no")], other=2)
     assert SentenceTransformer(modules=[Strict()], device="cpu").encode_query(["a", "b"]).shape == (2, 2)
