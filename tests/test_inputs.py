@@ -615,6 +615,13 @@ def test_the_output_may_be_any_hidden_state(checkpoint_of, tmp_path):
     [
         ({"modality_config": {"text": {"method": "forward", "method_output_name": "logits"}}}, "module_output_name"),
         ({"modality_config": {"text": {"method": "forward"}}, "module_output_name": "x"}, "method_output_name"),
+        (
+            {
+                "modality_config": {"text": {"method": "get_text_features", "method_output_name": None}},
+                "module_output_name": "sentence_embedding",
+            },
+            "get_text_features",
+        ),
     ],
 )
 def test_an_incomplete_modality_config(checkpoint_of, settings, words):

@@ -638,6 +638,11 @@ def check_modalities(config: dict[str, Any] | None, output: str | None) -> None:
                 f"modality_config[{modality!r}] must be a dictionary with 'method' and 'method_output_name', "
                 f"got {entry!r}."
             )
+        if modality in ("text", "message") and entry["method"] != "forward":
+            raise InputError(
+                f"modality_config[{modality!r}] asks for the method {entry['method']!r} of the model; texts are computed "
+                "by 'forward' here."
+            )
 
 
 def lower_case(tokenizer: Any) -> None:
