@@ -640,8 +640,8 @@ def check_modalities(config: dict[str, Any] | None, output: str | None) -> None:
             )
         if modality in ("text", "message") and entry["method"] != "forward":
             raise InputError(
-                f"modality_config[{modality!r}] asks for the method {entry['method']!r} of the model; texts are computed "
-                "by 'forward' here."
+                f"modality_config[{modality!r}] asks for the method {entry['method']!r} of the model; texts go "
+                "through 'forward' here."
             )
 
 
