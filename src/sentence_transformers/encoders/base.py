@@ -25,7 +25,7 @@ from sentence_transformers.inference import workers
 from sentence_transformers.inference.calls import compute_here
 from sentence_transformers.inference.engine import Job
 from sentence_transformers.inference.inputs import is_conversation, own_preprocess
-from sentence_transformers.modules.base import Module, module_device, run_module, warn_tokenize
+from sentence_transformers.modules.base import Module, kwargs_of, module_device, run_module, warn_tokenize
 from sentence_transformers.modules.transformer import Transformer
 from sentence_transformers.storage import folder, hub, resolve
 from sentence_transformers.storage.files import Source
@@ -188,6 +188,25 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
 
     # ---- what it is made of
 
+    def _first_module(self) -> nn.Module:
+        """The input module, `self[0]`."""
+        return self[0]
+
+    def _last_module(self) -> nn.Module:
+        """The last module, `self[-1]`."""
+        return self[-1]
+
+    @property
+    def _target_device(self) -> torch.device:
+        """Older name of `device`. Setting it moves the model there."""
+        logger.warning("_target_device is deprecated; use model.device.")
+        return self.device
+
+    @_target_device.setter
+    def _target_device(self, device: str | torch.device | None) -> None:
+        logger.warning("_target_device is deprecated; use model.to(device).")
+        self.to(device)
+
     @property
     def _first(self) -> Any:
         """The input module; `Any`, because torch types every attribute of an `nn.Module` as a tensor or module."""
@@ -286,7 +305,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
 
     def get_model_kwargs(self) -> list[str]:
         """Names of the extra keyword arguments that `encode` passes on to modules."""
-        names = {name for module in self for name in getattr(module, "forward_kwargs", ())}
+        names = {name for module in self for name in kwargs_of(module)}
         return sorted(names | {name for names in self.module_kwargs.values() for name in names})
 
     def _check_kwargs(self, kwargs: dict[str, Any]) -> None:

@@ -118,6 +118,14 @@ def is_packed(features: dict[str, Any]) -> bool:
     return features.get("packing") is not None
 
 
+def flattened_packing(features: dict[str, Any]) -> Packing | None:
+    """The packing of a flattened batch, as transformers' flattening collator makes it: `token_embeddings` (1, T, H) and
+    `cu_seq_lens_q` (B + 1,), where each sequence begins and the last one ends. None for a batch of another layout.
+    """
+    bounds = features.get("cu_seq_lens_q")
+    return None if bounds is None else Packing(bounds.diff().tolist(), bounds.device)
+
+
 def pad(features: dict[str, Any], padding_value: float = 0) -> dict[str, Any]:
     """A packed batch in the padded layout: (T, …) entries become (B, L, …), `attention_mask` (B, L) is added."""
     packing: Packing = features["packing"]

@@ -213,6 +213,12 @@ def module_device(module: nn.Module) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
+def kwargs_of(module: Any) -> set[str]:
+    """Names of the keyword arguments of `encode` that a module takes, with those of all modules inside a router."""
+    inner = [part for parts in getattr(module, "routes", {}).values() for part in parts]
+    return set(getattr(module, "forward_kwargs", ())).union(*map(kwargs_of, inner))
+
+
 def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any], following: Any = None) -> dict[str, Any]:
     """Call one module with those keyword arguments that it takes, on a padded batch if it does not take packed ones.
 
@@ -221,6 +227,6 @@ def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any], fo
     """
     if is_packed(features) and not getattr(module, "takes_packed", False):
         features = pad(features)
-    wanted = getattr(module, "forward_kwargs", ())
+    wanted = kwargs_of(module)
     given = {key: value for key, value in kwargs.items() if key in wanted}
     return module(features, **given, **({"following": following} if getattr(module, "sees_following", False) else {}))

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.inference.packing import TOKEN_KEYS, Packing, is_packed, pad_rows
+from sentence_transformers.util.tensor import repad_flattened_features
 
 TextFunction = Callable[[Tensor], Tensor]
 
@@ -32,7 +33,7 @@ def map_texts(features: dict[str, Any], function: TextFunction, dimension: int) 
     """
     if is_packed(features):
         return map_packed(features, function, dimension)
-    return map_padded(features, function, dimension)
+    return map_padded(repad_flattened_features(features), function, dimension)
 
 
 def map_packed(features: dict[str, Any], function: TextFunction, dimension: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from sentence_transformers.inference.packing import TOKEN_KEYS, is_packed
 from sentence_transformers.modules.base import Module
 from sentence_transformers.modules.text_input import known_token_id
+from sentence_transformers.util.tensor import repad_flattened_features
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class MultiVectorMask(Module):
         self._skipped = [found for found in ids.values() if found is not None]
 
     def forward(self, features: dict[str, Any], task: str | None = None, **kwargs) -> dict[str, Any]:
+        features = repad_flattened_features(features)
         dropped = self._dropped(features["input_ids"], task)
         if dropped is None:
             return features

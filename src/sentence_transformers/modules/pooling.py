@@ -2,6 +2,7 @@
 
     padded   token_embeddings (B, L, H), attention_mask (B, L) -> sentence_embedding (B, H · modes)
     packed   token_embeddings (T, H), packing                  -> the same
+    flattened, as transformers has it: token_embeddings (1, T, H), cu_seq_lens_q (B + 1,)    -> the same
 
 With e_1 … e_n the vectors of a text's tokens:
 
@@ -19,6 +20,7 @@ left out.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -27,7 +29,7 @@ from torch import Tensor
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference.packing import is_packed
+from sentence_transformers.inference.packing import flattened_packing, is_packed
 from sentence_transformers.modules.base import Module
 
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
@@ -71,11 +73,16 @@ class Pooling(Module):
         super().__init__()
         if unknown := flags.keys() - FLAGS.keys():
             raise TypeError(f"Pooling got unexpected arguments {sorted(unknown)}.")
+        if flags:
+            if pooling_mode is not None:
+                raise TypeError(f"Pooling got pooling_mode and its older form {sorted(flags)}; give one of them.")
+            text = f"Arguments {sorted(flags)} of Pooling are deprecated; use pooling_mode={modes_of_flags(flags)!r}."
+            warnings.warn(text, FutureWarning, stacklevel=3)
         given = modes_of_flags(flags) if pooling_mode is None else pooling_mode
-        modes = [given] if isinstance(given, str) else list(given)
+        modes = (given,) if isinstance(given, str) else tuple(given)
         if not modes or (unknown_modes := [mode for mode in modes if mode not in self.POOLING_MODES]):
             raise InputError(
-                f"Unknown pooling_mode {unknown_modes or modes}; known are {', '.join(self.POOLING_MODES)}."
+                f"Unknown pooling_mode {unknown_modes or list(modes)}; known are {', '.join(self.POOLING_MODES)}."
             )
         self.embedding_dimension = embedding_dimension
         self.pooling_mode = modes[0] if len(modes) == 1 else modes
@@ -108,9 +115,10 @@ class Pooling(Module):
     def rows(self, features: dict[str, Any]) -> tuple[Tensor, Tensor, int]:
         """The vectors that count, (T, H); how many each text has, (B,) int64; how many were left out before them."""
         embeddings = features["token_embeddings"]
-        skip = 0 if self.include_prompt else int(features.get("prompt_length", 0))
-        if is_packed(features):
-            packing = features["packing"]
+        skip = 0 if self.include_prompt else prompt_length(features)
+        packing = features["packing"] if is_packed(features) else flattened_packing(features)
+        if packing is not None:
+            embeddings = embeddings if is_packed(features) else embeddings[0]
             if not skip:
                 return embeddings, packing.lengths_tensor, 0
             return embeddings[packing.positions >= skip], (packing.lengths_tensor - skip).clamp(min=0), skip
@@ -121,9 +129,24 @@ class Pooling(Module):
         return embeddings[mask], mask.sum(1), skip
 
 
-def modes_of_flags(flags: dict[str, bool]) -> list[PoolingMode]:
-    """Modes whose boolean is set; mean if none is."""
-    return [mode for flag, mode in FLAGS.items() if flags.get(flag)] or ["mean"]
+def modes_of_flags(flags: dict[str, bool]) -> PoolingMode | tuple[PoolingMode, ...]:
+    """The mode whose boolean is set, or several; mean if none is."""
+    modes = tuple(mode for flag, mode in FLAGS.items() if flags.get(flag)) or ("mean",)
+    return modes[0] if len(modes) == 1 else modes
+
+
+def prompt_length(features: dict[str, Any]) -> int:
+    """Leading tokens of every text that belong to the prompt.
+
+    `features["prompt_length"]` is a number, or a tensor of one, or of one for each text as batches of features have it.
+
+    Raises:
+        InputError: if the texts differ in it.
+    """
+    lengths = {int(length) for length in torch.as_tensor(features.get("prompt_length", 0)).flatten().tolist()}
+    if len(lengths) > 1:
+        raise InputError(f"The prompts of a batch must be equally long, got prompt_length {sorted(lengths)}.")
+    return lengths.pop() if lengths else 0
 
 
 def pool(rows: Tensor, lengths: Tensor, mode: str, weights_sum: Tensor | None = None, skipped: int = 0) -> Tensor:

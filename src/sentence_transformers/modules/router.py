@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
@@ -25,6 +26,8 @@ from sentence_transformers.inference.inputs import as_batch, as_text, is_convers
 from sentence_transformers.modules.base import InputModule, Module, run_module
 from sentence_transformers.storage.files import Source, check_relative
 from sentence_transformers.storage.parts import accepts, load_module, save_module
+
+logger = logging.getLogger(__name__)
 
 
 class Router(InputModule):
@@ -56,7 +59,7 @@ class Router(InputModule):
         super().__init__()
         if not sub_modules or not all(sub_modules.values()):
             raise InputError(f"A Router needs at least one route, each with at least one module; got {sub_modules!r}.")
-        self.sub_modules = nn.ModuleDict({route: nn.ModuleList(parts) for route, parts in sub_modules.items()})
+        self.sub_modules = nn.ModuleDict({route: nn.Sequential(*parts) for route, parts in sub_modules.items()})
         self.default_route = next(iter(sub_modules)) if default_route is None and allow_empty_key else default_route
         self.allow_empty_key = allow_empty_key
         self.route_mappings = {(task, ordered(kind)): route for (task, kind), route in (route_mappings or {}).items()}
@@ -80,7 +83,7 @@ class Router(InputModule):
     @property
     def routes(self) -> dict[str, list[Any]]:
         """Route name -> its modules, in order."""
-        return {route: list(cast(nn.ModuleList, parts)) for route, parts in self.sub_modules.items()}
+        return {route: list(cast(nn.Sequential, parts)) for route, parts in self.sub_modules.items()}
 
     def route(self, task: str | None = None, modality: str | tuple[str, ...] | None = None) -> str:
         """Name of the route for a task and modality; `InputError` if there is none.
@@ -104,9 +107,11 @@ class Router(InputModule):
         )
 
     def known(self, modality: Any) -> Any:
-        """A kind of input in its one form; `InputError` if no route is for it."""
+        """A kind of input in its one form; `InputError` if no route is for it, and none for any kind."""
         modality = ordered(modality)
         known = {*self.modalities, *(kind for _, kind in self.route_mappings), *self.sub_modules}
+        if None in known:
+            return modality
         kinds = modality if isinstance(modality, tuple) else (modality,)
         if modality not in known and not known.issuperset(kinds):
             raise InputError(
@@ -161,9 +166,10 @@ class Router(InputModule):
             task, modality: win over those that the features remember.
         """
         task = features.get("task") if task is None else task
-        parts = self.parts(task, features.get("modality") if modality is None else self.known(modality))
+        modality = features.get("modality") if modality is None else self.known(modality)
+        parts = self.parts(task, modality)
         for module, after in zip(parts, [*parts[1:], following], strict=True):
-            features = run_module(module, features, {"task": task, **kwargs}, after)
+            features = run_module(module, features, {"task": task, "modality": modality, **kwargs}, after)
         return features
 
     # ---- what it is made of
@@ -177,12 +183,12 @@ class Router(InputModule):
                 module.on_model_ready(model)
 
     def get_embedding_dimension(self) -> int | None:
-        """Output size of the last module, over the routes, that reports one."""
-        for parts in self.routes.values():
-            for module in reversed(parts):
-                if hasattr(module, "get_embedding_dimension"):
-                    return module.get_embedding_dimension()
-        return None
+        """Output size of the routes: of the last module of each that reports one."""
+        found = {route: output_dimension(parts) for route, parts in self.routes.items()}
+        known = [dimension for dimension in found.values() if dimension is not None]
+        if len(set(known)) > 1:
+            logger.warning("The routes have different embedding dimensions, %s; the first one counts.", found)
+        return next(iter(known), None)
 
     @property
     def _first(self) -> Any:
@@ -190,8 +196,8 @@ class Router(InputModule):
 
     @property
     def tokenizer(self) -> Any:
-        """Tokenizer of the default route."""
-        return self._first.tokenizer
+        """Tokenizer of the default route; None if its first module has none."""
+        return getattr(self._first, "tokenizer", None)
 
     @tokenizer.setter
     def tokenizer(self, value: Any) -> None:
@@ -210,14 +216,19 @@ class Router(InputModule):
     @property
     def max_seq_length(self) -> int | None:
         """Longest input over the routes."""
-        lengths = [getattr(parts[0], "max_seq_length", None) for parts in self.routes.values()]
-        return max((n for n in lengths if isinstance(n, int)), default=None)
+        found = {route: getattr(parts[0], "max_seq_length", None) for route, parts in self.routes.items()}
+        known = [length for length in found.values() if isinstance(length, int)]
+        if len(set(known)) > 1:
+            logger.warning("The routes have different max_seq_length, %s; the largest counts.", found)
+        return max(known, default=None)
 
     @max_seq_length.setter
     def max_seq_length(self, value: int | None) -> None:
-        for parts in self.routes.values():
-            if hasattr(parts[0], "max_seq_length") and not isinstance(getattr(parts[0], "max_seq_length", None), float):
-                parts[0].max_seq_length = value
+        limited = [parts[0] for parts in self.routes.values() if limits_length(parts[0])]
+        if not limited:
+            logger.warning("No module of the Router has a max_seq_length that could be set; nothing is cut.")
+        for module in limited:
+            module.max_seq_length = value
 
     # ---- disk
 
@@ -276,6 +287,17 @@ class Router(InputModule):
         routes = {route: [modules[name] for name in names] for route, names in config["structure"].items()}
         known = {key: parameters[key] for key in ("default_route", "allow_empty_key") if key in parameters}
         return cls(routes, **known, route_mappings=mappings)
+
+
+def output_dimension(parts: Sequence[Any]) -> int | None:
+    """Output size of the last of some modules that reports one."""
+    reporting = [module for module in parts if hasattr(module, "get_embedding_dimension")]
+    return reporting[-1].get_embedding_dimension() if reporting else None
+
+
+def limits_length(module: Any) -> bool:
+    """Whether an input module cuts texts at a length that can be set; a table of static vectors does not."""
+    return hasattr(module, "max_seq_length") and not isinstance(module.max_seq_length, float)
 
 
 def modality_of(inputs: list[Any]) -> str | None:

@@ -21,6 +21,7 @@ from sentence_transformers.errors import InputError, MissingExtraError
 from sentence_transformers.inference.packing import Packing, is_packed, pad_rows
 from sentence_transformers.modules.base import Module
 from sentence_transformers.modules.multi_vector_mask import as_tasks
+from sentence_transformers.util.tensor import repad_flattened_features
 
 
 class BaseTokenPooling(Module, ABC):
@@ -50,6 +51,7 @@ class BaseTokenPooling(Module, ABC):
         """Pool `token_embeddings`. The batch is padded afterwards: (B, M, H), and `attention_mask` (B, M)."""
         if not self.applies_to(task):
             return features
+        features = repad_flattened_features(features)
         embeddings = features["token_embeddings"]
         if is_packed(features):
             rows = list(torch.split(embeddings, features["packing"].lengths))

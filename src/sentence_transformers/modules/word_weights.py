@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sentence_transformers.inference.packing import Packing, is_packed
 from sentence_transformers.modules.base import Module
+from sentence_transformers.util.tensor import repad_flattened_features
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class WordWeights(Module):
         self.emb_layer = nn.Embedding.from_pretrained(weights[:, None], freeze=False)
 
     def forward(self, features: dict[str, Tensor | Any], **kwargs) -> dict[str, Tensor | Any]:
+        features = repad_flattened_features(features)
         weights = self.emb_layer(features["input_ids"]).squeeze(-1)  # (T,) or (B, L)
         if is_packed(features):
             packing = cast(Packing, features["packing"])
