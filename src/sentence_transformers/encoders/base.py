@@ -495,18 +495,61 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
             train_datasets,
         )
 
-    def save_to_hub(self, repo_id: str, organization: str | None = None, **kwargs) -> str:
-        """Older name of `push_to_hub`."""
+    def save_to_hub(
+        self,
+        repo_id: str,
+        organization: str | None = None,
+        token: str | None = None,
+        private: bool | None = None,
+        safe_serialization: bool = True,
+        commit_message: str = "Add new model.",
+        local_model_path: str | None = None,
+        exist_ok: bool = False,
+        replace_model_card: bool = False,
+        train_datasets: list[str] | None = None,
+    ) -> str:
+        """Older name of `push_to_hub`; `organization` goes before a `repo_id` without one."""
         return self.push_to_hub(
-            f"{organization}/{repo_id}" if organization and "/" not in repo_id else repo_id, **kwargs
+            f"{organization}/{repo_id}" if organization and "/" not in repo_id else repo_id,
+            token=token,
+            private=private,
+            safe_serialization=safe_serialization,
+            commit_message=commit_message,
+            local_model_path=local_model_path,
+            exist_ok=exist_ok,
+            replace_model_card=replace_model_card,
+            train_datasets=train_datasets,
         )
 
     @classmethod
-    def merge(cls, models: Sequence[str | Path | Self], method: str = "linear", **kwargs: Any) -> Self:
-        """Merge several models of one architecture into one, with the `mergekit` package."""
+    def merge(
+        cls,
+        models: Sequence[str | Path | Self],
+        method: str = "linear",
+        *,
+        base_model: str | Path | Self | None = None,
+        parameters: dict[str, Any] | None = None,
+        dtype: str | torch.dtype | None = torch.float32,
+        out_dtype: str | torch.dtype | None = None,
+        device: str | torch.device = "cpu",
+        batch_options: Any = None,
+        **load_kwargs: Any,
+    ) -> Self:
+        """Merge several models of one architecture into one; see `storage.merge` for the methods and arguments."""
         from sentence_transformers.storage.merge import merge_models
 
-        return merge_models(cls, models, method, **kwargs)
+        return merge_models(
+            cls,
+            models,
+            method,
+            base_model=base_model,
+            parameters=parameters,
+            dtype=dtype,
+            out_dtype=out_dtype,
+            device=device,
+            batch_options=batch_options,
+            **load_kwargs,
+        )
 
 
 def dimension_of(modules: Iterable[Any]) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import wraps
 from typing import Any
 
 from sentence_transformers.errors import MissingExtraError
@@ -16,8 +15,9 @@ def _forward(name: str) -> Any:
         return getattr(self.transformers_model, name)(*args, **kwargs)
 
     method.__name__ = name
+    method.__qualname__ = f"PeftAdapterMixin.{name}"
     method.__doc__ = f"`{name}` of the transformers model inside; see transformers' PeftAdapterMixin."
-    return wraps(method)(method)
+    return method
 
 
 class PeftAdapterMixin:

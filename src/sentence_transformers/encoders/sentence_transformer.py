@@ -292,9 +292,32 @@ class SentenceTransformer(EmbeddingModel):
         """Older call of the first module's `get_sentence_features`."""
         return self._first.get_sentence_features(*features)
 
-    def encode_multi_process(self, sentences: list[str], pool: workers.Pool, *args, **kwargs) -> np.ndarray:
+    def encode_multi_process(
+        self,
+        sentences: list[str],
+        pool: workers.Pool,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        chunk_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        precision: Precision = "float32",
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+    ) -> np.ndarray:
         """Older name of `encode(sentences, pool=pool)`."""
-        return self.encode(sentences, *args, **kwargs | {"pool": pool})
+        return self.encode(
+            sentences,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            precision=precision,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            pool=pool,
+            chunk_size=chunk_size,
+        )
 
     @staticmethod
     def load(input_path: str) -> SentenceTransformer:

@@ -13,6 +13,7 @@ stores the arguments of its constructor under their own names and lists them in 
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -55,6 +56,16 @@ class Accepts:
         return self.least <= inputs and (self.most is None or inputs <= self.most) and label == self.label
 
 
+class SignatureOfInit:
+    """`inspect.signature` of a class is that of its `__init__`, also where a `__new__` takes anything."""
+
+    def __get__(self, instance: Any, owner: type) -> inspect.Signature:
+        if instance is not None:
+            raise AttributeError("__signature__")  # calling the loss is calling its `forward`
+        signature = inspect.signature(owner.__init__)  # type: ignore[misc]
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
 def with_twin(module: str) -> Callable[[Any], Any]:
     """Decorator of a loss that cross-encoders have under the same name: given a `CrossEncoder` it is that one.
 
@@ -71,6 +82,7 @@ def with_twin(module: str) -> Callable[[Any], Any]:
             return object.__new__(kind)
 
         loss.__new__ = make
+        loss.__signature__ = SignatureOfInit()
         return loss
 
     return decorate

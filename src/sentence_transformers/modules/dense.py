@@ -107,8 +107,8 @@ class Dense(Module):
         cache_folder: str | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
-        init_defaults: dict[str, Any] | None = None,
         trust_remote_code: bool = False,
+        init_defaults: dict[str, Any] | None = None,
         **kwargs,
     ) -> Self:
         """Like `Module.load`; settings that the constructor does not know are left out with a warning.

@@ -37,6 +37,19 @@ class Normalize(Module):
         return features
 
     @classmethod
-    def load(cls, model_name_or_path: str = "", *args, **kwargs) -> Self:
+    def load(
+        cls,
+        model_name_or_path: str = "",
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        init_defaults: dict[str, Any] | None = None,
+        **kwargs,
+    ) -> Self:
         """Like `Module.load`; without a name, or without a settings file under it, the defaults."""
-        return super().load(model_name_or_path, *args, **kwargs) if model_name_or_path else cls()
+        if not model_name_or_path:
+            return cls(**init_defaults or {})
+        where = (model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
+        return super().load(*where, init_defaults, **kwargs)

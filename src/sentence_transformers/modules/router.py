@@ -232,7 +232,7 @@ class Router(InputModule):
 
     # ---- disk
 
-    def save(self, output_path: str, *args, safe_serialization: bool = True, **kwargs) -> None:
+    def save(self, output_path: str, safe_serialization: bool = True, *args, **kwargs) -> None:
         """Write each distinct module into a folder `{route}_{i}_{Class}` and the routes into router_config.json."""
         ids: dict[int, str] = {}
         structure: dict[str, list[str]] = {}

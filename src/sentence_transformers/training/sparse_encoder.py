@@ -7,6 +7,7 @@ trainer.train()
 
 from __future__ import annotations
 
+import inspect
 import logging
 from typing import Any
 
@@ -46,6 +47,8 @@ class SparseEncoderTrainer(BaseTrainer):
         super().__init__(*args, **kwargs)
         self._own_schedules: list[SpladeRegularizerWeightSchedulerCallback] = []
         self.schedule_regularizers()
+
+    __init__.__signature__ = inspect.signature(BaseTrainer.__init__)  # type: ignore[attr-defined]
 
     def get_default_loss(self, model: Any) -> nn.Module:
         logger.info("No loss is given; SpladeLoss with SparseMultipleNegativesRankingLoss is used.")

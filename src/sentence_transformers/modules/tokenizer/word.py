@@ -33,8 +33,8 @@ class WordTokenizer(ABC):
         """Take these words; the place of a word is its id."""
 
     @abstractmethod
-    def get_vocab(self, *args: Any) -> Any:
-        """The words."""
+    def get_vocab(self, vocab: Any = None) -> Any:
+        """The words; `vocab` is not used, and there because tokenizers of one's own have it."""
 
     @abstractmethod
     def tokenize(self, text: str, **kwargs) -> list[int]:
@@ -84,7 +84,7 @@ class ListTokenizer(WordTokenizer):
         self.vocab = list(vocab)
         self.word2idx = {word: index for index, word in enumerate(self.vocab)}
 
-    def get_vocab(self, *args: Any) -> list[str]:
+    def get_vocab(self, vocab: Any = None) -> list[str]:
         return self.vocab
 
     def save(self, output_path: str) -> None:
@@ -109,7 +109,7 @@ class TransformersTokenizerWrapper(WordTokenizer):
     def set_vocab(self, vocab: Iterable[str]) -> None:
         """Does nothing: the vocabulary belongs to the tokenizer."""
 
-    def get_vocab(self, *args: Any) -> dict[str, int]:
+    def get_vocab(self, vocab: Any = None) -> dict[str, int]:
         return self.tokenizer.get_vocab()
 
     def save(self, output_path: str) -> None:
