@@ -86,6 +86,32 @@ FILES = {
     "util.tensor": "normalize_embeddings",
 }
 
+# module elsewhere -> public names that are found there, defined in it or imported for its own use
+FOUND = {
+    "backend.load": "load_onnx_model load_openvino_model",
+    "backend.optimize": "export_optimized_onnx_model",
+    "backend.quantize": "export_dynamic_quantized_onnx_model export_static_quantized_openvino_model",
+    "base.merging": "merge_models",
+    "base.modality": "infer_modality infer_batch_modality format_modality is_message_dict is_image_url_or_path",
+    "base.modality_types": "Modality SingleInput PairInput TextInput ImageInput MessageDict MULTIMODAL_DICT_KEYS",
+    "base.modules.transformer": "Transformer ProcessingKwargs ModalityParams ModalityConfig QueryExpansionConfig",
+    "base.peft_mixin": "PeftAdapterMixin peft_wrapper",
+    "base.sampler": "SetEpochMixin DefaultBatchSampler",
+    "sampler": "SetEpochMixin",
+    "base.trainer": "BaseTrainer BatchSamplers Router BaseModelCardCallback DefaultBatchSampler",
+    "base.model": "BaseModel Router BaseEvaluator load_file_path get_device_name",
+    "base.model_card": "BaseModelCardData BaseModelCardCallback generate_model_card",
+    "cross_encoder.fit_mixin": "FitMixinLoss SentenceLabelDataset",
+    "cross_encoder.trainer": "CrossEncoderTrainer BinaryCrossEntropyLoss CrossEntropyLoss",
+    "sentence_transformer.fit_mixin": "SentenceLabelDataset batch_to_device",
+    "sentence_transformer.losses.cached_multiple_negatives_ranking": "RandContext SentenceTransformer",
+    "losses.CachedMultipleNegativesRankingLoss": "RandContext CachedMultipleNegativesRankingLoss",
+    "sentence_transformer.evaluation.translation": "pytorch_cos_sim",
+    "util.decorators": "deprecated_kwargs",
+    "util.deprecated_import": "setup_deprecated_module_imports",
+    "util.quantization": "quantize_embeddings semantic_search_faiss semantic_search_usearch",
+}
+
 # class -> the type that version 6.2.0 writes, as in the table of the saved-model format
 SAVED_TYPES = {
     **{name: f"{ROOT}.base.modules.{name.lower()}.{name}" for name in ("Transformer", "Normalize", "Dense", "Router")},
@@ -137,6 +163,17 @@ def test_a_package_exports_its_names(package):
 def test_a_module_file_defines_its_name(file):
     module = load(file)
     assert getattr(module, FILES[file]).__name__ == FILES[file]
+
+
+@pytest.mark.parametrize("path", FOUND)
+def test_public_names_are_found_where_others_import_them(path):
+    module = load(path)
+    for name in FOUND[path].split():
+        thing = getattr(module, name)
+        if name in _names.HOME:
+            assert thing is _names.home(name)
+    with pytest.raises(AttributeError, match="telepathy"):
+        _ = module.telepathy
 
 
 @pytest.mark.parametrize("name", SAVED_TYPES)

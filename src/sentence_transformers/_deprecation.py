@@ -119,3 +119,6 @@ def positional(*names: str, after: int) -> Callable[[Callable[P, R]], Callable[P
 def message(function: Callable, used: list[str], new_names: dict[str, str]) -> str:
     changes = ", ".join(f"{old!r} is now {new_names[old]!r}" for old in used)
     return f"Renamed arguments of {function.__qualname__}(): {changes}. The older names will be removed."
+
+
+deprecated_kwargs = renamed  # its name elsewhere

@@ -13,6 +13,7 @@ finder on `sys.meta_path`, which makes aliases and packages when they are first 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -24,6 +25,14 @@ ROOT = "sentence_transformers"
 REMOTE = "transformers_modules."  # where transformers puts classes that come with a model
 FOREIGN = {"pylate.models.Dense.Dense": "Dense"}  # types in models of other libraries -> public name
 
+_INPUT_TYPES = (
+    "AudioDict AudioInput ImageInput MODALITY_TO_PROCESSOR_ARG MULTIMODAL_DICT_KEYS MessageDict MessageFormat "
+    "MessageInput Modality ModalityConfig ModalityParams MultimodalInput PairInput PairableInput ProcessingKwargs "
+    "ProcessorArgName QueryExpansionConfig SingleInput TextInput VideoDict VideoInput format_modality "
+    "infer_batch_modality infer_modality is_audio_url_or_path is_image_url_or_path is_message_dict "
+    "is_video_url_or_path"
+)
+
 # public name -> module it is defined in, here
 HOME: dict[str, str] = {
     # encoders
@@ -33,6 +42,7 @@ HOME: dict[str, str] = {
     "MultiVectorEncoder": "encoders.multi_vector_encoder",
     "BaseModel": "encoders.base",
     "PeftAdapterMixin": "encoders.peft",
+    "peft_wrapper": "encoders.peft",
     # modules
     "Module": "modules.base",
     "InputModule": "modules.base",
@@ -66,6 +76,7 @@ HOME: dict[str, str] = {
     "ENGLISH_STOP_WORDS": "modules.tokenizer.word",
     "WhitespaceTokenizer": "modules.tokenizer.whitespace",
     "PhraseTokenizer": "modules.tokenizer.phrase",
+    **dict.fromkeys(_INPUT_TYPES.split(), "modules.modality"),
     # backends
     "load_onnx_model": "backends.load",
     "load_openvino_model": "backends.load",
@@ -437,7 +448,8 @@ _READERS = {
 }
 _SAMPLERS = (
     "BatchSamplers DefaultBatchSampler GroupByLabelBatchSampler MultiDatasetBatchSamplers "
-    "MultiDatasetDefaultBatchSampler NoDuplicatesBatchSampler ProportionalBatchSampler RoundRobinBatchSampler"
+    "MultiDatasetDefaultBatchSampler NoDuplicatesBatchSampler ProportionalBatchSampler RoundRobinBatchSampler "
+    "SetEpochMixin"
 )
 _EVALUATION = " ".join(
     ["BaseEvaluator", "SentenceEvaluator", "SequentialEvaluator", "SimilarityFunction", *_EVALUATORS]
@@ -535,6 +547,12 @@ ALIASES: dict[str, str] = {
     "base.model": "encoders.base",
     "base.peft_mixin": "encoders.peft",
     "base.model_card": "storage.model_card",
+    "base.modality": "modules.modality",
+    "base.modality_types": "modules.modality",
+    "base.merging": "storage.merge",
+    "backend.load": "backends.load",
+    "backend.optimize": "backends.derive",
+    "backend.quantize": "backends.derive",
     "base.modules.module": "modules.base",
     "base.modules.input_module": "modules.base",
     "base.modules.transformer": "modules.transformer",
@@ -593,6 +611,9 @@ ALIASES: dict[str, str] = {
     **{f"multi_vector_encoder.losses.{path}": HOME[name] for name, path in _MULTI_VECTOR_LOSSES.items()},
     **{f"multi_vector_encoder.evaluation.{path}": HOME[name] for name, path in _MULTI_VECTOR_EVALUATORS.items()},
     "util.similarity": "similarity",
+    "util.decorators": "_deprecation",
+    "util.deprecated_import": "_names",
+    "sentence_transformer.fit_mixin": "training.fit",
     "util.retrieval": "search.exact",
     "util.hard_negatives": "search.hard_negatives",
     "util.dataset": "training.lookups",
@@ -745,14 +766,30 @@ class _PackageLoader(importlib.abc.Loader):
 
 
 class _AliasLoader(importlib.abc.Loader):
-    """Puts the module that an alias stands for into its place, unchanged."""
+    """Puts the module that an alias stands for into its place.
+
+    Elsewhere that module also has the public names that it imports for its own use, and code finds them there, as
+    `from sentence_transformers.base.trainer import BatchSamplers`. They are looked up in `HOME`.
+    """
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
         """An empty module to begin with, as Python makes it."""
 
     def exec_module(self, module: ModuleType) -> None:
-        target = ALIASES[module.__name__.removeprefix(f"{ROOT}.")]
-        sys.modules[module.__name__] = importlib.import_module(f"{ROOT}.{target}")
+        target = importlib.import_module(f"{ROOT}.{ALIASES[module.__name__.removeprefix(f'{ROOT}.')]}")
+        target.__dict__.setdefault("__getattr__", functools.partial(passed_through, target.__name__))
+        sys.modules[module.__name__] = target
+
+
+def passed_through(module: str, name: str) -> Any:
+    """A public name of this library that a module does not define."""
+    from sentence_transformers import util
+
+    if name in HOME:
+        return home(name)
+    if hasattr(util, name):
+        return getattr(util, name)
+    raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
 
 class _Finder:
@@ -773,3 +810,6 @@ def install() -> None:
     """Put the finder in place, once."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())  # before Python finds the files of an aliased package
+
+
+setup_deprecated_module_imports = install  # its name elsewhere

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ class Lengths(InputModule):
 class Times(Module):
     """Vectors times a factor of the module, and one of the call."""
 
-    forward_kwargs = {"factor"}
+    forward_kwargs: ClassVar[set[str]] = {"factor"}
 
     def __init__(self, own: float = 1.0) -> None:
         super().__init__()

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from sentence_transformers.errors import MissingExtraError
 
 
-def _forward(name: str) -> Any:
-    """A method that calls the transformers model's method of the same name."""
+def peft_wrapper(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: the method calls the one of the same name of the transformers model inside, if it takes adapters."""
 
+    @functools.wraps(function)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         self.check_peft_compatible_model()
-        return getattr(self.transformers_model, name)(*args, **kwargs)
+        return getattr(self.transformers_model, function.__name__)(*args, **kwargs)
 
-    method.__name__ = name
-    method.__qualname__ = f"PeftAdapterMixin.{name}"
-    method.__doc__ = f"`{name}` of the transformers model inside; see transformers' PeftAdapterMixin."
     return method
 
 
 class PeftAdapterMixin:
-    """Adapter methods of the transformers model, on the encoder itself.
+    """Adapter methods of the transformers model, on the encoder itself; for arguments see transformers'
+    `PeftAdapterMixin`.
 
     Each raises MissingExtraError without the `peft` package, ValueError without a transformers model.
     """
@@ -43,14 +44,37 @@ class PeftAdapterMixin:
         except ImportError as error:
             raise MissingExtraError("peft", "peft", "Adapters") from error
 
-    load_adapter = _forward("load_adapter")
-    add_adapter = _forward("add_adapter")
-    set_adapter = _forward("set_adapter")
-    disable_adapters = _forward("disable_adapters")
-    enable_adapters = _forward("enable_adapters")
-    active_adapters = _forward("active_adapters")
-    get_adapter_state_dict = _forward("get_adapter_state_dict")
-    delete_adapter = _forward("delete_adapter")
+    @peft_wrapper
+    def load_adapter(self, *args: Any, **kwargs: Any) -> Any:
+        """Load an adapter from a folder or the hub."""
+
+    @peft_wrapper
+    def add_adapter(self, *args: Any, **kwargs: Any) -> Any:
+        """Add a fresh adapter, to be trained."""
+
+    @peft_wrapper
+    def set_adapter(self, *args: Any, **kwargs: Any) -> Any:
+        """Make one adapter, or several, the active ones."""
+
+    @peft_wrapper
+    def disable_adapters(self) -> Any:
+        """Compute without adapters."""
+
+    @peft_wrapper
+    def enable_adapters(self) -> Any:
+        """Compute with the adapters again."""
+
+    @peft_wrapper
+    def active_adapters(self) -> Any:
+        """Names of the active adapters."""
+
+    @peft_wrapper
+    def get_adapter_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Weights of an adapter by name."""
+
+    @peft_wrapper
+    def delete_adapter(self, *args: Any, **kwargs: Any) -> Any:
+        """Remove adapters by name."""
 
     def active_adapter(self) -> str:
         """Name of the active adapter."""

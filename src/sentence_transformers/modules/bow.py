@@ -50,6 +50,11 @@ class BoW(InputModule):
         self.weights = weights_of(self.vocab, self.word_weights, unknown_word_weight)
         self.tokenizer = WhitespaceTokenizer(self.vocab, stop_words=())
 
+    @property
+    def sentence_embedding_dimension(self) -> int:
+        """V."""
+        return len(self.vocab)
+
     def forward(self, features: dict[str, Tensor | Any], **kwargs) -> dict[str, Tensor | Any]:
         return features
 

@@ -58,6 +58,11 @@ class SparseStaticEmbedding(LookupInput):
     def extra_repr(self) -> str:
         return f"frozen={self.frozen}, dimension={len(self.weight)}"
 
+    @property
+    def num_dimensions(self) -> int:
+        """V."""
+        return len(self.weight)
+
     def get_embedding_dimension(self) -> int:
         """V."""
         return len(self.weight)

@@ -69,6 +69,11 @@ class StaticEmbedding(LookupInput):
         self.embedding_dim = table.embedding_dim
         self.base_model = kwargs.get("base_model")
 
+    @property
+    def num_embeddings(self) -> int:
+        """V."""
+        return self.embedding.num_embeddings
+
     def get_embedding_dimension(self) -> int:
         """H."""
         return self.embedding_dim

@@ -173,8 +173,8 @@ class Transformer(TextInput):
         else:
             self._modules["model"] = self._graph()
             self._takes = set(TEXT_INPUTS[:3])
-        if do_lower_case:
-            lower_case(self.tokenizer)
+        self._lower_case = False
+        self.do_lower_case = do_lower_case
         if transformer_task == "text-generation":
             self.tokenizer.padding_side = "left"
         if modality_config is None and (template := getattr(self._cutter, "chat_template", None)):
@@ -303,6 +303,20 @@ class Transformer(TextInput):
     @tokenizer.setter
     def tokenizer(self, value: Any) -> None:
         self._tokenizer = value
+
+    @property
+    def do_lower_case(self) -> bool:
+        """Whether the tokenizer was told to lower-case texts first. May be set, not unset."""
+        return self._lower_case
+
+    @do_lower_case.setter
+    def do_lower_case(self, value: bool) -> None:
+        if self._lower_case and not value:
+            raise InputError("The tokenizer lower-cases texts and is saved so; give the module another tokenizer.")
+        if value and not self._lower_case:
+            lower_case(self.tokenizer)
+            self.tokenizer = self.tokenizer  # the copy that encoding uses is made again
+        self._lower_case = bool(value)
 
     @property
     def _cutter(self) -> Any:

@@ -71,6 +71,11 @@ class WordEmbeddings(InputModule):
         self.emb_layer = nn.Embedding.from_pretrained(table, freeze=not update_embeddings)
 
     @property
+    def embeddings_dimension(self) -> int:
+        """H."""
+        return self.emb_layer.embedding_dim
+
+    @property
     def tokenizer_class(self) -> str:
         """Dotted name of the tokenizer's class as it is saved."""
         return saved_type(type(self.tokenizer))
