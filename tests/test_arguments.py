@@ -1,0 +1,196 @@
+"""What the arguments of encode_query, encode_document, predict and rank do, where the tests of encode do not say it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers.models import StaticEmbedding
+from sentence_transformers.sparse_encoder.models import SparseStaticEmbedding
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
+from tests.golden import layouts
+
+WORDS = ["a", "b", "c", "d", "query:", "document:"]
+ROWS = np.array([[3.0, 4, 0, 0], [0, 0, 1, 0], [1, 2, 2, 0], [0, -1, 0, 5], [8, 0, 0, 0], [0, 0, 0, 8]], np.float32)
+TEXTS = ["a", "b c", "d a b"]
+SIDES = ["encode_query", "encode_document"]
+
+
+def tokenizer() -> Tokenizer:
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="a"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return made
+
+
+@pytest.fixture(scope="module")
+def dense() -> SentenceTransformer:
+    """Vectors are means of rows of `ROWS`; each side has a prompt of one word."""
+    prompts = {"query": "query: ", "document": "document: ", "none": ""}
+    static = StaticEmbedding(tokenizer(), embedding_weights=ROWS)
+    return SentenceTransformer(modules=[static], device="cpu", prompts=prompts)
+
+
+@pytest.fixture(scope="module")
+def sparse() -> SparseEncoder:
+    """Each word of a text has its weight."""
+    weights = torch.tensor([1.0, 2, 3, 4, 5, 6])
+    return SparseEncoder(modules=[SparseStaticEmbedding(tokenizer(), weights)], device="cpu")
+
+
+@pytest.fixture(scope="module")
+def reranker(tmp_path_factory) -> CrossEncoder:
+    folder = tmp_path_factory.mktemp("model") / "reranker"
+    layouts.LAYOUTS["dense_with_old_keys"](folder)
+    torch.manual_seed(0)
+    return CrossEncoder(str(folder), device="cpu", num_labels=1)
+
+
+def means(side: str, prompt: str | None = None) -> np.ndarray:
+    """The vectors by hand, of the side's own prompt unless another is given."""
+    first = [f"{side.removeprefix('encode_')}:"] if prompt is None else prompt.split()
+    return np.array([ROWS[[WORDS.index(word) for word in first + text.split()]].mean(0) for text in TEXTS])
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_dense_sides(dense, side):
+    encode = getattr(dense, side)
+    rows = means(side)
+    np.testing.assert_allclose(encode(TEXTS), rows, rtol=1e-6)
+    plain = means(side, "")
+    np.testing.assert_allclose(encode(TEXTS, prompt_name="none"), plain, rtol=1e-6)
+    np.testing.assert_allclose(encode(TEXTS, prompt="b "), means(side, "b"), rtol=1e-6)
+    np.testing.assert_allclose(encode(TEXTS, batch_size=1), rows, rtol=1e-6)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    np.testing.assert_allclose(encode(TEXTS, normalize_embeddings=True), unit, rtol=1e-6)
+    np.testing.assert_allclose(encode(TEXTS, truncate_dim=2), rows[:, :2], rtol=1e-6)
+    bits = np.packbits(rows > 0, axis=1)
+    np.testing.assert_array_equal(encode(TEXTS, precision="ubinary"), bits)
+    tensor = encode(TEXTS, convert_to_tensor=True)
+    assert torch.is_tensor(tensor)
+    np.testing.assert_allclose(tensor, rows, rtol=1e-6)
+    several = encode(TEXTS, convert_to_numpy=False)
+    assert [type(row) for row in several] == [torch.Tensor] * len(TEXTS)
+    features = encode(TEXTS, output_value=None)
+    np.testing.assert_allclose(np.stack([one["sentence_embedding"] for one in features]), rows, rtol=1e-6)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_sparse_sides(sparse, side):
+    encode = getattr(sparse, side)
+    rows = np.array([[1, 0, 0, 0, 0, 0], [0, 2, 3, 0, 0, 0], [1, 2, 0, 4, 0, 0]], np.float32)
+    np.testing.assert_array_equal(encode(TEXTS, convert_to_sparse_tensor=False), rows)
+    assert encode(TEXTS, convert_to_sparse_tensor=True).layout == torch.sparse_coo
+    np.testing.assert_array_equal(encode(TEXTS).to_dense(), rows)
+    two = rows * (rows != 1) + np.array([[1, 0, 0, 0, 0, 0], [0] * 6, [0] * 6])  # of three words, the heavier two
+    np.testing.assert_array_equal(encode(TEXTS, max_active_dims=2).to_dense(), two)
+    several = encode(TEXTS, convert_to_tensor=False)
+    np.testing.assert_array_equal(torch.stack([row.to_dense() for row in several]), rows)
+    assert encode(TEXTS, save_to_cpu=True).device.type == "cpu"
+    assert encode(TEXTS, batch_size=1).shape == (3, 6)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", torch.device("mps")])
+@pytest.mark.parametrize("side", [*SIDES, "encode"])
+def test_another_device_is_no_move(dense, sparse, side, device, monkeypatch):
+    """A copy goes there, and has the same weights; the model stays where other threads use it."""
+    moved = []
+    for model in (dense, sparse):
+        monkeypatch.setattr(type(model), "to", lambda self, device: moved.append((self, device)) or self)
+        expected = getattr(model, side)(TEXTS)
+        result = getattr(model, side)(TEXTS, device=device)
+        np.testing.assert_array_equal(
+            *(rows.to_dense() if torch.is_tensor(rows) else rows for rows in (result, expected))
+        )
+        ((copied, where),) = moved
+        assert (copied is model, where) == (False, torch.device(device))
+        moved.clear()
+        for own in ("cpu", torch.device("cpu"), "cpu:0", None):
+            getattr(model, side)(TEXTS, device=own)
+        assert moved == []
+
+
+def test_another_device_is_no_move_of_a_reranker(reranker, monkeypatch):
+    moved = []
+    monkeypatch.setattr(CrossEncoder, "to", lambda self, device: moved.append((self, device)) or self)
+    pairs = [("a", "b"), ("a", "c")]
+    np.testing.assert_allclose(reranker.predict(pairs, device="cuda"), reranker.predict(pairs), atol=1e-6)
+    reranker.rank("a", ["b", "c"], device="cuda")
+    assert [(copied is reranker, str(where)) for copied, where in moved] == [(False, "cuda")] * 2
+
+
+def bars(capsys: pytest.CaptureFixture[str]) -> bool:
+    """Whether a progress bar was written since the last call."""
+    return "texts/s" in (written := capsys.readouterr().err) or "pairs/s" in written
+
+
+@pytest.mark.parametrize("side", [*SIDES, "encode"])
+def test_a_bar_where_it_is_asked_for(dense, sparse, side, capsys):
+    for model in (dense, sparse):
+        getattr(model, side)(TEXTS, show_progress_bar=True)
+        assert bars(capsys)
+        getattr(model, side)(TEXTS, show_progress_bar=False)
+        assert not bars(capsys)
+
+
+def test_a_bar_over_pairs_where_it_is_asked_for(reranker, capsys):
+    for shown in (True, False):
+        reranker.predict([("a", "b")], show_progress_bar=shown)
+        assert bars(capsys) == shown
+        reranker.rank("a", ["b", "c"], show_progress_bar=shown)
+        assert bars(capsys) == shown
+
+
+def test_encode_multi_process_is_encode_in_a_pool(dense, monkeypatch):
+    """Every argument goes where `encode` has it, by name and by position."""
+    seen = {}
+    monkeypatch.setattr(dense, "encode", lambda sentences, **kwargs: seen.update(kwargs, sentences=sentences))
+    expected = {
+        "sentences": TEXTS,
+        "pool": {"input": 1},
+        "prompt_name": "query",
+        "prompt": "b ",
+        "batch_size": 7,
+        "chunk_size": 5,
+        "show_progress_bar": True,
+        "precision": "int8",
+        "normalize_embeddings": True,
+        "truncate_dim": 3,
+    }
+    dense.encode_multi_process(*expected.values())
+    assert seen == expected
+    seen.clear()
+    dense.encode_multi_process(
+        TEXTS,
+        {"input": 1},
+        prompt_name="query",
+        prompt="b ",
+        batch_size=7,
+        chunk_size=5,
+        show_progress_bar=True,
+        precision="int8",
+        normalize_embeddings=True,
+        truncate_dim=3,
+    )
+    assert seen == expected
+
+
+def test_save_to_hub_is_push_to_hub(dense, monkeypatch):
+    """The organization goes before the name; everything else goes on by name."""
+    seen = {}
+    monkeypatch.setattr(dense, "push_to_hub", lambda repo_id, **kwargs: seen.update(kwargs, repo_id=repo_id))
+    settings = {
+        "token": "t",
+        "private": True,
+        "safe_serialization": False,
+        "commit_message": "m",
+        "local_model_path": "p",
+        "exist_ok": True,
+        "replace_model_card": True,
+        "train_datasets": ["d"],
+    }
+    dense.save_to_hub("name", "owner", **settings)
+    assert seen == settings | {"repo_id": "owner/name"}
+    dense.save_to_hub("mine/name", organization="owner")
+    assert seen["repo_id"] == "mine/name"
