@@ -4,8 +4,8 @@
 
 An argument counts as tested if some call in the sources of the tests gives it: `rank(…, top_k=3)` names `top_k` of
 every public callable that is called `rank`, `rank(query, documents)` its first two. Where a file calls it with
-`**settings`, every keyword and every key of a dictionary in that file counts. Arguments that no test gives are
-exceptions, with the reason.
+`**settings`, or hands it about by name or as a string (`getattr(model, "rank")`, a table of losses), every keyword and
+every key of a dictionary in that file counts. Arguments that no test gives are exceptions, with the reason.
 """
 
 from __future__ import annotations
@@ -84,18 +84,24 @@ def calls() -> tuple[frozenset[tuple[str, str]], dict[str, int]]:
     keywords: set[tuple[str, str]] = set()
     positional: dict[str, int] = {}
     for path in sorted(TESTS.rglob("*.py")):
-        splatted, given = set(), set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        direct = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        handed, given = set(), set()
+        for node in ast.walk(tree):
             if isinstance(node, ast.Dict):
                 given |= {key.value for key in node.keys if isinstance(key, ast.Constant)}
-            if isinstance(node, ast.Call) and (name := called(node.func)):
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                handed |= set(node.value.split()) if len(node.value) < 200 else set()
+            elif isinstance(node, (ast.Name, ast.Attribute)) and id(node) not in direct:
+                handed |= {called(node)}
+            elif isinstance(node, ast.Call) and (name := called(node.func)):
                 own = {keyword.arg for keyword in node.keywords}
                 keywords |= {(name, one) for one in own if one}
                 given |= own
-                splatted |= {name} if None in own else set()
+                handed |= {name} if None in own else set()
                 plain = sum(not isinstance(argument, ast.Starred) for argument in node.args)
                 positional[name] = max(positional.get(name, 0), plain)
-        keywords |= {(name, one) for name in splatted for one in given if isinstance(one, str)}
+        keywords |= {(name, one) for name in handed for one in given if isinstance(one, str) and name}
     return frozenset(keywords), positional
 
 
