@@ -84,10 +84,10 @@ def calls() -> tuple[frozenset[tuple[str, str]], dict[str, int]]:
     keywords: set[tuple[str, str]] = set()
     positional: dict[str, int] = {}
     for path in sorted(TESTS.rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        direct = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        direct = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
         handed, given = set(), set()
-        for node in ast.walk(tree):
+        for node in nodes:
             if isinstance(node, ast.Dict):
                 given |= {key.value for key in node.keys if isinstance(key, ast.Constant)}
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -20,6 +20,9 @@ TOKENIZER = Tokenizer(models.WordLevel({"a": 0, "b": 1, "[UNK]": 2}, unk_token="
 def test_sizes_of_tables():
     static = StaticEmbedding(TOKENIZER, embedding_weights=np.zeros((3, 5), np.float32))
     assert (static.num_embeddings, static.embedding_dim) == (3, 5)
+    assert StaticEmbedding(TOKENIZER, embedding_dim=5, base_model="bert").base_model == "bert"
+    with pytest.raises(TypeError, match="embedding_dims"):
+        StaticEmbedding(TOKENIZER, embedding_dims=5)
     assert WordEmbeddings(WhitespaceTokenizer(["a", "b"]), torch.ones(2, 7)).embeddings_dimension == 7
     assert BoW(["a", "b", "c"]).sentence_embedding_dimension == 3
     assert SparseStaticEmbedding(TOKENIZER).num_dimensions == 3

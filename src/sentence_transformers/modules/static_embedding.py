@@ -33,6 +33,7 @@ class StaticEmbedding(LookupInput):
         tokenizer: a `tokenizers.Tokenizer`, or a transformers tokenizer with one inside.
         embedding_weights: float of shape (V, H).
         embedding_dim: H for a new random table, instead of `embedding_weights`.
+        base_model: name of the model that the table was made from; for the model card.
 
     Raises:
         InputError: if neither or both of weights and dimension are given, or the tokenizer has no Rust backend.
@@ -47,7 +48,8 @@ class StaticEmbedding(LookupInput):
         tokenizer: Any,
         embedding_weights: np.ndarray | Tensor | None = None,
         embedding_dim: int | None = None,
-        **kwargs,
+        *,
+        base_model: str | None = None,
     ) -> None:
         super().__init__()
         from tokenizers import Tokenizer
@@ -67,7 +69,7 @@ class StaticEmbedding(LookupInput):
         self.embedding = table
         self.tokenizer: Any = rust
         self.embedding_dim = table.embedding_dim
-        self.base_model = kwargs.get("base_model")
+        self.base_model = base_model
 
     @property
     def num_embeddings(self) -> int:
