@@ -91,35 +91,6 @@ def test_sparse_sides(sparse, side):
     assert encode(TEXTS, batch_size=1).shape == (3, 6)
 
 
-@pytest.mark.parametrize("device", ["cuda", "cuda:1", torch.device("mps")])
-@pytest.mark.parametrize("side", [*SIDES, "encode"])
-def test_another_device_is_no_move(dense, sparse, side, device, monkeypatch):
-    """A copy goes there, and has the same weights; the model stays where other threads use it."""
-    moved = []
-    for model in (dense, sparse):
-        monkeypatch.setattr(type(model), "to", lambda self, device: moved.append((self, device)) or self)
-        expected = getattr(model, side)(TEXTS)
-        result = getattr(model, side)(TEXTS, device=device)
-        np.testing.assert_array_equal(
-            *(rows.to_dense() if torch.is_tensor(rows) else rows for rows in (result, expected))
-        )
-        ((copied, where),) = moved
-        assert (copied is model, where) == (False, torch.device(device))
-        moved.clear()
-        for own in ("cpu", torch.device("cpu"), "cpu:0", None):
-            getattr(model, side)(TEXTS, device=own)
-        assert moved == []
-
-
-def test_another_device_is_no_move_of_a_reranker(reranker, monkeypatch):
-    moved = []
-    monkeypatch.setattr(CrossEncoder, "to", lambda self, device: moved.append((self, device)) or self)
-    pairs = [("a", "b"), ("a", "c")]
-    np.testing.assert_allclose(reranker.predict(pairs, device="cuda"), reranker.predict(pairs), atol=1e-6)
-    reranker.rank("a", ["b", "c"], device="cuda")
-    assert [(copied is reranker, str(where)) for copied, where in moved] == [(False, "cuda")] * 2
-
-
 def bars(capsys: pytest.CaptureFixture[str]) -> bool:
     """Whether a progress bar was written since the last call."""
     return "texts/s" in (written := capsys.readouterr().err) or "pairs/s" in written

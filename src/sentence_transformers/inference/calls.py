@@ -8,15 +8,12 @@ the rows into the form that was asked for.
 
 from __future__ import annotations
 
-import copy
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
 import numpy as np
-import torch
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import engine, workers
@@ -24,16 +21,13 @@ from sentence_transformers.inference.plan import make_plan
 from sentence_transformers.inference.progress import progress_bar
 from sentence_transformers.inference.results import Gather
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Where:
     """Where a call is computed, and what is seen of it.
 
     Attributes:
-        device: where to compute; None for where the model is. Elsewhere a copy of the model computes, since other
-            threads may be using the model where it is. A list starts one worker process per entry.
+        device: where to compute; None for where the model is. A list starts one worker process per entry.
         pool: worker processes that run already.
         chunk_size: inputs sent to a worker at a time.
         num_workers: start that many CPU worker processes for this call.
@@ -54,16 +48,9 @@ def compute(model: Any, inputs: Sequence[Any], job: engine.Job, where: Where) ->
         devices = workers.devices_asked(where.device, where.num_workers)
         if where.pool is not None or devices:
             return compute_in_workers(model, inputs, job, where, devices, advance)
-        return compute_here(on_device(model, where.device), inputs, job, advance)
-
-
-def on_device(model: Any, device: Any) -> Any:
-    """The model, or a copy of it on another device than its own."""
-    asked = model.device if device is None else torch.device(device)
-    if asked.type == model.device.type and asked.index in (None, model.device.index or 0):
-        return model
-    logger.info("Computing on a copy of the model on %s; for several calls, move the model there: model.to().", asked)
-    return copy.deepcopy(model).to(asked)
+        if where.device is not None:
+            model.to(where.device)
+        return compute_here(model, inputs, job, advance)
 
 
 def compute_here(model: Any, inputs: Sequence[Any], job: engine.Job, advance: Any = None) -> Any:
