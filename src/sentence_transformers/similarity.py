@@ -168,6 +168,17 @@ class SimilarityFunction(Enum):
         return [member.value for member in SimilarityFunction]
 
 
+def named_function(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The measure behind `model.similarity` or `model.similarity_pairwise`, by which a search knows cosine and dot.
+
+    A method that was overridden or patched, or of a model that is not this library's, is returned as it is.
+    """
+    owner, function = getattr(method, "__self__", None), getattr(method, "__func__", None)
+    if owner is None or not getattr(function, "__module__", "").startswith("sentence_transformers.encoders."):
+        return method
+    return _FUNCTIONS[SimilarityFunction(owner.similarity_fn_name)][method.__name__ == "similarity_pairwise"]
+
+
 _FUNCTIONS: dict[SimilarityFunction, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
     SimilarityFunction.COSINE: (cos_sim, pairwise_cos_sim),
     SimilarityFunction.DOT_PRODUCT: (dot_score, pairwise_dot_score),

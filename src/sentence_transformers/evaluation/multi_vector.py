@@ -88,12 +88,10 @@ class MultiVectorInformationRetrievalEvaluator(MultiVectorEvaluator, Information
         """Texts of a side -> one tensor (tokens, H) each."""
         return super().embed_inputs(model, sentences, encode_fn_name, prompt_name=prompt_name, prompt=prompt, **kwargs)
 
-    def _functions(self, model: Any) -> dict[str, ScoreFunction]:
-        if self.score_functions is None:
-            function = partial(model.similarity, chunk_elements=self.chunk_elements)
-            self.score_functions = {model.similarity_fn_name: function}
-        self.score_function_names = sorted(self.score_functions)
-        return self.score_functions
+    def _own_similarity(self, model: Any) -> ScoreFunction:
+        if self.chunk_elements is None:
+            return super()._own_similarity(model)
+        return partial(model.similarity, chunk_elements=self.chunk_elements)
 
 
 class MultiVectorNanoBEIREvaluator(NanoBEIREvaluator):
@@ -134,7 +132,6 @@ class MultiVectorRerankingEvaluator(MultiVectorEvaluator, RerankingEvaluator):
         show_progress_bar: bool = False,
         use_batched_encoding: bool = True,
     ) -> None:
-        self.given_similarity = similarity_fct
         RerankingEvaluator.__init__(
             self,
             samples,
@@ -145,10 +142,10 @@ class MultiVectorRerankingEvaluator(MultiVectorEvaluator, RerankingEvaluator):
             show_progress_bar=show_progress_bar,
             use_batched_encoding=use_batched_encoding,
         )
+        self.similarity_fct = similarity_fct  # type: ignore[assignment]
 
-    def compute_metrics(self, model: Any) -> dict[str, float]:
-        self.similarity_fct = self.given_similarity or model.similarity
-        return super().compute_metrics(model)
+    def _similarity(self, model: Any) -> Callable[[Any, Any], Any]:
+        return self.similarity_fct or model.similarity
 
 
 class MultiVectorTripletEvaluator(MultiVectorEvaluator, TripletEvaluator):

@@ -12,7 +12,6 @@ cross-encoder may score the candidates anew before they are chosen.
 from __future__ import annotations
 
 import hashlib
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from sentence_transformers._deprecation import deprecated
 from sentence_transformers.errors import InputError, MissingExtraError
 from sentence_transformers.search.blocks import as_source, best_documents
 from sentence_transformers.similarity import SimilarityFunction
@@ -155,13 +155,13 @@ def mine_hard_negatives(
         InputError: for missing columns, rows with None, an empty data set, or settings that contradict each other.
     """
     if as_triplets is not None:
-        warnings.warn("as_triplets is now output_format.", DeprecationWarning, stacklevel=2)
+        deprecated("as_triplets is now output_format.", stacklevel=2)
         output_format = "triplet" if as_triplets else "n-tuple"
     if margin is not None:
-        warnings.warn("margin is now absolute_margin.", DeprecationWarning, stacklevel=2)
+        deprecated("margin is now absolute_margin.", stacklevel=2)
         absolute_margin = margin
     if output_format == "n-tuple-scores":  # type: ignore[comparison-overlap]
-        warnings.warn("'n-tuple-scores' is now 'n-tuple' with output_scores=True.", DeprecationWarning, stacklevel=2)
+        deprecated("'n-tuple-scores' is now 'n-tuple' with output_scores=True.", stacklevel=2)
         output_format, output_scores = "n-tuple", True
     if output_format not in FORMATS:
         raise InputError(f"Unknown output_format {output_format!r}; known are {', '.join(FORMATS)}.")
