@@ -1,4 +1,4 @@
-"""Evaluators do what they are told: similarities asked for, a second model, precisions, methods that were overridden."""
+"""Evaluators do what they are told: similarities asked for, further models, precisions, methods that were overridden."""
 
 from __future__ import annotations
 
@@ -81,9 +81,7 @@ def test_the_main_score_function_of_retrieval_is_reported() -> None:
 
 def test_margins_are_settings_that_a_card_shows() -> None:
     evaluator = evaluation.TripletEvaluator(cases.FIRST, NEAR, FAR, margin={"cosine": 0.2})
-    assert evaluator.get_config_dict() == {
-        "margin": {"cosine": 0.2, "dot": 0.0, "euclidean": 0.0, "manhattan": 0.0}
-    }
+    assert evaluator.get_config_dict() == {"margin": {"cosine": 0.2, "dot": 0.0, "euclidean": 0.0, "manhattan": 0.0}}
     assert evaluation.TripletEvaluator(cases.FIRST, NEAR, FAR).get_config_dict() == {}
 
 
@@ -102,7 +100,9 @@ def test_a_second_model_is_measured_as_by_a_new_evaluator(name: str, tmp_path: P
     gc.collect()
     assert gone() is None, "the evaluator holds the model"
     assert used(second) == new(second)
-    assert used.primary_metric == new.primary_metric and getattr(used, "csv_headers", 0) == getattr(new, "csv_headers", 0)
+    assert used.primary_metric == new.primary_metric and getattr(used, "csv_headers", 0) == getattr(
+        new, "csv_headers", 0
+    )
 
 
 def test_late_interaction_evaluators_hold_no_model_and_take_the_similarity_of_each() -> None:
@@ -178,7 +178,9 @@ def test_bytes_of_both_columns_have_the_same_ranges(
     rows = model.encode([*first, *second], normalize_embeddings=True)
     low, high = rows.min(0), rows.max(0)
     whole = np.floor((rows - low) / ((high - low) / 255)).clip(0, 255) - shift
-    scores = np.array([a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(whole[:6], whole[6:], strict=True)])
+    scores = np.array(
+        [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(whole[:6], whole[6:], strict=True)]
+    )
     with caplog.at_level(logging.ERROR):
         found = evaluation.EmbeddingSimilarityEvaluator(first, second, gold, precision=precision)(model)
     assert found["pearson_cosine"] == pytest.approx(metrics.pearson(np.array(gold), scores), abs=1e-3)
@@ -263,3 +265,42 @@ def test_no_data_sets_are_refused() -> None:
     for kind in (evaluation.NanoBEIREvaluator, CrossEncoderNanoBEIREvaluator):
         with pytest.raises(ValueError, match="dataset_names is empty"):
             kind(dataset_names=[])
+
+
+# ---- distillation of late interaction models
+
+
+class OneToken(cases.StandIn):
+    """A vector [1, length of the text] for each text."""
+
+    similarity_fn_name = "maxsim"
+
+    def encode(self, texts: Any, **kwargs: Any) -> Any:
+        return [torch.tensor([[1.0, float(len(text))]]) for text in texts]
+
+    encode_query = encode_document = encode
+
+    def similarity_pairwise(self, a: Any, b: Any) -> torch.Tensor:
+        return torch.stack([(x @ y.T).amax(1).sum() for x, y in zip(a, b, strict=True)])
+
+
+def test_distillation_by_a_similarity_of_pairs() -> None:
+    from sentence_transformers.multi_vector_encoder.evaluation import MultiVectorDistillationEvaluator as Evaluator
+
+    queries, documents, teacher = ["a", "b"], [["x", "yy"], ["z", "ww"]], [[2.0, 1.0], [1.0, 1.0]]
+    found = Evaluator(queries, documents, teacher)(OneToken())
+    student = torch.tensor([2.0, 3.0]).log_softmax(0)  # 1 · 1 + 1 · length
+    expected = sum(torch.sum(p * (p.log() - student)) for p in torch.tensor(teacher).softmax(1)) / 2
+    assert found["kl_divergence"] == pytest.approx(float(expected), rel=1e-5)
+    assert found["spearman"] == pytest.approx(-0.5)  # a query whose scores are all equal counts 0
+
+    def reversed_lengths(a: Any, b: Any) -> torch.Tensor:
+        assert len(a) == len(b) == 2 and a[0].shape == (1, 2)
+        return torch.tensor([-float(one[0, 1]) for one in b])
+
+    evaluator = Evaluator(queries, documents, teacher, similarity_fct=reversed_lengths)
+    assert evaluator(OneToken())["spearman"] == pytest.approx(0.5)
+    assert evaluator.get_config_dict() == {"similarity_fct": "reversed_lengths"}
+    for name in ("temperature", "student_temperature", "teacher_temperature"):
+        with pytest.raises(ValueError, match=f"{name} must be a finite number above 0, got -1"):
+            Evaluator(queries, documents, teacher, **{name: -1.0})

@@ -143,7 +143,7 @@ class InformationRetrievalEvaluator(BaseEvaluator):
         logger.info(
             "Retrieval%s: %d queries, %d documents.", log_when(epoch, steps), len(self.queries), len(self.corpus)
         )
-        functions = self._functions(model)
+        self._functions(model)
         scores: dict[str, Any] = self._scores(model, *args, output_path=output_path, **kwargs)
         if self.write_csv:
             values = [value for name in self.score_function_names for value in self._csv_row(scores[name])]

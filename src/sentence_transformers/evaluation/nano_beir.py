@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -33,6 +33,11 @@ NAMES = {
     "scifact": "SciFact",
     "touche2020": "Touche2020",
 }
+DATASET_NAME_TO_HUMAN_READABLE = NAMES
+DatasetNameType = Literal[
+    "climatefever", "dbpedia", "fever", "fiqa2018", "hotpotqa", "msmarco", "nfcorpus", "nq", "quoraretrieval",
+    "scidocs", "arguana", "scifact", "touche2020",
+]  # fmt: skip
 
 
 class NanoBEIREvaluator(BaseEvaluator):

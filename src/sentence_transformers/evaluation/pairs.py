@@ -64,7 +64,7 @@ class SimilaritiesEvaluator(BaseEvaluator):
         return names
 
     def pair_scores(self, model: Any, first: Any, second: Any, name: str) -> np.ndarray:
-        """(B, H), (B, H) -> (B,), greater is more alike; by the model's own method where no similarity was asked for."""
+        """(B, H), (B, H) -> (B,), greater is more alike; by the model's own method if no similarity was asked for."""
         pairwise = SimilarityFunction.to_similarity_pairwise_fn(name)
         if not self._asked and self.main_name is None and hasattr(model, "similarity_pairwise"):
             pairwise = named_function(model.similarity_pairwise)

@@ -252,10 +252,7 @@ class DistillKLDivLoss(Loss):
         self.similarity_fct, self.temperature = similarity_fct, temperature
         self.student_temperature = temperature if student_temperature is None else student_temperature
         self.teacher_temperature = temperature if teacher_temperature is None else teacher_temperature
-        for name in ("temperature", "student_temperature", "teacher_temperature"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name} must be a finite number above 0, got {value}.")
+        check_temperatures(self, "temperature", "student_temperature", "teacher_temperature")
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
         name = type(self).__name__
@@ -283,6 +280,14 @@ class DistillKLDivLoss(Loss):
       primaryClass={cs.IR},
       url={https://arxiv.org/abs/2010.11386},
 }"""
+
+
+def check_temperatures(holder: Any, *names: str) -> None:
+    """Raise `InputError` for an attribute that is neither None nor a finite number above 0."""
+    for name in names:
+        value = getattr(holder, name)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise InputError(f"{name} must be a finite number above 0, got {value}.")
 
 
 def distill_kl(
