@@ -61,7 +61,7 @@ class DenoisingAutoEncoderLoss(Loss):
             raise InputError(f"{name} cannot be a decoder: {error}") from error
         tokenizer = AutoTokenizer.from_pretrained(name)
         self.need_retokenization = tokenizer.get_vocab() != model.tokenizer.get_vocab()
-        self.tokenizer_decoder = tokenizer
+        self.tokenizer_encoder, self.tokenizer_decoder = model.tokenizer, tokenizer
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
             self.decoder.config.pad_token_id = self.decoder.config.eos_token_id
@@ -72,6 +72,11 @@ class DenoisingAutoEncoderLoss(Loss):
                     f"The decoder {name} cannot share weights with the encoder {own}; they must be the same."
                 )
             tie(self.decoder, encoder)
+
+    @property
+    def encoder(self) -> Any:
+        """The model that is trained."""
+        return self.model
 
     def forward(self, sentence_features: Any, labels: Tensor | None = None) -> Tensor:
         damaged, original = list(sentence_features)
