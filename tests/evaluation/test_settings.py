@@ -1,4 +1,4 @@
-"""Evaluators do what they are told: similarities asked for, further models, precisions, methods that were overridden."""
+"""Evaluators do what they are told: similarities asked for, further models, precisions, overridden methods."""
 
 from __future__ import annotations
 
