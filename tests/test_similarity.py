@@ -353,8 +353,8 @@ def test_masks_of_items_are_the_padded_mask(tokens):
     kept_d = [(torch.arange(len(document)) + 1) % 4 != 0 for document in documents]
     expected = torch.tensor(
         maxsim_loop(
-            [q[keep] for q, keep in zip(queries, kept_q, strict=True)],
-            [d[keep] for d, keep in zip(documents, kept_d, strict=True)],
+            [q[keep].numpy() for q, keep in zip(queries, kept_q, strict=True)],
+            [d[keep].numpy() for d, keep in zip(documents, kept_d, strict=True)],
         )
     )
     padded = [torch.nn.utils.rnn.pad_sequence(side, batch_first=True) for side in (kept_q, kept_d)]

@@ -34,6 +34,8 @@ from sentence_transformers.inference.packing import is_packed, pad
 from sentence_transformers.modules.base import Module
 
 WIDEST = 1.25  # longest : shortest text of a padded batch
+LIBRARIES = ("sentence_transformers.", "torch.", "transformers.", "peft.", "accelerate.")
+"""Their own hooks, of gradient checkpointing or distribution, do not ask for padding."""
 FEWEST = 4  # texts of a padded batch that are not worth a forward pass of their own
 
 _merging: ContextVar[bool] = ContextVar("merging", default=True)
@@ -69,12 +71,11 @@ def is_untouched(model: Any) -> bool:
     parts = [encoder, *encoder.children(), *(part for part in encoder.modules() if isinstance(part, Module))]
     if any(is_foreign(type(part).forward) for part in parts):
         return False
-    hooks = (
-        hook
+    return not any(
+        any(is_foreign(hook, LIBRARIES) for hook in (*part._forward_pre_hooks.values(), *part._forward_hooks.values()))
+        or ((forward := patched_forward(part)) is not None and is_foreign(forward))
         for part in encoder.modules()
-        for hook in (*part._forward_pre_hooks.values(), *part._forward_hooks.values(), patched_forward(part))
     )
-    return not any(is_foreign(hook) for hook in hooks if hook is not None)
 
 
 def patched_forward(module: nn.Module) -> Any:
@@ -86,11 +87,11 @@ def patched_forward(module: nn.Module) -> Any:
     return None if getattr(forward, "__func__", None) is type(module).forward else forward
 
 
-def is_foreign(function: Any) -> bool:
-    """Whether a function is defined outside of this library."""
+def is_foreign(function: Any, libraries: tuple[str, ...] = ("sentence_transformers.",)) -> bool:
+    """Whether a function is defined outside of this library, or of those named."""
     while isinstance(function, functools.partial):
         function = function.func
-    return not str(getattr(function, "__module__", "")).startswith("sentence_transformers.")
+    return not str(getattr(function, "__module__", "")).startswith(libraries)
 
 
 @contextlib.contextmanager
