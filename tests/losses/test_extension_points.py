@@ -351,6 +351,22 @@ def test_a_forward_of_ones_own_in_the_inner_loss_counts(outer: str, model: Any) 
     assert float(twice) == pytest.approx(2 * float(once), rel=1e-4)
 
 
+def test_a_cached_loss_of_ones_own_inside_matryoshka(model: Any) -> None:
+    loss = Nearness(model)
+    patched = loss.calculate_loss
+    loss.calculate_loss = lambda *args, **kwargs: patched(*args, **kwargs)  # type: ignore[method-assign]
+    before = loss.calculate_loss
+    value = losses.MatryoshkaLoss(model, loss, [32, 8])(batch(model, 2))
+    vectors = embed_columns(model, batch(model, 2))
+    expected = torch.zeros(())
+    for dim in (32, 8):
+        first, second = (F.normalize(column[:, :dim], dim=1) for column in vectors)
+        expected = expected + (first - second).pow(2).mean() + first.mean()
+    assert float(value.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    assert_same(gradients(model, value), gradients(model, expected))
+    assert loss.calculate_loss is before
+
+
 def test_guided_losses_inside_matryoshka(model: Any) -> None:
     value = losses.MatryoshkaLoss(model, losses.GISTEmbedLoss(model, model), [32])(batch(model)).detach()
     assert float(value) == pytest.approx(float(losses.GISTEmbedLoss(model, model)(batch(model)).detach()), rel=1e-3)

@@ -198,3 +198,22 @@ def test_rows_without_text_are_named() -> None:
         mine_hard_negatives(data, mining_cases.model(), verbose=False)
     with pytest.raises(ValueError, match="empty"):
         mine_hard_negatives(data.select([]), mining_cases.model(), verbose=False)
+
+
+def test_scores_are_those_of_vectors_of_length_1_and_faiss_takes_no_distances(bert_folder: Path) -> None:
+    class Long(SentenceTransformer):
+        def similarity(self, a: Any, b: Any) -> Any:
+            return super().similarity(a, b)
+
+    data = datasets.Dataset.from_dict(BERT_TEXTS)
+    scores = []
+    for similarity in ("cosine", "dot"):
+        model = SentenceTransformer(str(bert_folder), device="cpu", similarity_fn_name=similarity)
+        assert not np.allclose(np.linalg.norm(model.encode(BERT_TEXTS["query"]), axis=1), 1)
+        found = mine_hard_negatives(data, model, num_negatives=2, output_scores=True, verbose=False)
+        scores.append(found["scores"][:])
+    np.testing.assert_allclose(*scores, atol=1e-5)
+    distant = SentenceTransformer(str(bert_folder), device="cpu", similarity_fn_name="euclidean")
+    for model in (distant, Long(str(bert_folder), device="cpu")):
+        with pytest.raises(ValueError, match="use_faiss=True searches by inner products"):
+            mine_hard_negatives(data, model, num_negatives=1, use_faiss=True, verbose=False)

@@ -146,11 +146,15 @@ class MatryoshkaLoss(Loss):
                 return total.detach()
             return total
 
+        patched = vars(inner).get("calculate_loss")
         inner.calculate_loss = over_dimensions
         try:
             return inner(features, labels)
         finally:
-            del inner.calculate_loss
+            if patched is None:
+                del inner.calculate_loss
+            else:
+                inner.calculate_loss = patched
 
     def _forward_hooked(self, features: list[Any], labels: Tensor | None) -> Any:
         """Any other loss, once per dimension, with the model's vectors cut and kept between the calls."""

@@ -5,8 +5,9 @@
                              margin:  s < p − absolute_margin,  s < p − |p| · relative_margin
     chosen                   the first num_negatives of them, or that many at random
 
-Queries go through the search in blocks (`search.blocks`), and only the nearest documents of each are held. A
-cross-encoder may score the candidates anew before they are chosen.
+Embeddings are scaled to length 1 and compared by the model's own similarity, so that limits and margins mean the same
+for models of cosine and of dot products. Queries go through the search in blocks (`search.blocks`), and only the
+nearest documents of each are held. A cross-encoder may score the candidates anew before they are chosen.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from sentence_transformers._deprecation import deprecated
 from sentence_transformers.errors import InputError, MissingExtraError
 from sentence_transformers.search.blocks import as_source, best_documents
 from sentence_transformers.search.model_fingerprint import model_fingerprint
-from sentence_transformers.similarity import cos_sim, named_function, pairwise_cos_sim
-from sentence_transformers.util.misc import column_values
+from sentence_transformers.similarity import cos_sim, dot_score, named_function, pairwise_cos_sim
+from sentence_transformers.util.misc import column_values, similarity_fct_name
 from sentence_transformers.util.tensor import to_tensor
 
 logger = logging.getLogger(__name__)
@@ -153,7 +154,8 @@ def mine_hard_negatives(
             where there are enough; "labeled-pair": (query, text, label 1 or 0); "labeled-list": (query, texts, labels).
         output_scores: add a column with the scores; in labelled formats instead of the labels.
         batch_size: for encoding.
-        faiss_batch_size, use_faiss: search with faiss; by default the exact search of this library is used.
+        faiss_batch_size, use_faiss: search with faiss, for models of cosine or dot products; by default the exact
+            search of this library is used.
         use_multi_process: encode in one worker process per device, or on the devices listed.
         verbose: print what was found.
         cache_folder: keep embeddings there; they are used again for the same texts and model.
@@ -267,7 +269,7 @@ class Encoding:
     def __call__(self, texts: list[str], side: str, prompt: str | None, prompt_name: str | None) -> np.ndarray:
         if self.folder is None:
             return self.encode(texts, side, prompt, prompt_name)
-        key = repr((side, prompt, prompt_name, len(texts)))
+        key = repr(("normalized", side, prompt, prompt_name, len(texts)))
         digest = hashlib.sha256(
             "\0".join([key, model_fingerprint(self.model), *texts]).encode("utf-8", "surrogatepass")
         ).hexdigest()
@@ -282,9 +284,14 @@ class Encoding:
         return vectors
 
     def encode(self, texts: list[str], side: str, prompt: str | None, prompt_name: str | None) -> np.ndarray:
-        """Texts -> (N, H)."""
+        """Texts -> (N, H), of length 1."""
         encode = getattr(self.model, f"encode_{side}")
-        common = {"prompt": prompt, "prompt_name": prompt_name, "batch_size": self.batch_size}
+        common = {
+            "prompt": prompt,
+            "prompt_name": prompt_name,
+            "batch_size": self.batch_size,
+            "normalize_embeddings": True,
+        }
         if not self.processes:
             return encode(texts, show_progress_bar=self.bar, convert_to_numpy=True, **common)
         devices = self.processes if isinstance(self.processes, list) else None
@@ -306,10 +313,15 @@ def search(
     count = len(pairs.texts)
     own = np.bincount(pairs.query_of, minlength=len(pairs.queries))
     most = min(rules.range_max + (0 if with_positives else int(own.max())), count)
+    similarity = named_function(getattr(model, "similarity", cos_sim))
     if use_faiss:
+        if similarity not in (cos_sim, dot_score):
+            raise InputError(
+                "use_faiss=True searches by inner products, but this model compares otherwise "
+                f"({similarity_fct_name(similarity)}). Leave use_faiss out: the library's own search takes any measure."
+            )
         scores, ids = search_faiss(queries, texts, most, faiss_batch_size)
     else:
-        similarity = named_function(getattr(model, "similarity", cos_sim))
         best = best_documents(as_source(queries), as_source(texts), most, similarity, QUERY_BLOCK, DOCUMENT_BLOCK)
         scores, ids = (part.cpu().numpy() for part in best)
     mask = np.ones(ids.shape, dtype=bool)
