@@ -115,6 +115,8 @@ def test_features_that_were_packed_are_padded_for_it(model: Any) -> None:
     for loss in (losses.MultipleNegativesRankingLoss(model), losses.CachedMultipleNegativesRankingLoss(model)):
         assert float(loss(packed).detach()) == pytest.approx(float(expected), rel=1e-4)
     assert all(features["attention_mask"].dim() == 2 for features in seen)
+    padding = model.tokenizer.pad_token_id
+    assert all((features["input_ids"] == padding).equal(features["attention_mask"] == 0) for features in seen)
 
 
 def test_columns_of_a_patched_model_can_be_kept_apart(model: Any) -> None:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from sentence_transformers.inference import batches
 from sentence_transformers.inference.batches import Features
 from sentence_transformers.inference.engine import input_module
-from sentence_transformers.inference.packing import is_packed, pad
+from sentence_transformers.inference.packing import is_packed, pad, pad_rows
 from sentence_transformers.modules.base import Module
 
 WIDEST = 1.25  # longest : shortest text of a padded batch
@@ -150,7 +150,7 @@ def over_columns(
     """
     columns = list(sentence_features)
     if not is_untouched(model):
-        return over_padded_columns(columns, rows_of, most)
+        return over_padded_columns([as_padded(model, column) for column in columns], rows_of, most)
     results: list[Any] = [None] * len(columns)
     for members in alike(model, columns, separate_first):
         parts = [columns[i] for i in members]
@@ -168,13 +168,20 @@ def over_columns(
     return results
 
 
+def as_padded(model: Any, features: Features) -> Features:
+    """Features of a batch in the padded layout, with the tokenizer's id of padding."""
+    if not is_packed(features):
+        return features
+    padding = getattr(getattr(unwrap(model), "tokenizer", None), "pad_token_id", None) or 0
+    return pad(features) | {"input_ids": pad_rows(features["input_ids"], features["packing"], padding)}
+
+
 def over_padded_columns(
     columns: Sequence[Features], rows_of: Callable[[Features], Tensor], most: int | None
 ) -> list[Tensor]:
     """As `over_columns`, of padded batches with their texts in order: the first column, then all others."""
     results: list[Tensor] = []
-    parts = [pad(column) if is_packed(column) else column for column in columns]
-    for members in (parts[:1], parts[1:]):
+    for members in (columns[:1], columns[1:]):
         joined = merge_feature_batches(members) if len(members) > 1 else None
         for batch in members if joined is None else [joined]:
             if most is None or batches.layout(batch) is None:

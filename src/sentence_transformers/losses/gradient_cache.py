@@ -27,8 +27,14 @@ from tqdm.auto import tqdm
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import batches
 from sentence_transformers.inference.batches import Features
-from sentence_transformers.inference.packing import is_packed, pad
-from sentence_transformers.losses.columns import alike, is_foreign, is_untouched, mini_batches, sentence_rows
+from sentence_transformers.losses.columns import (
+    alike,
+    as_padded,
+    is_foreign,
+    is_untouched,
+    mini_batches,
+    sentence_rows,
+)
 
 LossOf = Callable[[list[Tensor], bool], Tensor]
 RowsOf = Callable[[Any, Features], Tensor]
@@ -144,7 +150,7 @@ def cut(model: Any, columns: list[Features], sizes: list[int], size: int, most_t
     slices = []
     if not is_untouched(model):
         for start, column in zip(starts, columns, strict=True):
-            column = pad(column) if is_packed(column) else column
+            column = as_padded(model, column)
             slices += [
                 Slice(part_of(column, begin, end), torch.arange(start + begin, start + end))
                 for begin, end in ranges_of(column, size, most_tokens)
@@ -341,7 +347,7 @@ def ranges_of(features: Features, size: int, most_tokens: int | None) -> list[tu
 
 def cached_loss_of_columns(loss: CachedLossMixin, columns: list[Features], labels: Tensor | None) -> Tensor:
     """`cached_loss`, column by column through the methods of the loss, on padded batches with their texts in order."""
-    columns = [pad(column) if is_packed(column) else column for column in columns]
+    columns = [as_padded(loss.model, column) for column in columns]
     found = [list(loss.embed_minibatch_iter(column, with_grad=False, copy_random_state=True)) for column in columns]
     states = [[part[-1] for part in column] for column in found]
     others = [[[part[i] for part in column] for column in found] for i in range(1, len(found[0][0]) - 1)]
