@@ -770,3 +770,12 @@ def test_pool(labelled, pool):
     assert len(labelled.predict([], pool=pool)) == 0
     with pytest.raises(InputError, match=r"\b1\b"):
         labelled.predict([("a", "b"), None], pool=pool)
+
+
+def test_the_older_name_of_the_activation_warns(fresh):
+    model = fresh()
+    with pytest.warns(DeprecationWarning, match="default_activation_function is now activation_fn"):
+        assert model.default_activation_function is model.activation_fn
+    with pytest.warns(DeprecationWarning, match="default_activation_function is now activation_fn"):
+        model.default_activation_function = PLAIN
+    assert model.activation_fn is PLAIN

@@ -13,6 +13,7 @@ import torch
 from sentence_transformers import maxsim as maxsim_module
 from sentence_transformers import similarity as sim
 from sentence_transformers.errors import InputError
+from sentence_transformers.xtr import xtr_kd_scores, xtr_scores
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "search.npz")
 
@@ -341,3 +342,85 @@ def test_sparse_inputs_do_not_warn():
         warnings.simplefilter("error")
         for name in NAMES:
             getattr(sim, name)(a, a)
+
+
+# ---- masks in several forms, compilation, warnings, devices
+
+
+def test_masks_of_items_are_the_padded_mask(tokens):
+    queries, documents = ([torch.tensor(item) for item in side] for side in tokens)
+    kept_q = [torch.arange(len(query)) % 3 != 1 for query in queries]
+    kept_d = [(torch.arange(len(document)) + 1) % 4 != 0 for document in documents]
+    expected = torch.tensor(
+        maxsim_loop(
+            [q[keep].numpy() for q, keep in zip(queries, kept_q, strict=True)],
+            [d[keep].numpy() for d, keep in zip(documents, kept_d, strict=True)],
+        )
+    )
+    padded = [torch.nn.utils.rnn.pad_sequence(side, batch_first=True) for side in (kept_q, kept_d)]
+    for masks in ((kept_q, kept_d), padded, ([m.tolist() for m in kept_q], [m.numpy() for m in kept_d])):
+        for chunk in (None, 1, 7):
+            found = sim.maxsim(queries, documents, *masks, chunk_elements=chunk)
+            torch.testing.assert_close(found, expected.to(found), rtol=1e-4, atol=1e-4)
+    count = min(len(queries), len(documents))
+    pairs = sim.maxsim_pairwise(queries[:count], documents[:count], kept_q[:count], kept_d[:count])
+    torch.testing.assert_close(pairs, expected.to(pairs)[:count, :count].diagonal(), rtol=1e-4, atol=1e-4)
+
+
+def test_masks_of_single_items():
+    query, document = torch.randn(5, 4), torch.randn(7, 4)
+    q_mask, d_mask = torch.tensor([1, 0, 1, 1, 0]), torch.tensor([1, 1, 0, 0, 1, 1, 0])
+    expected = (query[q_mask != 0] @ document[d_mask != 0].T).amax(1).sum()
+    torch.testing.assert_close(sim.maxsim(query, document, q_mask, d_mask), expected[None, None])
+    torch.testing.assert_close(sim.maxsim_pairwise(query, document, q_mask, d_mask), expected[None])
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "says"),
+    [
+        ("abc", TypeError, "`a_mask` must be a tensor, an array or a list of masks, got str"),
+        (5, TypeError, "got int"),
+        ([torch.ones(3)], InputError, "has 1 masks for 2 items"),
+        ([torch.ones(3), torch.ones(4)], InputError, "a mask of 4 tokens, but the longest item has 3"),
+        (torch.ones(2), InputError, r"must have the shape \(2, 3\)"),
+    ],
+)
+def test_masks_that_do_not_fit(mask, error, says):
+    for function in (sim.maxsim, sim.maxsim_pairwise):
+        with pytest.raises(error, match=says):
+            function(torch.randn(2, 3, 4), torch.randn(2, 5, 4), mask)
+
+
+def test_maxsim_is_one_graph(tokens):
+    queries, documents = (
+        torch.nn.utils.rnn.pad_sequence([torch.tensor(item) for item in side], batch_first=True) for side in tokens
+    )
+    masks = [(side != 0).any(-1) for side in (queries, documents)]
+    torch._dynamo.reset()
+    compiled = torch.compile(sim.maxsim, fullgraph=True, backend="eager")
+    for normalize in (False, True):
+        found = compiled(queries, documents, *masks, 200, normalize)
+        expected = torch.tensor(maxsim_loop(*tokens)).to(found)
+        lengths = torch.tensor([len(query) for query in tokens[0]])[:, None] if normalize else 1
+        torch.testing.assert_close(found, expected / lengths, rtol=1e-4, atol=1e-4)
+
+
+def test_documents_without_tokens_are_said_once(caplog):
+    maxsim_module.warn_of_empty_documents.cache_clear()
+    query, document = torch.randn(2, 3, 4), torch.randn(2, 5, 4)
+    sim.maxsim(query, document)
+    assert not caplog.text
+    for _ in range(2):
+        assert (sim.maxsim(query, document * 0) == -1e9).all()
+        assert (sim.maxsim_pairwise(query, document, b_mask=torch.zeros(2, 5)) == -1e9).all()
+    assert caplog.text.count("A document has no token that counts") == 1
+
+
+def test_sides_on_two_devices_meet_on_one():
+    """Tensors of the device "meta" have no values, but raise where two devices are mixed."""
+    there, here = torch.empty(3, 4, device="meta"), torch.ones(3, 4)
+    for function in (sim.cos_sim, sim.dot_score, sim.euclidean_sim, sim.pairwise_cos_sim, sim.pairwise_dot_score):
+        assert function(there, here).device.type == function(here, there).device.type == "meta"
+    queries, masks = torch.empty(2, 3, 4, device="meta"), (torch.ones(2, 3), torch.ones(2, 5))
+    assert xtr_scores(queries, torch.ones(2, 5, 4), *masks, top_k=2).device.type == "meta"
+    assert xtr_kd_scores(queries, torch.ones(2, 3, 5, 4), top_k=2).shape == (2, 3)

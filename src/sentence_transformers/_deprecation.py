@@ -5,20 +5,35 @@
     @renamed(word_embedding_dimension="embedding_dimension")
     def __init__(self, embedding_dimension: int): ...
 
-A call with the older name works and gives one `DeprecationWarning` at the caller's line. So do `dropped("name")`, for
-an argument that has no meaning any more, `moved(name="settings")`, for one that has become an entry of a dictionary,
-and `positional("first", "second")`, for what was once positional.
+A call with the older name works and gives one `DeprecationWarning` at the caller's line, and a line in the log, since
+Python hides the former outside of `__main__`. So do `dropped("name")`, for an argument that has no meaning any more,
+`moved(name="settings")`, for one that has become an entry of a dictionary, and `positional("first", "second")`, for
+what was once positional.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
 import warnings
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+logger = logging.getLogger(__name__)
+
+
+def deprecated(text: str, stacklevel: int) -> None:
+    """Say that something is out of date: as a `DeprecationWarning`, and in the log.
+
+    Args:
+        stacklevel: whose line the warning names; 2 for the caller of the function that calls this one.
+    """
+    logger.warning(text)
+    warnings.warn(text, DeprecationWarning, stacklevel=stacklevel + 1)
 
 
 def renamed(**new_names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -36,7 +51,7 @@ def renamed(**new_names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def wrapper(*args, **kwargs):
             used = [old for old in new_names if old in kwargs]
             if used:
-                warnings.warn(message(function, used, new_names), DeprecationWarning, stacklevel=2)
+                deprecated(message(function, used, new_names), stacklevel=2)
             for old in used:
                 new = new_names[old]
                 if kwargs[old] is None and new in kwargs:  # wrappers pass both, one of them unset
@@ -60,7 +75,7 @@ def dropped(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def wrapper(*args, **kwargs):
             if used := [name for name in names if name in kwargs]:
                 text = f"Arguments {used} of {function.__qualname__}() have no effect any more."
-                warnings.warn(text, DeprecationWarning, stacklevel=2)
+                deprecated(text, stacklevel=2)
             return function(*args, **{key: value for key, value in kwargs.items() if key not in names})
 
         return wrapper
@@ -81,7 +96,7 @@ def moved(**targets: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             for name, target in targets.items():
                 if name in kwargs:
                     text = f"Argument {name!r} of {function.__qualname__}() is now an entry of {target!r}."
-                    warnings.warn(text, DeprecationWarning, stacklevel=2)
+                    deprecated(text, stacklevel=2)
                     kwargs[target] = (kwargs.get(target) or {}) | {name: kwargs.pop(name)}
             return function(*args, **kwargs)
 
@@ -108,7 +123,7 @@ def positional(*names: str, after: int) -> Callable[[Callable[P, R]], Callable[P
                 )
             if given:
                 text = f"Give {list(names[: len(given)])} of {function.__qualname__}() by name, not by position."
-                warnings.warn(text, DeprecationWarning, stacklevel=2)
+                deprecated(text, stacklevel=2)
             return function(*args[:after], **dict(zip(names, given, strict=False)), **kwargs)
 
         return wrapper

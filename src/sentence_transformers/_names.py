@@ -646,6 +646,8 @@ ALIASES: dict[str, str] = {
     "model_card": "storage.model_card",
     "evaluation.SimilarityFunction": "similarity",
     **{f"losses.{name}": HOME[name] for name in _LOSSES},
+    "base.losses.gradcache": "losses.gradient_cache",
+    "base.losses.merged_forward": "losses.columns",
     **{f"cross_encoder.losses.{name}": place(name, "cross_encoder.losses") for name in _CROSS_LOSSES},
     **{f"cross_encoder.evaluation.{name}": HOME[name] for name in _CROSS_EVALUATORS},
     **{f"evaluation.{name}": HOME[name] for name in (*_EVALUATORS, "SentenceEvaluator", "SequentialEvaluator")},

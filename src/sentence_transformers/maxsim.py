@@ -17,7 +17,9 @@ maximum is kept for the backward pass.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+import logging
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,10 +30,22 @@ from sentence_transformers.inference.packing import Packing
 from sentence_transformers.inference.plan import micro_batches
 from sentence_transformers.util.tensor import ArrayLike, describe, to_float
 
+logger = logging.getLogger(__name__)
+
 EMPTY_DOCUMENT = -1e9
 CHUNK_ELEMENTS = 100_000_000
 CACHED_ELEMENTS = 1 << 22  # of a block on a CPU without gradients, where nothing but the maxima is kept
 QUERY_TOKENS = 1024  # of a block of queries
+
+
+@functools.cache
+def warn_of_empty_documents() -> None:
+    """Log once that there are documents without tokens."""
+    logger.warning(
+        "A document has no token that counts: its mask is all 0 (a skip list or a list of kept tokens may leave none), "
+        "or its vectors are all zero. Such documents score %g, below all others.",
+        EMPTY_DOCUMENT,
+    )
 
 
 class TokenEmbeddings(NamedTuple):
@@ -59,8 +73,9 @@ def maxsim(
     Args:
         a: queries: (Q, I, H), or a list of (I, H), or (I, H) for one query.
         b: documents, likewise.
-        a_mask: (Q, I), weight of each query token, 0 for padding. None: all-zero vectors are padding.
-        b_mask: (D, J), not 0 for document tokens. None: all-zero vectors are padding.
+        a_mask: (Q, I), weight of each query token, 0 for padding; or a list of (I,), or (I,) for one query. None:
+            all-zero vectors are padding.
+        b_mask: (D, J), not 0 for document tokens; likewise.
         chunk_elements: the greatest number of token similarities held at once; None means 100 million.
         length_normalize: divide by the number of query tokens.
         device: where to compute; None means where `a` is.
@@ -70,12 +85,17 @@ def maxsim(
 
     Raises:
         InputError: if dimensions differ or a mask does not fit.
+        TypeError: for a mask that is no array.
     """
+    if torch.compiler.is_compiling():
+        return _compiled(a, b, a_mask, b_mask, chunk_elements, length_normalize, device)
     queries, documents = Ragged(a, a_mask, "a"), Ragged(b, b_mask, "b")
     _check_dimensions(queries.dimension, documents.dimension)
     like = _like(queries.dtype, documents.dtype, device or queries.device)
     if not len(queries) or not len(documents):
         return like.new_zeros(len(queries), len(documents))
+    if not documents.lengths.all():
+        warn_of_empty_documents()
     most = _budget(chunk_elements)
     if like.device.type == "cpu" and not (
         torch.is_grad_enabled() and (queries.requires_grad or documents.requires_grad)
@@ -155,6 +175,31 @@ def mean_maxsim_pairwise(
 ) -> Tensor:
     """`maxsim_pairwise` divided by the number of query tokens."""
     return maxsim_pairwise(a, b, a_mask, b_mask, chunk_elements, length_normalize, device)
+
+
+def _compiled(
+    a: ArrayLike,
+    b: ArrayLike,
+    a_mask: Any,
+    b_mask: Any,
+    chunk_elements: int | None,
+    length_normalize: bool,
+    device: str | torch.device | None,
+) -> Tensor:
+    """`maxsim` without steps that depend on values, so that it is one graph: padding is computed and masked."""
+    queries, documents = token_embeddings(a, a_mask, "a"), token_embeddings(b, b_mask, "b")
+    _check_dimensions(queries.vectors.shape[2], documents.vectors.shape[2])
+    like = _like(queries.vectors.dtype, documents.vectors.dtype, device or queries.vectors.device)
+    query = queries.block(0, len(queries.mask), like)
+    step = max(1, _budget(chunk_elements) // max(1, query.mask.numel() * documents.mask.shape[1]))
+    columns = [like.new_zeros(len(query.mask), 0)]
+    for start in range(0, len(documents.mask), step):
+        document = documents.block(start, start + step, like)
+        similarities = torch.einsum("qih,djh->qdij", query.vectors, document.vectors)
+        best = similarities.masked_fill(document.mask[:, None] == 0, EMPTY_DOCUMENT).amax(-1)  # (q, d, I)
+        columns.append((best * query.mask[:, None]).sum(-1).masked_fill(_empty(document.mask), EMPTY_DOCUMENT))
+    scores = torch.cat(columns, dim=1)
+    return scores / _token_counts(query.mask)[:, None] if length_normalize else scores
 
 
 class Run(NamedTuple):
@@ -241,14 +286,17 @@ def _score_pairs(queries: TokenEmbeddings, documents: TokenEmbeddings) -> Tensor
     """(n, I, H), (n, J, H) -> (n,)."""
     similarities = queries.vectors @ documents.vectors.mT  # (n, I, J)
     best = _best(similarities, documents.mask[:, None])
-    return (best * queries.mask).sum(1).masked_fill(_empty(documents.mask), EMPTY_DOCUMENT)
+    empty = _empty(documents.mask)
+    if not torch.compiler.is_compiling() and bool(empty.any()):
+        warn_of_empty_documents()
+    return (best * queries.mask).sum(1).masked_fill(empty, EMPTY_DOCUMENT)
 
 
 def _best(similarities: Tensor, mask: Tensor) -> Tensor:
     """maxⱼ over the last axis where `mask` (broadcast) is not 0; some finite number where nothing is."""
     if similarities.shape[-1] == 0:
         return similarities.new_zeros(similarities.shape[:-1])
-    if not mask.all():
+    if torch.compiler.is_compiling() or not mask.all():
         similarities = similarities.masked_fill(mask == 0, EMPTY_DOCUMENT)
     # `amax` is the faster one, but it would keep all similarities for the backward pass; `max` keeps indices only.
     return similarities.max(dim=-1).values if similarities.requires_grad else similarities.amax(dim=-1)
@@ -290,13 +338,34 @@ def token_embeddings(items: ArrayLike, mask: Tensor | None, name: str) -> TokenE
         raise InputError(f"`{name}` must have shape (N, tokens, H) or (tokens, H), got {tuple(vectors.shape)}.")
     if mask is None:
         return TokenEmbeddings(vectors, (vectors != 0).any(dim=-1))
-    mask = torch.as_tensor(mask)
+    mask = _as_mask(mask, items, vectors.shape[1], name)
+    if mask.ndim == 1 and len(vectors) == 1:
+        mask = mask[None]
     if mask.shape != vectors.shape[:2]:
         raise InputError(
             f"`{name}_mask` must have the shape {tuple(vectors.shape[:2])} of the padded embeddings, "
             f"got {tuple(mask.shape)}."
         )
     return TokenEmbeddings(vectors, mask)
+
+
+def _as_mask(mask: Any, items: ArrayLike, length: int, name: str) -> Tensor:
+    """A mask as a tensor; a list of masks, one for each item, as (N, L), 0 behind an item's own tokens."""
+    if not isinstance(mask, Tensor | np.ndarray | list | tuple):
+        raise TypeError(f"`{name}_mask` must be a tensor, an array or a list of masks, got {type(mask).__name__}.")
+    if not isinstance(mask, list | tuple) or not all(
+        isinstance(one, Tensor | np.ndarray | list | tuple) for one in mask
+    ):
+        return torch.as_tensor(mask)
+    parts = [torch.as_tensor(one) for one in mask]
+    if len(parts) != len(items):
+        raise InputError(f"`{name}_mask` has {len(parts)} masks for {len(items)} items.")
+    longest = max((len(part) for part in parts), default=0)
+    if longest > length:
+        raise InputError(f"`{name}_mask` has a mask of {longest} tokens, but the longest item has {length}.")
+    if isinstance(items, list | tuple):
+        parts = [part[: len(item)] for part, item in zip(parts, items, strict=True)]
+    return torch.stack([torch.nn.functional.pad(part, (0, length - len(part))) for part in parts])
 
 
 def _as_vectors(item: ArrayLike) -> Tensor:

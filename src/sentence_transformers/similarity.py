@@ -11,7 +11,8 @@ of b, both (N, H), gives (N,). Greater is more alike: distances come with a minu
     mean maxsim  maxsim / |q|        mean_maxsim     mean_maxsim_pairwise
 
 Arguments may be lists, numpy arrays, tensors and sparse tensors. Integers and half precision are computed in float32,
-which is also the dtype of the (dense) result; float64 stays float64. `SimilarityFunction` finds a measure by name.
+which is also the dtype of the (dense) result; float64 stays float64. If one argument is on an accelerator, so is the
+result. `SimilarityFunction` finds a measure by name.
 """
 
 from __future__ import annotations
@@ -168,6 +169,17 @@ class SimilarityFunction(Enum):
         return [member.value for member in SimilarityFunction]
 
 
+def named_function(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The measure behind `model.similarity` or `model.similarity_pairwise`, by which a search knows cosine and dot.
+
+    A method that was overridden or patched, or of a model that is not this library's, is returned as it is.
+    """
+    owner, function = getattr(method, "__self__", None), getattr(method, "__func__", None)
+    if owner is None or not getattr(function, "__module__", "").startswith("sentence_transformers.encoders."):
+        return method
+    return _FUNCTIONS[SimilarityFunction(owner.similarity_fn_name)][method.__name__ == "similarity_pairwise"]
+
+
 _FUNCTIONS: dict[SimilarityFunction, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
     SimilarityFunction.COSINE: (cos_sim, pairwise_cos_sim),
     SimilarityFunction.DOT_PRODUCT: (dot_score, pairwise_dot_score),
@@ -186,8 +198,14 @@ def _two_sides(a: ArrayLike, b: ArrayLike) -> tuple[Tensor, Tensor]:
             f"Embeddings of different dimensions cannot be compared: `a` has shape {tuple(left.shape)}, "
             f"`b` has shape {tuple(right.shape)}. Were both made by the same model, with the same `truncate_dim`?"
         )
+    return _alike(left, right)
+
+
+def _alike(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Both sides in the wider dtype, on the device of `left`, or of `right` if `left` is on the CPU."""
     dtype = torch.promote_types(left.dtype, right.dtype)
-    return left.to(dtype), right.to(dtype)
+    device = right.device if left.device.type == "cpu" else left.device
+    return left.to(device, dtype), right.to(device, dtype)
 
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:
@@ -219,8 +237,7 @@ def _pairwise(a: ArrayLike, b: ArrayLike, measure: Callable[[Tensor, Tensor], Te
             f"Pairs need two arrays of the same shape, got {tuple(left.shape)} and {tuple(right.shape)}. "
             "To compare every row with every row use the function without `pairwise_`."
         )
-    dtype = torch.promote_types(left.dtype, right.dtype)
-    left, right = left.to(dtype), right.to(dtype)
+    left, right = _alike(left, right)
     if not (is_sparse(left) or is_sparse(right)):
         return measure(left, right)
     if not same or left.ndim == 1:

@@ -40,7 +40,7 @@ def xtr_scores(
         chunk_elements: most token similarities held at once, by blocks of queries; None means 100 million.
 
     Returns:
-        Float of shape (Q, D).
+        Float of shape (Q, D), where the queries are.
 
     Raises:
         InputError: if `top_k` is less than 1, or shapes do not fit.
@@ -48,11 +48,12 @@ def xtr_scores(
     check_top_k(top_k)
     documents, mask = flat_documents(documents_embeddings, documents_mask)
     q, d = token_embeddings(queries_embeddings, queries_mask, "a"), token_embeddings(documents, mask, "b")
-    tokens = d.vectors.flatten(0, 1).float()
+    place = q.vectors.device
+    tokens, there = d.vectors.to(place).flatten(0, 1).float(), d.mask.to(place) != 0
     step = max(1, (chunk_elements or CHUNK_ELEMENTS) // max(1, q.mask.shape[1] * len(tokens)))
     scores = [
-        of_similarities(vectors.float() @ tokens.T, wanted != 0, d.mask != 0, top_k)
-        for vectors, wanted in zip(q.vectors.split(step), q.mask.split(step), strict=True)
+        of_similarities(vectors.float() @ tokens.T, wanted != 0, there, top_k)
+        for vectors, wanted in zip(q.vectors.split(step), q.mask.to(place).split(step), strict=True)
     ]
     return torch.cat(scores) if scores else tokens.new_zeros(0, len(d.mask))
 

@@ -130,3 +130,8 @@ def test_few_embeddings_are_worth_a_warning(rows, warns, caplog):
 def test_invalid_arguments(embeddings, precision, options, message):
     with pytest.raises(InputError, match=message):
         quantize_embeddings(embeddings, precision, **options)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8", "uint8", "binary", "ubinary"])
+def test_an_empty_list_stays_one(precision) -> None:
+    assert quantize_embeddings([], precision) == []

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers._deprecation import dropped, moved, positional, renamed
+from sentence_transformers._deprecation import deprecated, dropped, moved, positional, renamed
 from sentence_transformers.backends.prepacked import Float32Linear, Linear
 from sentence_transformers.encoders.base import BaseModel, LazyClass, warn_untrained
 from sentence_transformers.errors import InputError, ModelFormatError
@@ -123,6 +123,9 @@ class CrossEncoder(BaseModel):
         """The activation is a setting and no module of the sequence, also where it is an `nn.Module`."""
         if name == "activation_fn":
             self.__dict__[name] = value
+        elif name == "default_activation_function":
+            self.activation_fn = value
+            deprecated("CrossEncoder.default_activation_function is now activation_fn.", stacklevel=2)
         else:
             super().__setattr__(name, value)
 
@@ -360,11 +363,8 @@ class CrossEncoder(BaseModel):
     @property
     def default_activation_function(self) -> Activation:
         """Older name of `activation_fn`."""
+        deprecated("CrossEncoder.default_activation_function is now activation_fn.", stacklevel=2)
         return self.activation_fn
-
-    @default_activation_function.setter
-    def default_activation_function(self, value: Activation) -> None:
-        self.activation_fn = value
 
     def set_keep_in_fp32_modules(self, module_names: list[str]) -> None:
         """Let some linear layers compute in float32 though the model is in half precision.

@@ -38,10 +38,16 @@ class BaseEvaluator:
     greater_is_better: bool = True
     primary_metric: str | None = None
     name: str = ""
+    _found_primary: str | None = None
 
     def __init__(self) -> None:
         self.greater_is_better = True
         self.primary_metric = None
+
+    def find_primary(self, metric: str) -> None:
+        """Make `metric` the primary one, as the model that is measured asks for it; one that was set by hand stays."""
+        if self.primary_metric in (None, self._found_primary):
+            self.primary_metric = self._found_primary = metric
 
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
@@ -67,7 +73,9 @@ class BaseEvaluator:
         if not name:
             return plain
         if self.primary_metric and not self.primary_metric.startswith(f"{name}_"):
+            found = self.primary_metric == self._found_primary
             self.primary_metric = f"{name}_{self.primary_metric}"
+            self._found_primary = self.primary_metric if found else None
         return {f"{name}_{key}": value for key, value in plain.items()}
 
     def store_metrics_in_model_card_data(

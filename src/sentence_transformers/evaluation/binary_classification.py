@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.evaluation.base import BaseEvaluator, check_lengths, file_name
+from sentence_transformers.evaluation.base import check_lengths, file_name
 from sentence_transformers.evaluation.embedding_similarity import truncation
 from sentence_transformers.evaluation.metrics import average_precision, best_accuracy, best_f1, matthews
-from sentence_transformers.evaluation.pairs import DISTANCES, check_names, names_of, pair_scores, rows_at
+from sentence_transformers.evaluation.pairs import DISTANCES, SimilaritiesEvaluator, rows_at
 
 KINDS = ("accuracy", "accuracy_threshold", "f1", "precision", "recall", "f1_threshold", "ap", "mcc")  # as in the CSV
 
 
-class BinaryClassificationEvaluator(BaseEvaluator):
+class BinaryClassificationEvaluator(SimilaritiesEvaluator):
     """Accuracy, F1 and average precision of similarities as a classifier, at the best thresholds.
 
     Args:
@@ -32,6 +32,8 @@ class BinaryClassificationEvaluator(BaseEvaluator):
     Raises:
         InputError: for columns of different lengths, or labels other than 0 and 1.
     """
+
+    primary_kind: ClassVar[str] = "{}_ap"
 
     def __init__(
         self,
@@ -53,10 +55,9 @@ class BinaryClassificationEvaluator(BaseEvaluator):
         self.sentences1, self.sentences2, self.labels = sentences1, sentences2, labels
         self.name, self.batch_size, self.show_progress_bar = name, batch_size, show_progress_bar
         self.write_csv, self.truncate_dim = write_csv, truncate_dim
-        self.similarity_fn_names = check_names(similarity_fn_names)
+        self.similarity_fn_names = similarity_fn_names  # type: ignore[assignment]
         self.csv_file = file_name("binary_classification_evaluation", name)
-        if self.similarity_fn_names:
-            self._set_primary(self.similarity_fn_names)
+        self.names()
 
     @classmethod
     def from_input_examples(cls, examples: Sequence[Any], **kwargs: Any) -> BinaryClassificationEvaluator:
@@ -67,14 +68,11 @@ class BinaryClassificationEvaluator(BaseEvaluator):
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
-        self.similarity_fn_names = names_of(self.similarity_fn_names, model)
-        self._set_primary(self.similarity_fn_names)
+        names = self.names(model)
         scores = self.compute_metrics(model)
         if self.write_csv:
-            names = self.similarity_fn_names
-            headers = ["epoch", "steps", *(f"{name}_{kind}" for name in names for kind in KINDS)]
             values = [scores[name][kind] for name in names for kind in KINDS]
-            self.write_row(output_path, headers, [epoch, steps, *values])
+            self.write_row(output_path, self.csv_headers, [epoch, steps, *values])
         metrics = {f"{name}_{kind}": value for name, part in scores.items() for kind, value in part.items()}
         if len(scores) > 1:
             metrics |= {f"max_{kind}": max(part[kind] for part in scores.values()) for kind in KINDS}
@@ -82,9 +80,8 @@ class BinaryClassificationEvaluator(BaseEvaluator):
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics
 
-    def _set_primary(self, names: Sequence[str]) -> None:
-        if self.primary_metric is None:
-            self.primary_metric = f"{names[0]}_ap" if len(names) == 1 else "max_ap"
+    def headers(self, names: Sequence[str]) -> list[str]:
+        return ["epoch", "steps", *(f"{name}_{kind}" for name in names for kind in KINDS)]
 
     def compute_metrics(self, model: Any) -> dict[str, dict[str, float]]:
         """The metrics of each similarity."""
@@ -98,19 +95,20 @@ class BinaryClassificationEvaluator(BaseEvaluator):
             rows_at(embeddings, [place[text] for text in column]) for column in (self.sentences1, self.sentences2)
         )
         labels, found = np.asarray(self.labels), {}
-        for name in names_of(self.similarity_fn_names, model):
-            scores, sign = pair_scores(first, second, name), -1 if name in DISTANCES else 1
-            accuracy, threshold = best_accuracy(labels, scores)
-            f1 = best_f1(labels, scores)
+        for name in self.names(model):
+            scores, similar = self.pair_scores(model, first, second, name), name not in DISTANCES
+            sign = 1 if similar else -1
+            accuracy, threshold = self.find_best_acc_and_threshold(sign * scores, labels, similar)
+            f1, precision, recall, f1_threshold = self.find_best_f1_and_threshold(sign * scores, labels, similar)
             found[name] = {
                 "accuracy": accuracy,
-                "accuracy_threshold": sign * threshold,
-                "f1": f1.f1,
-                "f1_threshold": sign * f1.threshold,
-                "precision": f1.precision,
-                "recall": f1.recall,
+                "accuracy_threshold": threshold,
+                "f1": f1,
+                "f1_threshold": f1_threshold,
+                "precision": precision,
+                "recall": recall,
                 "ap": average_precision(labels, scores),
-                "mcc": matthews(labels, scores >= f1.threshold),
+                "mcc": matthews(labels, scores >= sign * f1_threshold),
             }
         return found
 

@@ -20,7 +20,7 @@ from sentence_transformers._deprecation import renamed
 from sentence_transformers.errors import InputError
 from sentence_transformers.evaluation import metrics as measures
 from sentence_transformers.evaluation.base import BaseEvaluator
-from sentence_transformers.evaluation.nano_beir import NAMES, full_name, load_part, texts_by_id
+from sentence_transformers.evaluation.nano_beir import NAMES, full_name, load_part, some_names, texts_by_id
 from sentence_transformers.evaluation.reranking import ndcg_with_ties
 
 WITHOUT_BM25 = ("arguana", "touche2020")
@@ -203,7 +203,8 @@ class CrossEncoderNanoBEIREvaluator(BaseEvaluator):
         aggregate_key: str = "mean",
     ) -> None:
         super().__init__()
-        names = [name for name in NAMES if name not in WITHOUT_BM25] if dataset_names is None else dataset_names
+        every = [name for name in NAMES if name not in WITHOUT_BM25]
+        names = every if dataset_names is None else some_names(dataset_names)
         self.dataset_names, self.dataset_id, self.rerank_k, self.at_k = names, dataset_id, rerank_k, at_k
         self.always_rerank_positives, self.prompt_name = always_rerank_positives, prompt_name
         self.batch_size, self.show_progress_bar, self.write_csv = batch_size, show_progress_bar, write_csv

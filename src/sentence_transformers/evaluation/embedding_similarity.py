@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.evaluation.base import BaseEvaluator, check_lengths, file_name
+from sentence_transformers.evaluation.base import check_lengths, file_name
 from sentence_transformers.evaluation.metrics import pearson, spearman
-from sentence_transformers.evaluation.pairs import check_names, names_of, pair_scores
+from sentence_transformers.evaluation.pairs import SimilaritiesEvaluator
 from sentence_transformers.similarity import SimilarityFunction
 
 logger = logging.getLogger(__name__)
 
+KINDS = ("pearson", "spearman")
 
-class EmbeddingSimilarityEvaluator(BaseEvaluator):
+
+class EmbeddingSimilarityEvaluator(SimilaritiesEvaluator):
     """Correlation of similarities with gold scores.
 
     Args:
         sentences1, sentences2: the texts of the pairs.
         scores: the gold scores, greater for more alike.
         batch_size, show_progress_bar: for `encode`.
-        main_similarity: the similarity of the primary metric, if several are reported.
-        similarity_fn_names: "cosine", "dot", "euclidean", "manhattan"; default: the model's own.
+        main_similarity: the similarity of the primary metric; reported in any case.
+        similarity_fn_names: "cosine", "dot", "euclidean", "manhattan"; default: the main one, else the model's own.
         name: put before the names of the metrics.
         write_csv: whether a call with an output folder adds a row to the CSV file.
         precision: of the embeddings, as in `encode`.
@@ -34,6 +36,8 @@ class EmbeddingSimilarityEvaluator(BaseEvaluator):
     Raises:
         InputError: for columns of different lengths, or scores that are NaN.
     """
+
+    primary_kind: ClassVar[str] = "spearman_{}"
 
     def __init__(
         self,
@@ -57,12 +61,11 @@ class EmbeddingSimilarityEvaluator(BaseEvaluator):
         self.sentences1, self.sentences2, self.scores = sentences1, sentences2, scores
         self.batch_size, self.show_progress_bar, self.write_csv = batch_size, show_progress_bar, write_csv
         self.main_similarity = SimilarityFunction(main_similarity) if main_similarity else None
-        self.similarity_fn_names = check_names(similarity_fn_names)
+        self.similarity_fn_names = similarity_fn_names  # type: ignore[assignment]
         self.name, self.precision, self.truncate_dim = name, precision, truncate_dim
         middle = "_" + precision if precision else ""
         self.csv_file = file_name("similarity_evaluation", f"{name}{middle}".lstrip("_") if not name else name + middle)
-        if self.similarity_fn_names:
-            self._set_primary(self.similarity_fn_names)
+        self.names()
 
     @classmethod
     def from_input_examples(cls, examples: Sequence[Any], **kwargs: Any) -> EmbeddingSimilarityEvaluator:
@@ -73,37 +76,36 @@ class EmbeddingSimilarityEvaluator(BaseEvaluator):
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
-        first, second = (self.embed_inputs(model, column) for column in (self.sentences1, self.sentences2))
-        if self.precision == "binary":
-            first, second = ((rows + 128).astype(np.uint8) for rows in (first, second))
-        if self.precision in ("ubinary", "binary"):
-            first, second = (np.unpackbits(rows, axis=1) for rows in (first, second))
-        names = self.similarity_fn_names = names_of(self.similarity_fn_names, model)
-        self._set_primary(names)
+        first, second = (comparable(rows, self.precision) for rows in self._embed(model))
+        names = self.names(model)
         metrics: dict[str, float] = {}
         for name in names:
-            scores = pair_scores(first, second, name)
+            scores = self.pair_scores(model, first, second, name)
             metrics[f"pearson_{name}"] = pearson(self.scores, scores)  # type: ignore[arg-type]
             metrics[f"spearman_{name}"] = spearman(self.scores, scores)  # type: ignore[arg-type]
         if self.write_csv:
-            kinds = ("pearson", "spearman")
-            headers = ["epoch", "steps", *(f"{name}_{kind}" for name in names for kind in kinds)]
-            values = [metrics[f"{kind}_{name}"] for name in names for kind in kinds]
-            self.write_row(output_path, headers, [epoch, steps, *values])
+            values = [metrics[f"{kind}_{name}"] for name in names for kind in KINDS]
+            self.write_row(output_path, self.csv_headers, [epoch, steps, *values])
         if len(names) > 1:
-            for kind in ("pearson", "spearman"):
+            for kind in KINDS:
                 metrics[f"{kind}_max"] = max(metrics[f"{kind}_{name}"] for name in names)
         metrics = self.prefix_name_to_metrics(metrics, self.name)
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics
 
-    def _set_primary(self, names: Sequence[str]) -> None:
-        if self.primary_metric is not None:
-            return
-        if self.main_similarity is not None:
-            self.primary_metric = f"spearman_{self.main_similarity.value}"
-        else:
-            self.primary_metric = f"spearman_{names[0]}" if len(names) == 1 else "spearman_max"
+    def _embed(self, model: Any) -> tuple[Any, Any]:
+        """(B, H) of both columns; those of one byte a dimension are quantised together, by the same ranges."""
+        if self.precision not in ("int8", "uint8"):
+            return self.embed_inputs(model, self.sentences1), self.embed_inputs(model, self.sentences2)
+        rows = self.embed_inputs(model, [*self.sentences1, *self.sentences2])
+        return rows[: len(self.sentences1)], rows[len(self.sentences1) :]
+
+    @property
+    def main_name(self) -> str | None:
+        return None if self.main_similarity is None else self.main_similarity.value
+
+    def headers(self, names: Sequence[str]) -> list[str]:
+        return ["epoch", "steps", *(f"{name}_{kind}" for name in names for kind in KINDS)]
 
     def embed_inputs(self, model: Any, sentences: Any, **kwargs: Any) -> Any:
         """Texts -> (B, H)."""
@@ -124,6 +126,15 @@ class EmbeddingSimilarityEvaluator(BaseEvaluator):
     def get_config_dict(self) -> dict[str, Any]:
         settings = {"truncate_dim": self.truncate_dim, "precision": self.precision}
         return {key: value for key, value in settings.items() if value is not None}
+
+
+def comparable(rows: Any, precision: str | None) -> Any:
+    """Quantised embeddings as numbers that similarities can be computed of: bits as 0 and 1, bytes as floats."""
+    if precision == "binary":  # bytes less 128, see `search.quantization`
+        rows = (np.asarray(rows).astype(np.int16) + 128).astype(np.uint8)
+    if precision in ("binary", "ubinary"):
+        return np.unpackbits(rows, axis=1)
+    return rows
 
 
 def truncation(truncate_dim: int | None) -> dict[str, int]:

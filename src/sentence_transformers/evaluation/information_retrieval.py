@@ -25,7 +25,7 @@ from sentence_transformers.evaluation.embedding_similarity import truncation
 from sentence_transformers.evaluation.triplet import side_of
 from sentence_transformers.search.best import merge
 from sentence_transformers.search.blocks import as_source, best_documents
-from sentence_transformers.similarity import SimilarityFunction
+from sentence_transformers.similarity import SimilarityFunction, named_function
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class InformationRetrievalEvaluator(BaseEvaluator):
         write_csv: whether a call with an output folder adds a row to the CSV file.
         truncate_dim: keep only the first dimensions.
         score_functions: name -> (q, H), (d, H) -> (q, d); default: the model's own similarity.
-        main_score_function: the one of the primary metric; default: the best of the first call.
+        main_score_function: the one of the primary metric, reported in any case; default: the best of the first call.
         query_prompt, query_prompt_name, corpus_prompt, corpus_prompt_name: prompts of either side.
         write_predictions: also write what was found, as JSON lines, into the output folder.
 
@@ -103,6 +103,10 @@ class InformationRetrievalEvaluator(BaseEvaluator):
         self.corpus_prompt, self.corpus_prompt_name = corpus_prompt, corpus_prompt_name
         self.write_predictions = write_predictions
         self.csv_file = file_name("Information-Retrieval_evaluation", name)
+        self.csv_headers = self.headers(self.score_function_names)
+        self.predictions_file = file_name("Information-Retrieval_evaluation", name, "predictions").replace(
+            ".csv", ".jsonl"
+        )
 
     def _check(self, queries: dict[str, Any]) -> None:
         if not queries:
@@ -139,16 +143,12 @@ class InformationRetrievalEvaluator(BaseEvaluator):
         logger.info(
             "Retrieval%s: %d queries, %d documents.", log_when(epoch, steps), len(self.queries), len(self.corpus)
         )
-        functions = self._functions(model)
+        self._functions(model)
         scores: dict[str, Any] = self._scores(model, *args, output_path=output_path, **kwargs)
         if self.write_csv:
             values = [value for name in self.score_function_names for value in self._csv_row(scores[name])]
             self.write_row(output_path, self.csv_headers, [epoch, steps, *values])
-        if self.primary_metric is None:
-            k = max(self.ndcg_at_k)
-            main = self.main_score_function.value if self.main_score_function else None
-            best = main or max(functions, key=lambda name: scores[name]["ndcg@k"][k])
-            self.primary_metric = f"{best}_ndcg@{k}"
+        self._find_primary(scores)
         found = {
             f"{name}_{measure.replace('@k', '@' + str(k))}": value
             for name, part in scores.items()
@@ -160,13 +160,29 @@ class InformationRetrievalEvaluator(BaseEvaluator):
         return found
 
     def _functions(self, model: Any) -> dict[str, ScoreFunction]:
-        if self.score_functions is None:
-            self.score_functions = {model.similarity_fn_name: model.similarity}
-            self.score_function_names = [model.similarity_fn_name]
-        return self.score_functions
+        """The score functions of a call: those given, else the model's own; the main one among them."""
+        functions = self.score_functions or {model.similarity_fn_name: self._own_similarity(model)}
+        if self.main_score_function is not None and self.main_score_function.value not in functions:
+            main = self.main_score_function.value
+            functions = functions | {main: SimilarityFunction.to_similarity_fn(main)}
+        if self.score_function_names != sorted(functions):
+            self.score_function_names = sorted(functions)
+            self.csv_headers = self.headers(self.score_function_names)
+        return functions
 
-    @property
-    def csv_headers(self) -> list[str]:
+    def _own_similarity(self, model: Any) -> ScoreFunction:
+        own: ScoreFunction = model.similarity
+        return own
+
+    def _find_primary(self, scores: dict[str, dict[str, dict[int, float]]]) -> None:
+        """NDCG at the largest k of the main function, or of the best one of the first call with these functions."""
+        k = max(self.ndcg_at_k)
+        if self.main_score_function is not None:
+            self.find_primary(f"{self.main_score_function.value}_ndcg@{k}")
+        elif (self.primary_metric or "").removeprefix(f"{self.name}_") not in {f"{name}_ndcg@{k}" for name in scores}:
+            self.find_primary(f"{max(scores, key=lambda name: scores[name]['ndcg@k'][k])}_ndcg@{k}")
+
+    def headers(self, names: Sequence[str]) -> list[str]:
         """The first line of the CSV file."""
         measures_of = [
             *(f"Accuracy@{k}" for k in self.accuracy_at_k),
@@ -178,7 +194,7 @@ class InformationRetrievalEvaluator(BaseEvaluator):
         return [
             "epoch",
             "steps",
-            *(f"{name}-{measure}" for name in self.score_function_names for measure in measures_of),
+            *(f"{name}-{measure}" for name in names for measure in measures_of),
         ]
 
     def _csv_row(self, scores: dict[str, dict[int, float]]) -> list[float]:
@@ -215,14 +231,23 @@ class InformationRetrievalEvaluator(BaseEvaluator):
             output_path: where predictions go.
         """
         functions = self._functions(model)
-        queries = self.embed_inputs(model, self.queries, "query", self.query_prompt_name, self.query_prompt)
+        queries = self.embed_inputs(
+            model,
+            self.queries,
+            encode_fn_name="query",
+            prompt_name=self.query_prompt_name,
+            prompt=self.query_prompt,
+        )
         order = self.get_corpus_id_ranks().argsort()
         best = self._search(corpus_model or model, queries, corpus_embeddings, order, functions)
         results = {name: (scores, order[ids.cpu()]) for name, (scores, ids) in best.items()}
         if self.write_predictions and output_path is not None:
             for name, (scores, ids) in results.items():
                 self._write_predictions(Path(output_path), name, scores, ids)
-        return {name: self._measure(ids.numpy()) for name, (_, ids) in results.items()}
+        found = {name: self._measured(scores, ids) for name, (scores, ids) in results.items()}
+        for part in found.values():
+            self.output_scores(part)
+        return found
 
     compute_metrices = compute_all_metrics
 
@@ -240,15 +265,26 @@ class InformationRetrievalEvaluator(BaseEvaluator):
             rows = order[start : start + self.corpus_chunk_size].tolist()
             if corpus_embeddings is None:
                 texts = [self.corpus[i] for i in rows]
-                chunk = self.embed_inputs(model, texts, "document", self.corpus_prompt_name, self.corpus_prompt)
+                chunk = self.embed_inputs(
+                    model,
+                    texts,
+                    encode_fn_name="document",
+                    prompt_name=self.corpus_prompt_name,
+                    prompt=self.corpus_prompt,
+                )
             else:
                 chunk = corpus_embeddings[rows]
             source = as_source(chunk)
             for name, function in functions.items():
-                own = plain_function(function)
-                found = best_documents(query_source, source, top_k, own, QUERY_BLOCK, DOCUMENT_BLOCK)
+                known = named_function(function)
+                found = best_documents(query_source, source, top_k, known, QUERY_BLOCK, DOCUMENT_BLOCK)
                 best[name] = merge(best.get(name), (found[0], found[1] + start), top_k)
         return best
+
+    def _measured(self, scores: Tensor, ids: Tensor) -> dict[str, dict[int, float]]:
+        """The metrics of what was found; by `compute_metrics` where that was overridden."""
+        own = getattr(self.compute_metrics, "__func__", None) is InformationRetrievalEvaluator.compute_metrics
+        return self._measure(ids.numpy()) if own else self.compute_metrics(self._hits(scores, ids))
 
     def _measure(self, ids: np.ndarray) -> dict[str, dict[int, float]]:
         """The metrics of rankings: (Q, K) rows of documents, best first."""
@@ -265,10 +301,18 @@ class InformationRetrievalEvaluator(BaseEvaluator):
             "accuracy@k": {k: mean(measures.accuracy_at(relevant, k)) for k in self.accuracy_at_k},
             "precision@k": {k: mean(measures.precision_at(relevant, k)) for k in ks},
             "recall@k": {k: mean(measures.recall_at(relevant, counts, k)) for k in ks},
-            "ndcg@k": {k: mean(measures.ndcg_at(relevant, counts, k)) for k in self.ndcg_at_k},
+            "ndcg@k": {k: mean(self._ndcg_at(relevant, counts, k)) for k in self.ndcg_at_k},
             "mrr@k": {k: mean(measures.reciprocal_rank_at(relevant, k)) for k in self.mrr_at_k},
             "map@k": {k: mean(measures.average_precision_at(relevant, counts, k)) for k in self.map_at_k},
         }
+
+    def _ndcg_at(self, relevant: np.ndarray, counts: np.ndarray, k: int) -> np.ndarray:
+        """(Q,) NDCG of the first k; by `compute_dcg_at_k` where that was overridden."""
+        dcg = self.compute_dcg_at_k
+        if dcg is InformationRetrievalEvaluator.compute_dcg_at_k:
+            return measures.ndcg_at(relevant, counts, k)
+        gains = [dcg(row[:k].astype(int).tolist(), k) for row in relevant]
+        return np.array(gains) / np.array([dcg([1] * int(count), k) for count in counts])
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
@@ -299,16 +343,22 @@ class InformationRetrievalEvaluator(BaseEvaluator):
             ids[i, : len(hits)] = [row_of.get(hit["corpus_id"], -1) for hit in ranked]
         return self._measure(ids)
 
+    def _hits(self, scores: Tensor, ids: Tensor) -> list[list[dict[str, Any]]]:
+        """What was found, as one list of {"corpus_id": …, "score": …} per query, best first."""
+        return [
+            [{"corpus_id": self.corpus_ids[i], "score": s} for i, s in zip(row_ids, row_scores, strict=True)]
+            for row_scores, row_ids in zip(scores.tolist(), ids.tolist(), strict=True)
+        ]
+
     def _write_predictions(self, folder: Path, name: str, scores: Tensor, ids: Tensor) -> None:
         """One line per query: what was found."""
-        file = file_name("Information-Retrieval_evaluation", self.name, f"predictions_{name}").replace(".csv", ".jsonl")
+        file = Path(self.predictions_file)
+        file = file.with_name(f"{file.stem}_{name}{file.suffix}")
         folder.mkdir(parents=True, exist_ok=True)
-        lines = []
-        for key, query, row_scores, row_ids in zip(
-            self.queries_ids, self.queries, scores.tolist(), ids.tolist(), strict=True
-        ):
-            hits = [{"corpus_id": self.corpus_ids[i], "score": s} for i, s in zip(row_ids, row_scores, strict=True)]
-            lines.append(json.dumps({"query_id": key, "query": query, "results": hits}, ensure_ascii=False))
+        lines = [
+            json.dumps({"query_id": key, "query": query, "results": hits}, ensure_ascii=False)
+            for key, query, hits in zip(self.queries_ids, self.queries, self._hits(scores, ids), strict=True)
+        ]
         Path(folder, file).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def embed_inputs(
@@ -346,11 +396,3 @@ class InformationRetrievalEvaluator(BaseEvaluator):
     def get_config_dict(self) -> dict[str, Any]:
         names = ("truncate_dim", "query_prompt", "query_prompt_name", "corpus_prompt", "corpus_prompt_name")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-
-
-def plain_function(function: ScoreFunction) -> ScoreFunction:
-    """The similarity behind a model's bound method, by which the search knows cosine and dot product."""
-    owner = getattr(function, "__self__", None)
-    if owner is not None and getattr(function, "__name__", "") == "similarity":
-        return SimilarityFunction.to_similarity_fn(owner.similarity_fn_name)
-    return function

@@ -106,7 +106,7 @@ class MSEEvaluatorFromDataFrame(BaseEvaluator):
     ) -> None:
         super().__init__()
         self.combinations, self.batch_size, self.name = combinations, batch_size, name
-        self.write_csv, self.truncate_dim, self.teacher_model = write_csv, truncate_dim, teacher_model
+        self.write_csv, self.truncate_dim = write_csv, truncate_dim
         self.csv_file = file_name("mse_evaluation", name)
         self.csv_headers = ["epoch", "steps", *(f"{source}-{target}" for source, target in combinations)]
         self.primary_metric = "negative_mse"

@@ -23,8 +23,10 @@ from sentence_transformers.evaluation.metrics import spearman
 from sentence_transformers.evaluation.nano_beir import NanoBEIREvaluator
 from sentence_transformers.evaluation.reranking import RerankingEvaluator
 from sentence_transformers.evaluation.triplet import TripletEvaluator, side_of
-from sentence_transformers.losses.distillation import distill_kl
-from sentence_transformers.token_scores import colbert_kd_scores, mean_colbert_kd_scores
+from sentence_transformers.losses.distillation import check_temperatures, distill_kl
+from sentence_transformers.similarity import named_function
+from sentence_transformers.util.misc import similarity_fct_name
+from sentence_transformers.util.tensor import to_tensor
 
 CHUNK = 5000  # documents encoded at a time: each has many vectors
 
@@ -88,12 +90,10 @@ class MultiVectorInformationRetrievalEvaluator(MultiVectorEvaluator, Information
         """Texts of a side -> one tensor (tokens, H) each."""
         return super().embed_inputs(model, sentences, encode_fn_name, prompt_name=prompt_name, prompt=prompt, **kwargs)
 
-    def _functions(self, model: Any) -> dict[str, ScoreFunction]:
-        if self.score_functions is None:
-            function = partial(model.similarity, chunk_elements=self.chunk_elements)
-            self.score_functions = {model.similarity_fn_name: function}
-        self.score_function_names = sorted(self.score_functions)
-        return self.score_functions
+    def _own_similarity(self, model: Any) -> ScoreFunction:
+        if self.chunk_elements is None:
+            return super()._own_similarity(model)
+        return partial(model.similarity, chunk_elements=self.chunk_elements)
 
 
 class MultiVectorNanoBEIREvaluator(NanoBEIREvaluator):
@@ -134,7 +134,6 @@ class MultiVectorRerankingEvaluator(MultiVectorEvaluator, RerankingEvaluator):
         show_progress_bar: bool = False,
         use_batched_encoding: bool = True,
     ) -> None:
-        self.given_similarity = similarity_fct
         RerankingEvaluator.__init__(
             self,
             samples,
@@ -145,10 +144,10 @@ class MultiVectorRerankingEvaluator(MultiVectorEvaluator, RerankingEvaluator):
             show_progress_bar=show_progress_bar,
             use_batched_encoding=use_batched_encoding,
         )
+        self.similarity_fct: Any = similarity_fct
 
-    def compute_metrics(self, model: Any) -> dict[str, float]:
-        self.similarity_fct = self.given_similarity or model.similarity
-        return super().compute_metrics(model)
+    def _similarity(self, model: Any) -> Callable[[Any, Any], Any]:
+        return model.similarity if self.similarity_fct is None else self.similarity_fct
 
 
 class MultiVectorTripletEvaluator(MultiVectorEvaluator, TripletEvaluator):
@@ -161,7 +160,7 @@ class MultiVectorDistillationEvaluator(BaseEvaluator):
     """How near the model's scores are to a teacher's.
 
         kl_divergence   KL(softmax(teacher / T_t) ‖ softmax(scores / T_s)) · T_s², mean over the queries
-        spearman        rank correlation of each query's scores, mean over the queries
+        spearman        rank correlation of each query's scores, mean over the queries; 0 for equal scores
 
     Args:
         queries: the texts.
@@ -170,14 +169,14 @@ class MultiVectorDistillationEvaluator(BaseEvaluator):
         scores: the teacher's, in the shape of `documents`.
         temperature: of both distributions.
         student_temperature, teacher_temperature: of one of them, instead.
-        similarity_fct: lists of B (tokens, H) and of B lists of n (tokens, H) -> (B, n); default: by the model's own
-            similarity.
+        similarity_fct: lists of N queries and of N documents (tokens, H) -> (N,); default: the model's own
+            `similarity_pairwise`.
         name: put before the names of the metrics.
         batch_size, show_progress_bar: for `encode`.
         write_csv: whether a call with an output folder adds a row to the CSV file.
 
     Raises:
-        InputError: if the shapes do not fit together.
+        InputError: if the shapes do not fit together, or a temperature is not a finite number above 0.
     """
 
     def __init__(
@@ -209,6 +208,7 @@ class MultiVectorDistillationEvaluator(BaseEvaluator):
             raise InputError("All queries need the same number of candidates.")
         self.temperature = temperature
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
+        check_temperatures(self, "temperature", "student_temperature", "teacher_temperature")
         self.similarity_fct = similarity_fct
         self.name, self.batch_size, self.show_progress_bar = name, batch_size, show_progress_bar
         self.write_csv = write_csv
@@ -242,22 +242,20 @@ class MultiVectorDistillationEvaluator(BaseEvaluator):
         lists = [[text] if self.paired else list(text) for text in self.documents]
         found = model.encode_document([text for candidates in lists for text in candidates], **settings)
         count = len(lists[0]) if lists else 0
-        documents = [found[i : i + count] for i in range(0, len(found), count or 1)]
-        own = mean_colbert_kd_scores if model.similarity_fn_name == "meanmaxsim" else colbert_kd_scores
-        scores = (self.similarity_fct or own)(queries, documents).float().cpu()
-        return scores.view(1, -1) if self.paired else scores
+        similarity = self.similarity_fct or named_function(model.similarity_pairwise)
+        columns = [to_tensor(similarity(queries, found[k::count])).float().cpu() for k in range(count)]
+        return columns[0][None] if self.paired else torch.stack(columns, 1)
 
     def get_config_dict(self) -> dict[str, Any]:
         settings = {
             "temperature": None if self.temperature == 1.0 else self.temperature,
             "student_temperature": self.student_temperature,
             "teacher_temperature": self.teacher_temperature,
+            "similarity_fct": None if self.similarity_fct is None else similarity_fct_name(self.similarity_fct),
         }
         return {key: value for key, value in settings.items() if value is not None}
 
 
 def mean_spearman(first: np.ndarray, second: np.ndarray) -> float:
-    """Mean rank correlation of the rows of two arrays (B, n), without rows that have none; NaN if none has."""
-    values = [spearman(x, y) for x, y in zip(first, second, strict=True)]
-    known = [value for value in values if np.isfinite(value)]
-    return float(np.mean(known)) if known else float("nan")
+    """Mean rank correlation of the rows of two arrays (B, n); 0 for a row whose values are all equal."""
+    return float(np.mean(np.nan_to_num([spearman(x, y) for x, y in zip(first, second, strict=True)])))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -33,6 +33,11 @@ NAMES = {
     "scifact": "SciFact",
     "touche2020": "Touche2020",
 }
+DATASET_NAME_TO_HUMAN_READABLE = NAMES
+DatasetNameType = Literal[
+    "climatefever", "dbpedia", "fever", "fiqa2018", "hotpotqa", "msmarco", "nfcorpus", "nq", "quoraretrieval",
+    "scidocs", "arguana", "scifact", "touche2020",
+]  # fmt: skip
 
 
 class NanoBEIREvaluator(BaseEvaluator):
@@ -47,7 +52,7 @@ class NanoBEIREvaluator(BaseEvaluator):
         others: see `InformationRetrievalEvaluator`.
 
     Raises:
-        InputError: for unknown names, or a folder without one of the data sets.
+        InputError: for unknown names or none, or a folder without one of the data sets.
         MissingExtraError: if the `datasets` package is not installed.
     """
 
@@ -76,7 +81,7 @@ class NanoBEIREvaluator(BaseEvaluator):
         write_predictions: bool = False,
     ) -> None:
         super().__init__()
-        names = list(NAMES) if dataset_names is None else dataset_names
+        names = list(NAMES) if dataset_names is None else some_names(dataset_names)
         self.dataset_names, self.dataset_id = names, dataset_id
         self.aggregate_fn, self.aggregate_key, self.write_csv = aggregate_fn, aggregate_key, write_csv
         self.truncate_dim, self.show_progress_bar = truncate_dim, show_progress_bar
@@ -101,6 +106,8 @@ class NanoBEIREvaluator(BaseEvaluator):
         }
         self.evaluators = [self._evaluator(name, ending, shared) for name in names]
         self.ndcg_at_k = ndcg_at_k
+        self.score_function_names: list[str] = self.evaluators[0].score_function_names
+        self.csv_headers: list[str] = self.evaluators[0].csv_headers
 
     def _prompts(self, prompts: str | dict[str, str] | None) -> dict[str, str]:
         if isinstance(prompts, str):
@@ -135,18 +142,26 @@ class NanoBEIREvaluator(BaseEvaluator):
             for key, value in found.items():
                 columns.setdefault(key.removeprefix(f"{evaluator.name}_"), []).append(value)
         overall = {key: float(self.aggregate_fn(values)) for key, values in columns.items()}
-        names = self.evaluators[0].score_function_names
+        self.score_function_names, self.csv_headers = (
+            self.evaluators[0].score_function_names,
+            self.evaluators[0].csv_headers,
+        )
         if self.write_csv:
-            headers = self.evaluators[0].csv_headers
-            row = [overall[key_of(header)] for header in headers[2:]]
-            self.write_row(output_path, headers, [epoch, steps, *row])
-        if self.primary_metric is None:
-            k = max(self.ndcg_at_k)
-            main = self.main_score_function.value if self.main_score_function else None
-            self.primary_metric = f"{main or max(names, key=lambda name: overall[f'{name}_ndcg@{k}'])}_ndcg@{k}"
+            row = [overall[key_of(header)] for header in self.csv_headers[2:]]
+            self.write_row(output_path, self.csv_headers, [epoch, steps, *row])
+        self._find_primary(overall)
         overall = self.prefix_name_to_metrics(overall, self.name)
         self.store_metrics_in_model_card_data(model, overall, epoch, steps)
         return every | overall
+
+    def _find_primary(self, overall: dict[str, float]) -> None:
+        """NDCG at the largest k of the main function, or of the best one of the first call with these functions."""
+        k = max(self.ndcg_at_k)
+        keys = [f"{name}_ndcg@{k}" for name in self.score_function_names]
+        if self.main_score_function is not None:
+            self.find_primary(f"{self.main_score_function.value}_ndcg@{k}")
+        elif (self.primary_metric or "").removeprefix(f"{self.name}_") not in keys:
+            self.find_primary(max(keys, key=overall.__getitem__))
 
     def get_config_dict(self) -> dict[str, Any]:
         shown = ("dataset_names", "dataset_id", "truncate_dim", "query_prompts", "corpus_prompts")
@@ -155,8 +170,15 @@ class NanoBEIREvaluator(BaseEvaluator):
 
 def key_of(header: str) -> str:
     """The metric of a column of the CSV file: cosine-NDCG@10 -> cosine_ndcg@10."""
-    name, _, measure = header.partition("-")
+    name, _, measure = header.rpartition("-")
     return f"{name}_{measure.lower()}"
+
+
+def some_names(names: list[str]) -> list[str]:
+    """Names of data sets; `InputError` if there are none."""
+    if not names:
+        raise InputError("dataset_names is empty: name at least one data set, or give None for all.")
+    return names
 
 
 def full_name(name: str) -> str:

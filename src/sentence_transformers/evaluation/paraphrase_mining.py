@@ -55,6 +55,7 @@ class ParaphraseMiningEvaluator(BaseEvaluator):
         for first, second in duplicates_list or []:
             if first in sentences_map and second in sentences_map:
                 graph.setdefault(first, {})[second] = graph.setdefault(second, {})[first] = True
+        self._closed = add_transitive_closure
         if add_transitive_closure:
             graph = self.add_transitive_closure(graph)
         self.duplicates = graph
@@ -129,7 +130,8 @@ class ParaphraseMiningEvaluator(BaseEvaluator):
         return closed
 
     def get_config_dict(self) -> dict[str, Any]:
-        return {} if self.truncate_dim is None else {"truncate_dim": self.truncate_dim}
+        settings = {"add_transitive_closure": self._closed, "max_pairs": self.max_pairs, "top_k": self.top_k}
+        return settings | truncation(self.truncate_dim)
 
 
 def mining_metrics(scores: np.ndarray, hits: np.ndarray, total: int) -> dict[str, float]:

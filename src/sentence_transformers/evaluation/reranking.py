@@ -86,14 +86,16 @@ class RerankingEvaluator(BaseEvaluator):
 
     def compute_metrics_batched(self, model: Any) -> dict[str, float]:
         """The metrics, everything encoded together."""
-        queries = self.embed_inputs(model, [sample["query"] for sample in self.samples], "query")
+        queries = self.embed_inputs(model, [sample["query"] for sample in self.samples], encode_fn_name="query")
         documents = self.embed_inputs(
-            model, [text for sample in self.samples for part in parts_of(sample) for text in part], "document"
+            model,
+            [text for sample in self.samples for part in parts_of(sample) for text in part],
+            encode_fn_name="document",
         )
         scores, start = [], 0
         for i, sample in enumerate(self.samples):
             stop = start + sum(map(len, parts_of(sample)))
-            scores.append(self._scores(take_rows(queries, i, i + 1), take_rows(documents, start, stop)))
+            scores.append(self._scores(model, take_rows(queries, i, i + 1), take_rows(documents, start, stop)))
             start = stop
         return self._measure(scores)
 
@@ -102,16 +104,23 @@ class RerankingEvaluator(BaseEvaluator):
         scores = []
         for sample in self.samples:
             documents = [text for part in parts_of(sample) for text in part]
-            query = self.embed_inputs(model, [sample["query"]], "query", False)
-            scores.append(self._scores(query, self.embed_inputs(model, documents, "document", False)))
+            query, found = (
+                self.embed_inputs(model, texts, encode_fn_name=side, show_progress_bar=False)
+                for side, texts in (("query", [sample["query"]]), ("document", documents))
+            )
+            scores.append(self._scores(model, query, found))
         return self._measure(scores)
 
     compute_metrices = compute_metrics
     compute_metrices_batched = compute_metrics_batched
     compute_metrices_individual = compute_metrics_individual
 
-    def _scores(self, query: Any, documents: Any) -> np.ndarray:
-        scores = to_tensor(self.similarity_fct(query, documents))
+    def _similarity(self, model: Any) -> Callable[[Any, Any], Any]:
+        """(q, H), (d, H) -> (q, d)."""
+        return self.similarity_fct
+
+    def _scores(self, model: Any, query: Any, documents: Any) -> np.ndarray:
+        scores = to_tensor(self._similarity(model)(query, documents))
         return (scores[0] if scores.dim() > 1 else scores).float().cpu().numpy()
 
     def _measure(self, scores: list[np.ndarray]) -> dict[str, float]:

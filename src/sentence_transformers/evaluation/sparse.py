@@ -138,6 +138,11 @@ class SparseEvaluator(BaseEvaluator):
         """The measures of the vectors of this call."""
         return {f"{side}{key}": value for side, one in self._seen.items() for key, value in one.measures().items()}
 
+    @property
+    def sparsity_stats(self) -> dict[str, float]:
+        """The measures of sparsity of the last call."""
+        return self.sparsity_metrics()
+
     def write_row(self, output_path: str | None, headers: Sequence[str], row: Sequence[Any]) -> None:
         found = self.sparsity_metrics()
         super().write_row(output_path, [*headers, *found], [*row, *found.values()])

@@ -7,30 +7,31 @@ from typing import Any, ClassVar, Literal
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.errors import InputError
-from sentence_transformers.evaluation.base import BaseEvaluator, check_lengths, file_name
+from sentence_transformers.evaluation.base import check_lengths, file_name
 from sentence_transformers.evaluation.embedding_similarity import truncation
-from sentence_transformers.evaluation.pairs import check_names, names_of, pair_scores
+from sentence_transformers.evaluation.pairs import SimilaritiesEvaluator
 from sentence_transformers.similarity import SimilarityFunction
 
 
-class TripletEvaluator(BaseEvaluator):
+class TripletEvaluator(SimilaritiesEvaluator):
     """Share of triplets whose positive is more alike than the negative, by a margin.
 
     Args:
         anchors, positives, negatives: the texts; anchors are encoded as queries, the others as documents.
-        main_similarity_function: the similarity of the primary metric, if several are reported.
+        main_similarity_function: the similarity of the primary metric; reported in any case.
         margin: how much more alike; one for all similarities, or by name.
         name: put before the names of the metrics.
         batch_size, show_progress_bar: for `encode`.
         write_csv: whether a call with an output folder adds a row to the CSV file.
         truncate_dim: keep only the first dimensions.
-        similarity_fn_names: "cosine", "dot", "euclidean", "manhattan"; default: the model's own.
+        similarity_fn_names: "cosine", "dot", "euclidean", "manhattan"; default: the main one, else the model's own.
 
     Raises:
         InputError: for columns of different lengths, or a margin for an unknown similarity.
     """
 
     similarities: ClassVar[tuple[str, ...]] = ("cosine", "dot", "euclidean", "manhattan")
+    primary_kind: ClassVar[str] = "{}_accuracy"
 
     @renamed(main_distance_function="main_similarity_function")
     def __init__(
@@ -54,11 +55,10 @@ class TripletEvaluator(BaseEvaluator):
         self.write_csv, self.truncate_dim = write_csv, truncate_dim
         main = main_similarity_function
         self.main_similarity_function = SimilarityFunction(main) if main else None
-        self.similarity_fn_names = check_names(similarity_fn_names)
+        self.similarity_fn_names = similarity_fn_names  # type: ignore[assignment]
         self.margin = margins(margin, self.similarities)
         self.csv_file = file_name("triplet_evaluation", name)
-        if self.similarity_fn_names:
-            self._set_primary(self.similarity_fn_names)
+        self.names()
 
     @classmethod
     def from_input_examples(cls, examples: Sequence[Any], **kwargs: Any) -> TripletEvaluator:
@@ -69,30 +69,29 @@ class TripletEvaluator(BaseEvaluator):
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
-        anchors = self.embed_inputs(model, self.anchors, "query")
-        positives, negatives = (self.embed_inputs(model, part, "document") for part in (self.positives, self.negatives))
-        names = self.similarity_fn_names = names_of(self.similarity_fn_names, model)
-        self._set_primary(names)
+        anchors = self.embed_inputs(model, self.anchors, encode_fn_name="query")
+        positives, negatives = (
+            self.embed_inputs(model, part, encode_fn_name="document") for part in (self.positives, self.negatives)
+        )
+        names = self.names(model)
         metrics: dict[str, float] = {}
         for name in names:
-            near, far = pair_scores(anchors, positives, name), pair_scores(anchors, negatives, name)
+            near, far = (self.pair_scores(model, anchors, side, name) for side in (positives, negatives))
             metrics[f"{name}_accuracy"] = float((near > far + self.margin.get(name, 0)).mean())
         if self.write_csv:
-            headers = ["epoch", "steps", *(f"accuracy_{name}" for name in names)]
-            self.write_row(output_path, headers, [epoch, steps, *metrics.values()])
+            self.write_row(output_path, self.csv_headers, [epoch, steps, *metrics.values()])
         if len(names) > 1:
             metrics["max_accuracy"] = max(metrics.values())
         metrics = self.prefix_name_to_metrics(metrics, self.name)
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics
 
-    def _set_primary(self, names: Sequence[str]) -> None:
-        if self.primary_metric is not None:
-            return
-        if self.main_similarity_function is not None:
-            self.primary_metric = f"{self.main_similarity_function.value}_accuracy"
-        else:
-            self.primary_metric = f"{names[0]}_accuracy" if len(names) == 1 else "max_accuracy"
+    @property
+    def main_name(self) -> str | None:
+        return None if self.main_similarity_function is None else self.main_similarity_function.value
+
+    def headers(self, names: Sequence[str]) -> list[str]:
+        return ["epoch", "steps", *(f"accuracy_{name}" for name in names)]
 
     def embed_inputs(self, model: Any, sentences: Any, encode_fn_name: str | None = None, **kwargs: Any) -> Any:
         """Texts of a side -> (B, H)."""
@@ -106,7 +105,8 @@ class TripletEvaluator(BaseEvaluator):
         )
 
     def get_config_dict(self) -> dict[str, Any]:
-        return {} if self.truncate_dim is None else {"truncate_dim": self.truncate_dim}
+        dimension = {} if self.truncate_dim is None else {"truncate_dim": self.truncate_dim}
+        return dimension | ({"margin": self.margin} if any(self.margin.values()) else {})
 
 
 def margins(margin: float | dict[str, float] | None, names: Sequence[str]) -> dict[str, float]:

@@ -108,7 +108,7 @@ class Loss(nn.Module):
 
     def embed(self, sentence_features: Iterable[dict[str, Any]]) -> list[Tensor]:
         """(B, H) for each column."""
-        return embed_columns(self.model, sentence_features)
+        return embed_columns(self.model, sentence_features, separate_first=False)
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Any:
         """Loss of one batch: a scalar, or a dictionary of named terms to be summed.

@@ -8,6 +8,9 @@ blocks and nothing is computed for padding. A model that cannot take packed batc
 nearly equal length. Columns are joined where they are alike: the same route of a `Router`, the same prompt length.
 Features that are not texts go through the model column by column.
 
+All of this only where the model's forward pass is this library's own (`is_untouched`). One that was overridden, patched
+or hooked is called with padded features of shape (B, L): the first column, then the others, joined where alike.
+
 With dropout the order of texts decides which random numbers they meet, not their distribution.
 """
 
@@ -15,19 +18,24 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sentence_transformers.inference import batches
 from sentence_transformers.inference.batches import Features
 from sentence_transformers.inference.engine import input_module
+from sentence_transformers.inference.packing import is_packed, pad, pad_rows
+from sentence_transformers.modules.base import Module
 
 WIDEST = 1.25  # longest : shortest text of a padded batch
+LIBRARIES = ("sentence_transformers.", "torch.", "transformers.", "peft.", "accelerate.")
+"""Their own hooks, of gradient checkpointing or distribution, do not ask for padding."""
 FEWEST = 4  # texts of a padded batch that are not worth a forward pass of their own
 
 _merging: ContextVar[bool] = ContextVar("merging", default=True)
@@ -57,17 +65,70 @@ def has_static_embedding_input(model: Any) -> bool:
     return any(isinstance(module, StaticEmbedding) for module in unwrap(model).modules())
 
 
-def embed_columns(model: Any, sentence_features: Iterable[Features]) -> list[Tensor]:
+def is_untouched(model: Any) -> bool:
+    """Whether the forward pass is this library's own, and no part of it was overridden, patched or hooked."""
+    encoder = unwrap(model)
+    parts = [encoder, *encoder.children(), *(part for part in encoder.modules() if isinstance(part, Module))]
+    if any(is_foreign(type(part).forward) for part in parts):
+        return False
+    return not any(
+        any(is_foreign(hook, LIBRARIES) for hook in (*part._forward_pre_hooks.values(), *part._forward_hooks.values()))
+        or ((forward := patched_forward(part)) is not None and is_foreign(forward))
+        for part in encoder.modules()
+    )
+
+
+def patched_forward(module: nn.Module) -> Any:
+    """The `forward` that was put on a module itself, or None; that accelerate puts one into autocast is no patch."""
+    known = vars(module)
+    forward: Any = known.get("_original_forward", known.get("forward"))
+    while hasattr(forward, "__wrapped__") and not is_foreign(forward):
+        forward = forward.__wrapped__
+    return None if getattr(forward, "__func__", None) is type(module).forward else forward
+
+
+def is_foreign(function: Any, libraries: tuple[str, ...] = ("sentence_transformers.",)) -> bool:
+    """Whether a function is defined outside of this library, or of those named."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return not str(getattr(function, "__module__", "")).startswith(libraries)
+
+
+@contextlib.contextmanager
+def replaced_forward(model: Any, forward: Callable[..., Any]) -> Iterator[None]:
+    """Within the context the encoder's forward pass is another one; afterwards it is what it was, patched or not."""
+    encoder = unwrap(model)
+    before = vars(encoder).get("forward")
+    encoder.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del encoder.forward
+        else:
+            encoder.forward = before
+
+
+def embed_columns(model: Any, features_list: Iterable[Features], separate_first: bool = True) -> list[Tensor]:
     """One vector per text.
 
     Args:
         model: the encoder, or what wraps it.
-        sentence_features: features of each column, packed or padded.
+        features_list: features of each column, packed or padded.
+        separate_first: give the first column, the queries, a forward pass of its own.
 
     Returns:
         (B, H) for each column.
     """
-    return over_columns(model, sentence_features, lambda features: sentence_rows(model, features))
+    return over_columns(model, features_list, functools.partial(sentence_rows, model), separate_first=separate_first)
+
+
+def merge_feature_batches(features_list: Iterable[Features]) -> Features | None:
+    """The features of several columns as one batch, column after column; None if they cannot be joined."""
+    parts = list(features_list)
+    if not _merging.get() or len({batches.signature(part) for part in parts}) != 1 or not batches.layout(parts[0]):
+        return None
+    return batches.join(parts)
 
 
 def over_columns(
@@ -75,19 +136,23 @@ def over_columns(
     sentence_features: Iterable[Features],
     rows_of: Callable[[Features], Tensor],
     most: int | None = None,
+    separate_first: bool = False,
 ) -> list[Tensor]:
     """`rows_of` a batch, computed over all columns together.
 
     Args:
         rows_of: features of b texts -> (b, …); called with joined batches.
         most: texts in one of them on the average; None for all in one.
+        separate_first: leave the first column by itself.
 
     Returns:
         (B, …) for each column.
     """
     columns = list(sentence_features)
+    if not is_untouched(model):
+        return over_padded_columns([as_padded(model, column) for column in columns], rows_of, most)
     results: list[Any] = [None] * len(columns)
-    for members in alike(model, columns):
+    for members in alike(model, columns, separate_first):
         parts = [columns[i] for i in members]
         sizes = [batches.count(part) for part in parts]
         if batches.layout(parts[0]) is None:
@@ -103,7 +168,34 @@ def over_columns(
     return results
 
 
-def alike(model: Any, columns: list[Features]) -> list[list[int]]:
+def as_padded(model: Any, features: Features) -> Features:
+    """Features of a batch in the padded layout, with the tokenizer's id of padding."""
+    if not is_packed(features):
+        return features
+    padding = getattr(getattr(unwrap(model), "tokenizer", None), "pad_token_id", None) or 0
+    return pad(features) | {"input_ids": pad_rows(features["input_ids"], features["packing"], padding)}
+
+
+def over_padded_columns(
+    columns: Sequence[Features], rows_of: Callable[[Features], Tensor], most: int | None
+) -> list[Tensor]:
+    """As `over_columns`, of padded batches with their texts in order: the first column, then all others."""
+    results: list[Tensor] = []
+    for members in (columns[:1], columns[1:]):
+        joined = merge_feature_batches(members) if len(members) > 1 else None
+        for batch in members if joined is None else [joined]:
+            if most is None or batches.layout(batch) is None:
+                results.append(rows_of(batch))
+                continue
+            places = range(batches.count(batch))
+            chunks = [places[start : start + most] for start in places[::most]]
+            results.append(torch.cat([rows_of(batches.take(batch, chunk)) for chunk in chunks]))
+        if joined is not None:
+            results.extend(results.pop().split([batches.count(member) for member in members]))
+    return results
+
+
+def alike(model: Any, columns: list[Features], separate_first: bool = False) -> list[list[int]]:
     """Columns that can be joined, as lists of their numbers. Padded columns become packed ones, in place, if the model
     can take them.
     """
@@ -117,7 +209,7 @@ def alike(model: Any, columns: list[Features]) -> list[list[int]]:
         return [[i] for i in range(len(columns))]
     groups: dict[Any, list[int]] = {}
     for i, features in enumerate(columns):
-        alone = batches.layout(features) is None
+        alone = batches.layout(features) is None or (separate_first and i == 0)
         groups.setdefault(i if alone else batches.signature(features), []).append(i)
     return list(groups.values())
 

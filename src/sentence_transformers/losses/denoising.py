@@ -16,10 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference import batches
-from sentence_transformers.inference.packing import pad_rows
 from sentence_transformers.losses.base import Accepts, Loss
-from sentence_transformers.losses.columns import embed_columns, unwrap
+from sentence_transformers.losses.columns import as_padded, embed_columns, unwrap
 from sentence_transformers.losses.guided import texts_of
 
 logger = logging.getLogger(__name__)
@@ -61,7 +59,7 @@ class DenoisingAutoEncoderLoss(Loss):
             raise InputError(f"{name} cannot be a decoder: {error}") from error
         tokenizer = AutoTokenizer.from_pretrained(name)
         self.need_retokenization = tokenizer.get_vocab() != model.tokenizer.get_vocab()
-        self.tokenizer_decoder = tokenizer
+        self.tokenizer_encoder, self.tokenizer_decoder = model.tokenizer, tokenizer
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
             self.decoder.config.pad_token_id = self.decoder.config.eos_token_id
@@ -72,6 +70,11 @@ class DenoisingAutoEncoderLoss(Loss):
                     f"The decoder {name} cannot share weights with the encoder {own}; they must be the same."
                 )
             tie(self.decoder, encoder)
+
+    @property
+    def encoder(self) -> Any:
+        """The model that is trained."""
+        return self.model
 
     def forward(self, sentence_features: Any, labels: Tensor | None = None) -> Tensor:
         damaged, original = list(sentence_features)
@@ -113,17 +116,6 @@ class DenoisingAutoEncoderLoss(Loss):
 def damaged_mask(vectors: Tensor) -> Tensor:
     """(B, 1): the one vector that the decoder sees."""
     return torch.ones(len(vectors), 1, dtype=torch.int64, device=vectors.device)
-
-
-def as_padded(model: Any, features: dict[str, Any]) -> dict[str, Tensor]:
-    """Tokens of a batch, padded: (B, L) ids and mask."""
-    if batches.layout(features) == "attention_mask":
-        return features
-    packing = features["packing"]
-    padding = getattr(unwrap(model).tokenizer, "pad_token_id", None) or 0
-    steps = torch.arange(packing.longest, device=packing.device)
-    mask = (steps[None, :] < packing.lengths_tensor[:, None]).long()
-    return {"input_ids": pad_rows(features["input_ids"], packing, padding), "attention_mask": mask}
 
 
 def tie(decoder: Any, encoder: Any) -> None:

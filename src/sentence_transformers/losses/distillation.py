@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,10 +22,12 @@ from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss, check_columns, check_labels, with_twin
+from sentence_transformers.losses.columns import unwrap
 from sentence_transformers.similarity import pairwise_dot_score
 from sentence_transformers.util.misc import check_teacher_targets
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
+KL = partial(F.kl_div, reduction="batchmean")
 DISTANCES = ("mse", "l2", "cosine")
 PROJECTION_FILE = "projection.safetensors"
 
@@ -64,8 +67,12 @@ class EmbedDistillLoss(Loss):
         self.distance_metric, self.projection_dim = distance_metric, projection_dim
         self.projection: nn.Module | None = None
         if projection_dim is not None:
-            dimension = model.get_embedding_dimension()
-            self.projection = nn.Linear(dimension, projection_dim, device=getattr(model, "device", None))
+            self._project_to(projection_dim)
+
+    def _project_to(self, dimension: int) -> None:
+        student = unwrap(self.model).get_embedding_dimension()
+        self.projection_dim = dimension
+        self.projection = nn.Linear(student, dimension, device=getattr(self.model, "device", None))
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Any) -> Tensor:
         """Loss of the student's vectors (B, H) of each column.
@@ -93,24 +100,36 @@ class EmbedDistillLoss(Loss):
         return torch.stack(losses).mean()
 
     def save_projection(self, path: str | os.PathLike[str]) -> None:
-        """Write the projection into the folder `path`, or into a file of that name."""
+        """Write the projection into the file `path`, or into a folder of that name, if there is one."""
         from safetensors.torch import save_file
 
         if self.projection is None:
             raise InputError("There is no projection to save: projection_dim is not set.")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.projection.state_dict().items()}
-        file = Path(path) if Path(path).suffix else Path(path, PROJECTION_FILE)
+        file = projection_file(path)
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, str(file))
 
     def load_projection(self, path: str | os.PathLike[str]) -> None:
-        """Read a projection that was saved."""
+        """Read a projection that was saved; without `projection_dim` it is made as it was.
+
+        Raises:
+            InputError: if it does not fit the student, or `projection_dim`.
+        """
         from safetensors.torch import load_file
 
+        tensors = load_file(str(projection_file(path)))
+        wide, narrow = tensors["weight"].shape[1], unwrap(self.model).get_embedding_dimension()
+        if wide != narrow:
+            raise InputError(f"The projection in {path} takes vectors of {wide} dimensions, the student has {narrow}.")
+        dimension = tensors["weight"].shape[0]
         if self.projection is None:
-            raise InputError("There is no projection to load into: projection_dim is not set.")
-        file = Path(path) if Path(path).suffix else Path(path, PROJECTION_FILE)
-        self.projection.load_state_dict(load_file(str(file)))
+            self._project_to(dimension)
+        elif dimension != self.projection_dim:
+            raise InputError(
+                f"The projection in {path} has {dimension} dimensions, but projection_dim={self.projection_dim}."
+            )
+        self.projection.load_state_dict(tensors)  # type: ignore[union-attr]
 
     @property
     def citation(self) -> str:
@@ -151,6 +170,11 @@ class MSELoss(EmbedDistillLoss):
     publisher = "Association for Computational Linguistics",
     url = "https://arxiv.org/abs/2004.09813",
 }"""
+
+
+def projection_file(path: str | os.PathLike[str]) -> Path:
+    """The file of a projection: `path`, or the one in a folder of that name."""
+    return Path(path, PROJECTION_FILE) if Path(path).is_dir() else Path(path)
 
 
 HOFSTAETTER = """@misc{hofstätter2021improving,
@@ -200,7 +224,7 @@ class MarginMSELoss(Loss):
 
     def __init__(self, model: Any, similarity_fct: Similarity = pairwise_dot_score) -> None:
         super().__init__(model)
-        self.similarity_fct = similarity_fct
+        self.similarity_fct, self.loss_fct = similarity_fct, nn.MSELoss()
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
         name = type(self).__name__
@@ -209,7 +233,7 @@ class MarginMSELoss(Loss):
         scores = self.candidate_scores(embeddings)
         margins = scores[:, :1] - scores[:, 1:]
         targets = teacher_margins(labels.view(len(labels), -1).to(margins.dtype), margins.shape[1], name)
-        return F.mse_loss(margins, targets)
+        return self.loss_fct(margins, targets)
 
     def candidate_scores(self, embeddings: list[Tensor]) -> Tensor:
         """(B, n): similarity of each query to its own n candidates."""
@@ -250,12 +274,10 @@ class DistillKLDivLoss(Loss):
     ) -> None:
         super().__init__(model)
         self.similarity_fct, self.temperature = similarity_fct, temperature
+        self.loss_fct = nn.KLDivLoss(reduction="batchmean")
         self.student_temperature = temperature if student_temperature is None else student_temperature
         self.teacher_temperature = temperature if teacher_temperature is None else teacher_temperature
-        for name in ("temperature", "student_temperature", "teacher_temperature"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name} must be a finite number above 0, got {value}.")
+        check_temperatures(self, "temperature", "student_temperature", "teacher_temperature")
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
         name = type(self).__name__
@@ -266,7 +288,8 @@ class DistillKLDivLoss(Loss):
             raise InputError(
                 f"{name} got labels of shape {tuple(labels.shape)}; expected {scores.shape[1]} scores per row."
             )
-        return distill_kl(scores, labels, self.student_temperature, self.teacher_temperature, name)
+        temperatures = self.student_temperature, self.teacher_temperature
+        return distill_kl(scores, labels, *temperatures, name, self.loss_fct)
 
     def candidate_scores(self, embeddings: list[Tensor]) -> Tensor:
         """(B, n): similarity of each query to its own n candidates."""
@@ -285,12 +308,30 @@ class DistillKLDivLoss(Loss):
 }"""
 
 
+def check_temperatures(holder: Any, *names: str) -> None:
+    """Raise `InputError` for an attribute that is neither None nor a finite number above 0."""
+    for name in names:
+        value = getattr(holder, name)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise InputError(f"{name} must be a finite number above 0, got {value}.")
+
+
 def distill_kl(
-    student: Tensor, teacher: Tensor, student_temperature: float, teacher_temperature: float, name: str
+    student: Tensor,
+    teacher: Tensor,
+    student_temperature: float,
+    teacher_temperature: float,
+    name: str,
+    divergence: Callable[[Tensor, Tensor], Tensor] = KL,
 ) -> Tensor:
-    """KL(softmax(teacher / T_t) ‖ softmax(student / T_s)) · T_s², mean over the rows: (B, n), (B, n) -> scalar."""
+    """KL(softmax(teacher / T_t) ‖ softmax(student / T_s)) · T_s², mean over the rows: (B, n), (B, n) -> scalar.
+
+    Args:
+        name: of the loss, for warnings.
+        divergence: log of the student's distribution, the teacher's distribution -> scalar.
+    """
     logits = teacher.to(student.dtype) / teacher_temperature
     targets = logits.softmax(-1)
     check_teacher_targets(targets, teacher, teacher_temperature, name)
     log_student = (student / student_temperature).log_softmax(-1)
-    return F.kl_div(log_student, targets, reduction="batchmean") * student_temperature**2
+    return divergence(log_student, targets) * student_temperature**2

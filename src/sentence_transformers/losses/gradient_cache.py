@@ -9,6 +9,9 @@ An in-batch loss needs the vectors of the whole batch, but not the activations b
 The third step runs when `backward` is called on the loss. Mini-batches are cut across columns and by length, so that
 each is a packed batch of texts of nearly equal length. `cached_loss` is all of it; a loss that wants it inherits
 `CachedLossMixin` and says how the vectors become a loss (`calculate_loss`).
+
+Where a step of the loss (`embed_minibatch`, …) was overridden, the same is done column by column through these methods
+(`cached_loss_of_columns`); where the model's forward pass was, mini-batches are padded ones of a column each.
 """
 
 from __future__ import annotations
@@ -24,7 +27,14 @@ from tqdm.auto import tqdm
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import batches
 from sentence_transformers.inference.batches import Features
-from sentence_transformers.losses.columns import alike, mini_batches, sentence_rows
+from sentence_transformers.losses.columns import (
+    alike,
+    as_padded,
+    is_foreign,
+    is_untouched,
+    mini_batches,
+    sentence_rows,
+)
 
 LossOf = Callable[[list[Tensor], bool], Tensor]
 RowsOf = Callable[[Any, Features], Tensor]
@@ -109,21 +119,43 @@ def cached_loss(
     assert rows is not None
     if not torch.is_grad_enabled():
         return loss_of(list(rows.split(sizes)), False)
-    rows.requires_grad_()
-    value = loss_of(list(rows.split(sizes)), True)
+    leaves = [column.detach().requires_grad_() for column in rows.split(sizes)]
+    value = loss_of(leaves, True)
     if value.requires_grad:
         value.backward()
-    if rows.grad is None:
-        raise RuntimeError("The loss has no gradient with respect to the embeddings.")
-    gradient, result = rows.grad, value.detach().requires_grad_()
+    gradient = torch.cat([part for column in gradients_of([[leaf] for leaf in leaves]) for part in column])
+    result = value.detach().requires_grad_()
     result.register_hook(lambda scale: send_back(model, slices, gradient * scale, show_progress_bar, rows_of))
     return result
 
 
+def gradients_of(reps: list[list[Tensor]]) -> list[list[Any]]:
+    """The gradients of the mini-batches (b, …) of each column.
+
+    Raises:
+        InputError: naming the first column that the loss does not depend on.
+    """
+    for i, column in enumerate(reps):
+        if any(part.grad is None for part in column):
+            raise InputError(
+                f"The embeddings of column {i} get no gradient: the loss does not depend on them, or calculate_loss "
+                "did not call backward."
+            )
+    return [[part.grad for part in column] for column in reps]
+
+
 def cut(model: Any, columns: list[Features], sizes: list[int], size: int, most_tokens: int | None) -> list[Slice]:
-    """The texts of all columns as mini-batches."""
+    """The texts of all columns as mini-batches; padded ones of one column, if the model was overridden or patched."""
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     slices = []
+    if not is_untouched(model):
+        for start, column in zip(starts, columns, strict=True):
+            column = as_padded(model, column)
+            slices += [
+                Slice(part_of(column, begin, end), torch.arange(start + begin, start + end))
+                for begin, end in ranges_of(column, size, most_tokens)
+            ]
+        return slices
     for members in alike(model, columns):
         parts = [columns[i] for i in members]
         places = torch.cat([torch.arange(starts[i], starts[i] + sizes[i]) for i in members])
@@ -163,11 +195,14 @@ def synchronised(model: Any, only: bool) -> Iterator[None]:
         yield
 
 
+STEPS = ("embed_minibatch", "embed_minibatch_iter", "calculate_loss_and_cache_gradients")
+
+
 class CachedLossMixin:
     """A loss whose batch is embedded in mini-batches.
 
     A subclass has the attributes `model`, `mini_batch_size`, `mini_batch_num_tokens` and `show_progress_bar`, and
-    defines `calculate_loss`.
+    defines `calculate_loss`. It may override `embed_minibatch` and `embed_minibatch_iter`.
     """
 
     uses_gradient_cache = True
@@ -194,15 +229,144 @@ class CachedLossMixin:
         """
         raise TypeError(f"{type(self).__name__} must define calculate_loss(reps, labels, *, with_backward).")
 
-    def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
-        """Loss of one batch; the model's gradients come when `backward` is called on it."""
+    def embed_minibatch(
+        self,
+        sentence_feature: Features,
+        begin: int,
+        end: int,
+        with_grad: bool,
+        copy_random_state: bool,
+        random_state: RandContext | None = None,
+    ) -> tuple[Any, ...]:
+        """The texts `begin:end` of a column.
+
+        Args:
+            with_grad: keep the graph.
+            copy_random_state: also return the random state as it was before.
+            random_state: the one to embed with.
+
+        Returns:
+            (b, …) what is computed of each text; further tensors (b, …) for `calculate_loss`, if any; the random state
+            or None.
+        """
+        part = Slice(part_of(sentence_feature, begin, end), torch.arange(begin, end))
+        with torch.set_grad_enabled(with_grad), random_state or contextlib.nullcontext():
+            state = RandContext(*part.tensors()) if copy_random_state else None
+            return *self.rows_of_minibatch(part.features, with_grad), state
+
+    def rows_of_minibatch(self, features: Features, with_grad: bool) -> tuple[Any, ...]:
+        """What `embed_minibatch` returns, without the random state."""
+        return (sentence_rows(self.model, features),)
+
+    def embed_minibatch_iter(
+        self,
+        sentence_feature: Features,
+        with_grad: bool,
+        copy_random_state: bool,
+        random_states: list[RandContext] | None = None,
+        ranges: list[tuple[int, int]] | None = None,
+    ) -> Iterator[tuple[Any, ...]]:
+        """`embed_minibatch` of all mini-batches of a column.
+
+        Args:
+            random_states: one for each mini-batch.
+            ranges: (begin, end) of each; default: `mini_batch_size` texts, or `mini_batch_num_tokens` tokens.
+        """
+        if ranges is None:
+            ranges = ranges_of(sentence_feature, self.mini_batch_size, self.mini_batch_num_tokens)
+        bar = tqdm(ranges, desc="Embed mini-batches", disable=not self.show_progress_bar, leave=False)
+        for i, (begin, end) in enumerate(bar):
+            state = None if random_states is None else random_states[i]
+            yield self.embed_minibatch(sentence_feature, begin, end, with_grad, copy_random_state, state)
+
+    def calculate_loss_and_cache_gradients(
+        self, reps: list[list[Tensor]], *others: Any
+    ) -> tuple[Tensor, list[list[Tensor]]]:
+        """The loss, detached, and its gradients with respect to `reps`.
+
+        Args:
+            others: the further arguments of `calculate_loss`.
+        """
+        value = self.calculate_loss(reps, *others, with_backward=True)
+        if value.requires_grad:
+            value.backward()
+        return value.detach().requires_grad_(), gradients_of(reps)
+
+    def forward_cached(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
+        """Loss of one batch; the model's gradients come when `backward` is called on it.
+
+        Raises:
+            InputError: if a column's embeddings get no gradient.
+        """
+        columns = list(sentence_features)
+        if any(is_foreign(getattr(self, step)) for step in STEPS):
+            return cached_loss_of_columns(self, columns, labels)
+        return self.forward_joined(columns, labels)
+
+    def forward_joined(self, columns: list[Features], labels: Tensor | None = None) -> Tensor:
+        """`forward_cached` with mini-batches that are cut across columns."""
+        size = self.mini_batch_size
         return cached_loss(
             self.model,
-            sentence_features,
+            columns,
             lambda embeddings, with_backward: self.calculate_loss(
-                [[column] for column in embeddings], labels, with_backward=with_backward
+                [list(column.split(size)) for column in embeddings], labels, with_backward=with_backward
             ),
-            self.mini_batch_size,
+            size,
             self.mini_batch_num_tokens,
             self.show_progress_bar,
         )
+
+    def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Any:
+        """See `forward_cached`."""
+        return self.forward_cached(sentence_features, labels)
+
+
+def part_of(features: Features, begin: int, end: int) -> Features:
+    """The texts `begin:end` of a batch."""
+    if (begin, end) == (0, batches.count(features)):
+        return features
+    return batches.take(features, range(begin, end))
+
+
+def ranges_of(features: Features, size: int, most_tokens: int | None) -> list[tuple[int, int]]:
+    """(begin, end) of the mini-batches of a column, its texts in order."""
+    count = batches.count(features)
+    if batches.layout(features) is None:
+        return [(0, count)]
+    if most_tokens is None:
+        return [(start, min(start + size, count)) for start in range(0, count, size)]
+    starts, total = [0], 0
+    for i, length in enumerate(batches.text_lengths(features)):
+        if total + length > most_tokens and i > starts[-1]:
+            starts.append(i)
+            total = 0
+        total += length
+    return list(zip(starts, [*starts[1:], count], strict=True))
+
+
+def cached_loss_of_columns(loss: CachedLossMixin, columns: list[Features], labels: Tensor | None) -> Tensor:
+    """`cached_loss`, column by column through the methods of the loss, on padded batches with their texts in order."""
+    columns = [as_padded(loss.model, column) for column in columns]
+    found = [list(loss.embed_minibatch_iter(column, with_grad=False, copy_random_state=True)) for column in columns]
+    states = [[part[-1] for part in column] for column in found]
+    others = [[[part[i] for part in column] for column in found] for i in range(1, len(found[0][0]) - 1)]
+    reps = [[part[0].detach() for part in column] for column in found]
+    arguments: list[Any] = [*others] if others else [labels]
+    if not torch.is_grad_enabled():
+        return loss.calculate_loss(reps, *arguments)
+    reps = [[part.requires_grad_() for part in column] for column in reps]
+    value, gradients = loss.calculate_loss_and_cache_gradients(reps, *arguments)
+
+    def send_back_columns(scale: Tensor) -> None:
+        for i, (column, known, wanted) in enumerate(zip(columns, states, gradients, strict=True)):
+            parts = loss.embed_minibatch_iter(column, with_grad=True, copy_random_state=False, random_states=known)
+            for k, gradient in enumerate(wanted):
+                last = i == len(columns) - 1 and k == len(wanted) - 1
+                with torch.enable_grad(), synchronised(loss.model, only=last):
+                    rows = next(parts)[0]
+                    if rows.requires_grad:
+                        rows.backward((gradient * scale).to(rows.dtype))
+
+    value.register_hook(send_back_columns)
+    return value

@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import batches
 from sentence_transformers.losses.base import Accepts, Loss, check_columns
-from sentence_transformers.losses.columns import embed_columns, unwrap
+from sentence_transformers.losses.columns import embed_columns, sentence_rows, unwrap
 from sentence_transformers.losses.gradient_cache import CachedLossMixin, cached_loss
+from sentence_transformers.losses.gradient_cache import RandContext as RandContext
 from sentence_transformers.losses.in_batch_negatives import BLOCK_ROWS, PAIRS, own
 from sentence_transformers.similarity import cos_sim
 from sentence_transformers.util.distributed import all_gather, all_gather_with_grad, get_rank
@@ -31,7 +32,7 @@ def guided_rows(
     columns: Sequence[Tensor], guides: Sequence[Tensor], everywhere: tuple[Sequence[Tensor], Sequence[Tensor]],
     rows: Tensor, loss: Any,
 ) -> Tensor:  # fmt: skip
-    """Loss of some rows of the batch, summed.
+    """Loss of some rows of the batch: their cross entropy, with the positive as the class.
 
     Args:
         columns, guides: (b, H) and (b, G) of anchors and positives, by model and guide.
@@ -54,7 +55,7 @@ def guided_rows(
         masked = masked & ~same if (first, second) == (0, 1) else masked | (same if first == second else False)
         blocks.append(scores.masked_fill(masked, -torch.inf))
     logits = torch.cat(blocks, 1) / loss.temperature
-    return (logits.logsumexp(1) - logits[place, rows]).sum()
+    return loss.cross_entropy_loss(logits, rows)
 
 
 class GISTEmbedLoss(Loss):
@@ -99,11 +100,14 @@ class GISTEmbedLoss(Loss):
         self.margin_strategy, self.margin = margin_strategy, margin
         self.contrast_anchors, self.contrast_positives = contrast_anchors, contrast_positives
         self.gather_across_devices = gather_across_devices
+        self.similarity_fct, self.cross_entropy_loss = nn.CosineSimilarity(dim=-1), nn.CrossEntropyLoss()
         self.must_retokenize = cuts_otherwise(unwrap(model), guide)
 
     def sim_matrix(self, embed1: Tensor, embed2: Tensor) -> Tensor:
-        """Cosines: (n, H), (m, H) -> (n, m)."""
-        return cos_sim(embed1, embed2)
+        """All similarities, cosines unless `similarity_fct` was replaced: (n, H), (m, H) -> (n, m)."""
+        if type(self.similarity_fct) is nn.CosineSimilarity:
+            return cos_sim(embed1, embed2)
+        return self.similarity_fct(embed1[:, None], embed2[None])
 
     def guide_vectors(self, sentence_features: Sequence[dict[str, Any]]) -> list[Tensor]:
         """The guide's vectors of each column."""
@@ -114,7 +118,8 @@ class GISTEmbedLoss(Loss):
             columns = [self.guide.preprocess(column) for column in texts]
             columns = [{k: v.to(self.guide.device) if hasattr(v, "to") else v for k, v in c.items()} for c in columns]
         with torch.no_grad():
-            return [column.detach() for column in embed_columns(self.guide, columns)]
+            found = embed_columns(self.guide, columns, separate_first=False)
+            return [column.detach() for column in found]
 
     def of_vectors(
         self, columns: Sequence[Tensor], guides: Sequence[Tensor], block_rows: int | None = None, backward: bool = False
@@ -131,15 +136,13 @@ class GISTEmbedLoss(Loss):
             part = slice(start, min(start + (block_rows or size), size))
             rows = torch.arange(part.start, part.stop, device=columns[0].device) + offset
             both = [c[part] for c in columns[:2]], [g[part] for g in guides[:2]]
-            share = guided_rows(*both, everywhere, rows, self) / size
+            weight = 1 if self.cross_entropy_loss.reduction == "sum" else len(rows) / size
+            share = guided_rows(*both, everywhere, rows, self) * weight
             if backward:
                 share.backward(retain_graph=self.gather_across_devices)
                 share = share.detach()
             total = total + share
         return total
-
-    def embed(self, sentence_features: Any) -> list[Tensor]:
-        return embed_columns(self.model, sentence_features)
 
     def forward(self, sentence_features: Any, labels: Tensor | None = None) -> Tensor:
         features = list(sentence_features)
@@ -211,14 +214,16 @@ class CachedGISTEmbedLoss(CachedLossMixin, GISTEmbedLoss):
         )
         return self.of_vectors(columns, guides, max(self.mini_batch_size, BLOCK_ROWS), with_backward)
 
-    def forward(self, sentence_features: Any, labels: Tensor | None = None) -> Tensor:
-        features = list(sentence_features)
-        guides = [[column] for column in self.guide_vectors(features)]
+    def rows_of_minibatch(self, features: Any, with_grad: bool) -> tuple[Any, ...]:
+        return sentence_rows(self.model, features), None if with_grad else self.guide_vectors([features])[0]
+
+    def forward_joined(self, columns: list[Any], labels: Tensor | None = None) -> Tensor:
+        guides = [list(column.split(self.mini_batch_size)) for column in self.guide_vectors(columns)]
         return cached_loss(
             self.model,
-            features,
-            lambda columns, with_backward: self.calculate_loss(
-                [[column] for column in columns], guides, with_backward=with_backward
+            columns,
+            lambda found, with_backward: self.calculate_loss(
+                [list(column.split(self.mini_batch_size)) for column in found], guides, with_backward=with_backward
             ),
             self.mini_batch_size,
             self.mini_batch_num_tokens,

@@ -30,6 +30,7 @@ from torch import Tensor
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss, check_columns, with_twin
 from sentence_transformers.losses.gradient_cache import CachedLossMixin
+from sentence_transformers.losses.gradient_cache import RandContext as RandContext
 from sentence_transformers.similarity import cos_sim
 from sentence_transformers.util.distributed import all_gather_with_grad, get_rank
 
@@ -74,6 +75,8 @@ class Contrast:
     hardness_strength: float
 
     def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise InputError(f"scale must be a number above 0, got {self.scale}.")
         if not self.directions or len(set(self.directions)) != len(self.directions):
             raise InputError(f"directions must name at least one direction, each once; got {self.directions}.")
         if unknown := [name for name in self.directions if name not in DIRECTIONS]:

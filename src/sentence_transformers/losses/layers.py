@@ -5,13 +5,18 @@
 inner(i) is the loss of the vectors that come out when the modules after the transformer are given layer i's tokens; p
 are softmax distributions of the vectors at temperature T. One forward pass gives all layers; n of them, drawn at
 random, are used in a step. `Matryoshka2dLoss` cuts dimensions as well.
+
+An inner loss that is a function of embeddings is given those of each layer; any other is called once per layer, while
+the model returns that layer's output (of one forward pass, which is kept).
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -20,9 +25,9 @@ from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss
-from sentence_transformers.losses.columns import over_columns, run, unwrap
+from sentence_transformers.losses.columns import over_columns, replaced_forward, run, unwrap
 from sentence_transformers.losses.gradient_cache import uses_gradient_cache
-from sentence_transformers.losses.matryoshka import MatryoshkaLoss
+from sentence_transformers.losses.matryoshka import MatryoshkaLoss, is_plain
 from sentence_transformers.modules.base import run_module
 from sentence_transformers.modules.transformer import Transformer
 
@@ -33,25 +38,68 @@ WEIGHTINGS: dict[str, Callable[[int], float]] = {
 }
 
 
-def layer_vectors(model: Any, features: dict[str, Any]) -> Tensor:
-    """(B, layers + 1, H): the vectors that each layer would give, the embeddings first and the last layer last."""
-    encoder = unwrap(model)
-    transformer, *rest = list(encoder)
-    config = transformer.auto_model.config
+@contextlib.contextmanager
+def all_layers(model: Any) -> Iterator[None]:
+    """Within the context the model's output has the tokens of all layers, as `all_layer_embeddings`."""
+    config = unwrap(model)[0].auto_model.config
     before, config.output_hidden_states = config.output_hidden_states, True
     try:
-        output = run(model, dict(features))
+        yield
     finally:
         config.output_hidden_states = before
-    layers = list(output["all_layer_embeddings"])
-    vectors = [output["sentence_embedding"]]
-    for tokens in layers[-2::-1]:  # what comes after the last layer inside the transformer is not repeated
-        part = {**output, "token_embeddings": tokens}
-        part.pop("sentence_embedding", None)
-        for module in rest:
-            part = run_module(module, part, {})
-        vectors.append(part["sentence_embedding"])
-    return torch.stack(vectors[::-1], 1)
+
+
+def output_of_layer(model: Any, output: dict[str, Any], layer: int) -> dict[str, Any]:
+    """What the model would give back if its transformer ended after some layers, 0 for none."""
+    part = {**output, "token_embeddings": output["all_layer_embeddings"][layer]}
+    part.pop("sentence_embedding", None)
+    for module in list(unwrap(model))[1:]:
+        part = run_module(module, part, {})
+    return part
+
+
+def layer_vectors(model: Any, features: dict[str, Any]) -> Tensor:
+    """(B, layers + 1, H): the vectors that each layer would give, the embeddings first and the last layer last."""
+    with all_layers(model):
+        output = run(model, dict(features))
+    priors = range(len(output["all_layer_embeddings"]) - 1)  # what comes after the last layer is not repeated
+    vectors = [output_of_layer(model, output, layer)["sentence_embedding"] for layer in priors]
+    return torch.stack([*vectors, output["sentence_embedding"]], 1)
+
+
+class Outputs:
+    """The model's outputs in one step of a loss that calls it: one forward pass per call, at any layer.
+
+    Attributes:
+        full: the output of each call, with all layers.
+        used: the vectors (B, H) of each call, at the layer of the last pass.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.full: list[dict[str, Any]] = []
+        self.used: list[Tensor] = []
+
+    @contextlib.contextmanager
+    def at(self, layer: int | None) -> Iterator[None]:
+        """Within the context the model returns the output of a layer; None for the last."""
+        original = unwrap(self.model).forward
+        self.used = []
+
+        def forward(features: Any, *args: Any, **kwargs: Any) -> Any:
+            number = len(self.used)
+            if number == len(self.full):
+                with all_layers(self.model):
+                    self.full.append(original(features, *args, **kwargs))
+            full = self.full[number]
+            output = dict(full) if layer is None else output_of_layer(self.model, full, layer)
+            self.used.append(output["sentence_embedding"])
+            return output
+
+        functools.update_wrapper(forward, original)
+        forward.__module__ = __name__
+        with replaced_forward(self.model, forward):
+            yield
 
 
 class AdaptiveLayerLoss(Loss):
@@ -59,7 +107,7 @@ class AdaptiveLayerLoss(Loss):
 
     Args:
         model: the model that is trained; a `Transformer` and what follows it.
-        loss: the loss of each layer. It must be a function of embeddings, not a cached one.
+        loss: the loss of each layer; not a cached one.
         n_layers_per_step: how many prior layers, drawn at random, a step uses; -1 for all.
         last_layer_weight, prior_layers_weight: w_L and w_P.
         kl_div_weight, kl_temperature: w_KL and T; 0 leaves the last term out.
@@ -96,8 +144,6 @@ class AdaptiveLayerLoss(Loss):
             raise InputError(
                 f"{type(loss).__name__} embeds in mini-batches and cannot be used inside {type(self).__name__}."
             )
-        if not hasattr(loss, "compute_loss_from_embeddings"):
-            raise InputError(f"{type(loss).__name__} is not a function of embeddings (compute_loss_from_embeddings).")
         if not callable(layer_weighting) and layer_weighting not in WEIGHTINGS:
             raise InputError(f"Unknown layer_weighting {layer_weighting!r}; known are {', '.join(WEIGHTINGS)}.")
         self.loss = loss
@@ -116,22 +162,51 @@ class AdaptiveLayerLoss(Loss):
         return (weighting if callable(weighting) else WEIGHTINGS[weighting])(layer_idx)
 
     def forward(self, sentence_features: Any, labels: Tensor | None = None) -> Tensor:
+        if not is_plain(self.loss):
+            return self.of_calls(list(sentence_features), labels)
         columns = over_columns(self.model, sentence_features, lambda features: layer_vectors(self.model, features))
         return self.of_layers(columns, labels)
 
     def of_layers(self, columns: Sequence[Tensor], labels: Tensor | None) -> Tensor:
         """Loss of the vectors (B, layers + 1, H) of each column."""
         inner: Any = self.loss
-        priors = list(range(columns[0].shape[1] - 1))
-        if 0 < self.n_layers_per_step < len(priors):
-            priors = random.sample(priors, self.n_layers_per_step)
-        last = [column[:, -1] for column in columns]
-        total = inner.compute_loss_from_embeddings(last, labels) * self.last_layer_weight
-        targets = torch.cat(last).detach()
-        for layer in priors:
+
+        def at(layer: int) -> tuple[Tensor, list[Tensor]]:
             vectors = [column[:, layer] for column in columns]
-            share = inner.compute_loss_from_embeddings(vectors, labels) * self.get_layer_weight(layer)
-            total = total + share * self.prior_layers_weight / len(priors)
+            return inner.compute_loss_from_embeddings(vectors, labels), vectors
+
+        return self.total(at(-1), at, columns[0].shape[1] - 1)
+
+    def of_calls(self, sentence_features: list[Any], labels: Tensor | None) -> Tensor:
+        """Loss by an inner loss that calls the model: once for each layer, with the outputs of one forward pass."""
+        outputs = Outputs(self.model)
+
+        def at(layer: int | None) -> tuple[Tensor, list[Tensor]]:
+            with outputs.at(layer):
+                return self.loss([dict(features) for features in sentence_features], labels), outputs.used
+
+        last = at(None)
+        if not outputs.full:
+            raise InputError(f"{type(self.loss).__name__} did not call the model that {type(self).__name__} trains.")
+        return self.total(last, at, len(outputs.full[0]["all_layer_embeddings"]) - 1)
+
+    def total(
+        self, last: tuple[Tensor, list[Tensor]], at: Callable[[int], tuple[Tensor, list[Tensor]]], count: int
+    ) -> Tensor:
+        """The formula at the top of the module.
+
+        Args:
+            last: loss and vectors (B, H), column by column, of the last layer.
+            at: the same of a prior layer.
+            count: number of prior layers.
+        """
+        priors = list(range(count))
+        if 0 < self.n_layers_per_step < count:
+            priors = random.sample(priors, self.n_layers_per_step)
+        total, targets = last[0] * self.last_layer_weight, torch.cat(last[1]).detach()
+        for layer in priors:
+            share, vectors = at(layer)
+            total = total + share * self.get_layer_weight(layer) * self.prior_layers_weight / len(priors)
             if self.kl_temperature > 0 and self.kl_div_weight:
                 log_student = F.log_softmax(torch.cat(vectors) / self.kl_temperature, -1)
                 teacher = F.softmax(targets / self.kl_temperature, -1)

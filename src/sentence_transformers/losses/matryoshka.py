@@ -10,17 +10,21 @@ the model returns cut vectors (of one forward pass, which is kept).
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
+import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss
-from sentence_transformers.losses.columns import unwrap
+from sentence_transformers.losses.columns import is_foreign, patched_forward, replaced_forward, unwrap
+
+logger = logging.getLogger(__name__)
 
 TEACHER_LABELS = ("embedding",)
 
@@ -71,6 +75,13 @@ class MatryoshkaLoss(Loss):
         full = getattr(unwrap(model), "get_embedding_dimension", lambda: None)()
         if full is not None and self.matryoshka_dims[0] > full:
             raise InputError(f"Dimension {self.matryoshka_dims[0]} is more than the {full} that the model has.")
+        if full is not None and full not in self.matryoshka_dims:
+            logger.warning(
+                "The model's full dimension, %d, is not among matryoshka_dims %s: it is not trained, and whole vectors "
+                "may become worse than shortened ones. Add it to the list.",
+                full,
+                list(self.matryoshka_dims),
+            )
         self.n_dims_per_step = n_dims_per_step
         self.cached = getattr(loss, "uses_gradient_cache", False)
 
@@ -91,7 +102,7 @@ class MatryoshkaLoss(Loss):
         features = list(sentence_features)
         if self.cached:
             return self._forward_cached(features, labels)
-        if hasattr(self.loss, "compute_loss_from_embeddings") and is_plain(self.loss):
+        if is_plain(self.loss):
             return self.compute_loss_from_embeddings(self.embed(features), labels)
         return self._forward_hooked(features, labels)
 
@@ -126,21 +137,24 @@ class MatryoshkaLoss(Loss):
         original = inner.calculate_loss
 
         def over_dimensions(reps: Any, *args: Any, with_backward: bool = False, **kwargs: Any) -> Tensor:
-            chosen, columns = self.chosen, [torch.cat(list(part)) for part in reps]
             total: Any = 0
-            for dim, weight in chosen:
-                cut = [[shrink(column, dim) * 1.0] for column in columns]
+            for dim, weight in self.chosen:
+                cut = [[shrink(part, dim) for part in column] for column in reps]
                 total = total + weight * original(cut, *args, with_backward=False, **kwargs)
             if with_backward:
                 total.backward()
                 return total.detach()
             return total
 
+        patched = vars(inner).get("calculate_loss")
         inner.calculate_loss = over_dimensions
         try:
             return inner(features, labels)
         finally:
-            del inner.calculate_loss
+            if patched is None:
+                del inner.calculate_loss
+            else:
+                inner.calculate_loss = patched
 
     def _forward_hooked(self, features: list[Any], labels: Tensor | None) -> Any:
         """Any other loss, once per dimension, with the model's vectors cut and kept between the calls."""
@@ -148,7 +162,7 @@ class MatryoshkaLoss(Loss):
 
         def at(dim: int) -> Any:
             with cutting(self.model, dim, kept):
-                return self.loss(features, self._labels(labels, dim))
+                return self.loss([dict(column) for column in features], self._labels(labels, dim))
 
         return self._sum(at)
 
@@ -174,7 +188,12 @@ class MatryoshkaLoss(Loss):
 
 def is_plain(loss: Any) -> bool:
     """Whether a loss is a function of its columns' vectors and nothing else: it embeds and computes as `Loss` does."""
-    return isinstance(loss, Loss) and type(loss).embed is Loss.embed
+    if not isinstance(loss, Loss) or type(loss).compute_loss_from_embeddings is Loss.compute_loss_from_embeddings:
+        return False
+    changed = is_foreign(loss.forward) or is_foreign(loss.embed) or patched_forward(loss) is not None
+    if changed or type(loss).embed is not Loss.embed or loss._forward_hooks or loss._forward_pre_hooks:
+        return False
+    return not isinstance(loss, MatryoshkaLoss) or is_plain(loss.loss)
 
 
 @contextlib.contextmanager
@@ -184,8 +203,7 @@ def cutting(model: Any, dim: int, kept: dict[int, Any]) -> Iterator[None]:
     Args:
         kept: full vectors of the calls, by the order of calls.
     """
-    inner = unwrap(model)
-    original, calls = inner.forward, iter(range(1 << 30))
+    original, calls = unwrap(model).forward, itertools.count()
 
     def forward(features: Any, *args: Any, **kwargs: Any) -> Any:
         number = next(calls)
@@ -195,8 +213,7 @@ def cutting(model: Any, dim: int, kept: dict[int, Any]) -> Iterator[None]:
         output["sentence_embedding"] = shrink(output["sentence_embedding"], dim)
         return output
 
-    inner.forward = forward
-    try:
+    functools.update_wrapper(forward, original)
+    forward.__module__ = __name__
+    with replaced_forward(model, forward):
         yield
-    finally:
-        del inner.forward

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sentence_transformers.losses.base import Accepts, Loss, check_columns
 from sentence_transformers.losses.gradient_cache import CachedLossMixin
+from sentence_transformers.losses.gradient_cache import RandContext as RandContext
 from sentence_transformers.similarity import cos_sim, pairwise_cos_sim
 
 
@@ -91,7 +92,7 @@ class MegaBatchMarginLoss(CachedLossMixin, Loss):
 
     def forward_mini_batched(self, sentence_features: Any, labels: Tensor | None = None) -> Tensor:
         """The loss with texts embedded in mini-batches."""
-        return CachedLossMixin.forward(self, sentence_features, labels)
+        return self.forward_cached(sentence_features, labels)
 
     def forward_non_mini_batched(self, sentence_features: Any, labels: Tensor | None = None) -> Tensor:
         """The loss with all texts embedded together."""

@@ -23,6 +23,7 @@ from sentence_transformers.losses.base import Loss, check_columns
 from sentence_transformers.losses.columns import over_columns, run
 from sentence_transformers.losses.distillation import HOFSTAETTER, DistillKLDivLoss, MarginMSELoss, candidate_scores
 from sentence_transformers.losses.gradient_cache import CachedLossMixin, cached_loss
+from sentence_transformers.losses.gradient_cache import RandContext as RandContext
 from sentence_transformers.losses.in_batch_negatives import (
     GRADCACHE_CITATION,
     Contrast,
@@ -237,11 +238,16 @@ class CachedMultiVectorMultipleNegativesRankingLoss(CachedLossMixin, MultiVector
 
     def calculate_loss(self, reps: list[Any], labels: Any = None, *, with_backward: bool = False) -> Tensor:
         """Loss of the token vectors of each column, as lists of (b, L, H)."""
-        columns = [part if isinstance(part, Tensor) else torch.cat(list(part)) for part in reps]
+        columns = [
+            part if isinstance(part, Tensor) else torch.cat(fitted([part[0], *part], False)[1:]) for part in reps
+        ]
         return self.of_vectors(fitted(columns, trim=not self.gather_across_devices), with_backward)
 
-    def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
-        columns = list(sentence_features)
+    def rows_of_minibatch(self, features: Features, with_grad: bool) -> tuple[Any, ...]:
+        vectors = token_vectors(self.model, features, 0)
+        return vectors, (vectors != 0).any(-1)
+
+    def forward_joined(self, columns: list[Features], labels: Tensor | None = None) -> Tensor:
         return cached_loss(
             self.model,
             columns,

@@ -9,6 +9,7 @@ online        the same, over hard pairs alone: positives farther apart than the 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, ClassVar
@@ -167,7 +168,23 @@ def name_of_distance(metric: Any, names: type[Enum]) -> str:
     return getattr(metric, "__name__", repr(metric))
 
 
-class ContrastiveLoss(Loss):
+class BinaryLabels(Loss):
+    """A loss of labels 0 and 1: one warning, at the first batch with others."""
+
+    other_labels: ClassVar[str]  # what becomes of them
+    _warned: bool = False
+
+    def binary_labels(self, labels: Tensor | None, count: int) -> Tensor:
+        """The labels (B,), or `InputError` if they are missing or not one per row."""
+        labels = check_labels(labels, count, type(self).__name__)
+        if not self._warned and bool(((labels != 0) & (labels != 1)).any()):
+            self._warned = True
+            text = f"{type(self).__name__} expects the labels 0 and 1, but this batch has others: {self.other_labels}."
+            warnings.warn(text, UserWarning, stacklevel=2)
+        return labels
+
+
+class ContrastiveLoss(BinaryLabels):
     """Pairs that belong together close, others at least `margin` apart (formula above).
 
     Args:
@@ -178,6 +195,7 @@ class ContrastiveLoss(Loss):
     """
 
     accepts = BINARY_PAIRS
+    other_labels = "they weigh the positive term, and 1 - label the negative one"
 
     def __init__(
         self,
@@ -191,7 +209,7 @@ class ContrastiveLoss(Loss):
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
         check_columns(embeddings, 2, 2, type(self).__name__)
-        labels = check_labels(labels, len(embeddings[0]), type(self).__name__)
+        labels = self.binary_labels(labels, len(embeddings[0]))
         distances = self.distance_metric(embeddings[0], embeddings[1])
         positive = labels.to(distances.dtype)
         losses = 0.5 * (positive * distances**2 + (1 - positive) * F.relu(self.margin - distances) ** 2)
@@ -217,7 +235,7 @@ class ContrastiveLoss(Loss):
 }"""
 
 
-class OnlineContrastiveLoss(Loss):
+class OnlineContrastiveLoss(BinaryLabels):
     """Contrastive loss summed over the hard pairs of a batch alone.
 
     Args:
@@ -227,6 +245,7 @@ class OnlineContrastiveLoss(Loss):
     """
 
     accepts = BINARY_PAIRS
+    other_labels = "such pairs are ignored"
 
     def __init__(
         self, model: Any, distance_metric: Any = SiameseDistanceMetric.COSINE_DISTANCE, margin: float = 0.5
@@ -239,12 +258,12 @@ class OnlineContrastiveLoss(Loss):
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
         check_columns(embeddings, 2, 2, type(self).__name__)
-        labels = check_labels(labels, len(embeddings[0]), type(self).__name__)
+        labels = self.binary_labels(labels, len(embeddings[0]))
         distances = self.distance_metric(embeddings[0], embeddings[1])
         negatives, positives = distances[labels == 0], distances[labels == 1]
         # without pairs of the other kind, those beyond the mean are the hard ones
-        farthest = positives.max() if len(positives) > 1 else negatives.mean()
-        nearest = negatives.min() if len(negatives) > 1 else positives.mean()
+        farthest = positives.max() if len(positives) else negatives.mean()
+        nearest = negatives.min() if len(negatives) else positives.mean()
         hard_negatives, hard_positives = negatives[negatives < farthest], positives[positives > nearest]
         return hard_positives.pow(2).sum() + F.relu(self.margin - hard_negatives).pow(2).sum()
 

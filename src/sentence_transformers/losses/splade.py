@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference.batches import Features
 from sentence_transformers.losses.base import Accepts, Loss
-from sentence_transformers.losses.gradient_cache import CachedLossMixin, cached_loss
+from sentence_transformers.losses.gradient_cache import CachedLossMixin
+from sentence_transformers.losses.gradient_cache import RandContext as RandContext
 
 logger = logging.getLogger(__name__)
 
@@ -213,21 +214,8 @@ class CachedSpladeLoss(CachedLossMixin, SpladeLoss):
 
     def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> dict[str, Tensor]:  # type: ignore[override]
         """The named terms of one batch. The gradients of all come with the first, the others are for the log."""
-        terms: dict[str, Tensor] = {}
-
-        def total(columns: list[Tensor], with_backward: bool) -> Tensor:
-            terms.update(self.compute_loss_from_embeddings(columns, labels))
-            return torch.stack([term.reshape(()) for term in terms.values()]).sum()
-
-        value = cached_loss(
-            self.model,
-            sentence_features,
-            total,
-            self.mini_batch_size,
-            self.mini_batch_num_tokens,
-            self.show_progress_bar,
-        )
-        plain = {name: term.detach() for name, term in terms.items()}
+        value = self.forward_cached(sentence_features, labels)
+        plain = self._terms
         first = next(iter(plain))
         others = sum((term for name, term in plain.items() if name != first), torch.zeros_like(value))
         return plain | {first: value - others}
@@ -235,7 +223,9 @@ class CachedSpladeLoss(CachedLossMixin, SpladeLoss):
     def calculate_loss(self, reps: list[Any], labels: Tensor | None = None, *, with_backward: bool = False) -> Tensor:
         """Loss of the vectors of each column, as lists of (b, V)."""
         columns = [part if isinstance(part, Tensor) else torch.cat(list(part)) for part in reps]
-        value = sum(self.compute_loss_from_embeddings(columns, labels).values(), columns[0].new_zeros(()))
+        terms = self.compute_loss_from_embeddings(columns, labels)
+        self._terms = {name: term.detach() for name, term in terms.items()}
+        value = torch.stack([term.reshape(()) for term in terms.values()]).sum()
         if with_backward:
             value.backward()
             value = value.detach()

@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sentence_transformers.errors import InputError
 from sentence_transformers.inference import batches
 from sentence_transformers.losses.base import Accepts, Loss
 from sentence_transformers.losses.columns import embed_columns
@@ -53,6 +53,7 @@ class ContrastiveTensionLoss(Loss):
         super().__init__(model)
         self.model2 = model
         self.model1 = copy.deepcopy(model)
+        self.criterion = nn.BCEWithLogitsLoss(reduction="sum")
 
     def forward(self, sentence_features: Any, labels: Tensor | None = None) -> Tensor:
         first, second = list(sentence_features)
@@ -60,7 +61,7 @@ class ContrastiveTensionLoss(Loss):
         if labels is None:
             labels = same_tokens(first, second)
         scores = (u[:, None] @ v[:, :, None]).reshape(-1)
-        return F.binary_cross_entropy_with_logits(scores, labels.to(scores), reduction="sum")
+        return self.criterion(scores, labels.to(scores))
 
     @property
     def citation(self) -> str:
@@ -97,7 +98,10 @@ class ContrastiveTensionLossInBatchNegatives(Loss):
         super().__init__(model)
         self.model2 = model
         self.model1 = copy.deepcopy(model)
+        if not scale > 0:
+            raise InputError(f"scale must be a number above 0, got {scale}.")
         self.scale, self.similarity_fct = scale, similarity_fct
+        self.cross_entropy_loss = nn.CrossEntropyLoss()
         self.logit_scale = nn.Parameter(torch.tensor(math.log(scale)))
 
     def forward(self, sentence_features: Any, labels: Tensor | None = None) -> Tensor:
@@ -105,7 +109,7 @@ class ContrastiveTensionLossInBatchNegatives(Loss):
         (u,), (v,) = embed_columns(self.model1, columns[:1]), embed_columns(self.model2, columns[-1:])
         scores = self.similarity_fct(u, v) * self.logit_scale.exp()
         targets = torch.arange(len(scores), device=scores.device)
-        return (F.cross_entropy(scores, targets) + F.cross_entropy(scores.T, targets)) / 2
+        return (self.cross_entropy_loss(scores, targets) + self.cross_entropy_loss(scores.T, targets)) / 2
 
     @property
     def citation(self) -> str:

@@ -5,14 +5,15 @@
                              margin:  s < p − absolute_margin,  s < p − |p| · relative_margin
     chosen                   the first num_negatives of them, or that many at random
 
-Queries go through the search in blocks (`search.blocks`), and only the nearest documents of each are held. A
-cross-encoder may score the candidates anew before they are chosen.
+Embeddings are scaled to length 1 and compared by the model's own similarity, so that limits and margins mean the same
+for models of cosine and of dot products. Queries go through the search in blocks (`search.blocks`), and only the
+nearest documents of each are held. A cross-encoder may score the candidates anew before they are chosen.
 """
 
 from __future__ import annotations
 
 import hashlib
-import warnings
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +21,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from sentence_transformers._deprecation import deprecated
 from sentence_transformers.errors import InputError, MissingExtraError
 from sentence_transformers.search.blocks import as_source, best_documents
-from sentence_transformers.similarity import SimilarityFunction
-from sentence_transformers.util.misc import column_values
+from sentence_transformers.search.model_fingerprint import model_fingerprint
+from sentence_transformers.similarity import cos_sim, dot_score, named_function, pairwise_cos_sim
+from sentence_transformers.util.misc import column_values, similarity_fct_name
+from sentence_transformers.util.tensor import to_tensor
+
+logger = logging.getLogger(__name__)
 
 FORMATS = ("triplet", "n-tuple", "labeled-pair", "labeled-list")
 QUERY_BLOCK, DOCUMENT_BLOCK = 512, 65536
@@ -48,6 +54,12 @@ class Rules:
         if self.range_min < 0 or self.range_max <= self.range_min:
             raise InputError(f"range_max={self.range_max} must be greater than range_min={self.range_min}, which must "
                              "be at least 0.")  # fmt: skip
+        if self.range_max - self.range_min < self.num_negatives:
+            raise InputError(
+                f"num_negatives={self.num_negatives} cannot be found: the ranks from range_min={self.range_min} to "
+                f"range_max={self.range_max} are only {self.range_max - self.range_min} candidates. Decrease "
+                "num_negatives or range_min, or increase range_max."
+            )
         if self.sampling_strategy not in ("random", "top"):
             raise InputError(f"sampling_strategy must be 'random' or 'top', got {self.sampling_strategy!r}.")
 
@@ -142,7 +154,8 @@ def mine_hard_negatives(
             where there are enough; "labeled-pair": (query, text, label 1 or 0); "labeled-list": (query, texts, labels).
         output_scores: add a column with the scores; in labelled formats instead of the labels.
         batch_size: for encoding.
-        faiss_batch_size, use_faiss: search with faiss; by default the exact search of this library is used.
+        faiss_batch_size, use_faiss: search with faiss, for models of cosine or dot products; by default the exact
+            search of this library is used.
         use_multi_process: encode in one worker process per device, or on the devices listed.
         verbose: print what was found.
         cache_folder: keep embeddings there; they are used again for the same texts and model.
@@ -155,18 +168,20 @@ def mine_hard_negatives(
         InputError: for missing columns, rows with None, an empty data set, or settings that contradict each other.
     """
     if as_triplets is not None:
-        warnings.warn("as_triplets is now output_format.", DeprecationWarning, stacklevel=2)
+        deprecated("as_triplets is now output_format.", stacklevel=2)
         output_format = "triplet" if as_triplets else "n-tuple"
     if margin is not None:
-        warnings.warn("margin is now absolute_margin.", DeprecationWarning, stacklevel=2)
+        deprecated("margin is now absolute_margin.", stacklevel=2)
         absolute_margin = margin
     if output_format == "n-tuple-scores":  # type: ignore[comparison-overlap]
-        warnings.warn("'n-tuple-scores' is now 'n-tuple' with output_scores=True.", DeprecationWarning, stacklevel=2)
+        deprecated("'n-tuple-scores' is now 'n-tuple' with output_scores=True.", stacklevel=2)
         output_format, output_scores = "n-tuple", True
     if output_format not in FORMATS:
         raise InputError(f"Unknown output_format {output_format!r}; known are {', '.join(FORMATS)}.")
-    if include_positives:
+    if include_positives and output_format != "n-tuple":
+        logger.warning('include_positives=True gives output_format="n-tuple", so that the order of the ranks is kept.')
         output_format = "n-tuple"
+    check_model(model)
     names = columns_of(dataset, anchor_column_name, positive_column_name)
     pairs = Pairs.of(texts_in(dataset, names[0]), texts_in(dataset, names[1]), corpus)
     limited = any(limit is not None for limit in (max_score, absolute_margin, relative_margin))
@@ -195,12 +210,25 @@ def mine_hard_negatives(
     mined = FORMAT[output_format](pairs, positive_scores, chosen, rules, names, output_scores)
     if verbose:
         report.show(positive_scores, chosen)
+    elif not mined[names[0]]:
+        logger.warning(report.shortage())
     from datasets import Dataset
 
     return Dataset.from_dict(mined)
 
 
 # ---- what there is
+
+
+def check_model(model: Any) -> None:
+    """Raise `InputError` for models whose embeddings are not one dense vector a text."""
+    from sentence_transformers import CrossEncoder, MultiVectorEncoder, SparseEncoder
+
+    if isinstance(model, (CrossEncoder, MultiVectorEncoder, SparseEncoder)):
+        raise InputError(
+            f"mine_hard_negatives needs a model that gives one dense vector a text, a SentenceTransformer, got a "
+            f"{type(model).__name__}. A CrossEncoder can score candidates anew: cross_encoder=…"
+        )
 
 
 def columns_of(dataset: Any, anchor: str | None, positive: str | None) -> tuple[str, str]:
@@ -241,9 +269,9 @@ class Encoding:
     def __call__(self, texts: list[str], side: str, prompt: str | None, prompt_name: str | None) -> np.ndarray:
         if self.folder is None:
             return self.encode(texts, side, prompt, prompt_name)
-        key = repr((getattr(self.model, "_made_from", None), side, prompt, prompt_name, len(texts)))
+        key = repr(("normalized", side, prompt, prompt_name, len(texts)))
         digest = hashlib.sha256(
-            "\0".join([key, fingerprint(self.model), *texts]).encode("utf-8", "replace")
+            "\0".join([key, model_fingerprint(self.model), *texts]).encode("utf-8", "surrogatepass")
         ).hexdigest()
         file = Path(self.folder, f"{side}_embeddings_{digest[:32]}.npy")
         if file.is_file():
@@ -256,9 +284,14 @@ class Encoding:
         return vectors
 
     def encode(self, texts: list[str], side: str, prompt: str | None, prompt_name: str | None) -> np.ndarray:
-        """Texts -> (N, H)."""
+        """Texts -> (N, H), of length 1."""
         encode = getattr(self.model, f"encode_{side}")
-        common = {"prompt": prompt, "prompt_name": prompt_name, "batch_size": self.batch_size}
+        common = {
+            "prompt": prompt,
+            "prompt_name": prompt_name,
+            "batch_size": self.batch_size,
+            "normalize_embeddings": True,
+        }
         if not self.processes:
             return encode(texts, show_progress_bar=self.bar, convert_to_numpy=True, **common)
         devices = self.processes if isinstance(self.processes, list) else None
@@ -267,14 +300,6 @@ class Encoding:
             return encode(texts, pool=pool, **common)
         finally:
             self.model.stop_multi_process_pool(pool)
-
-
-def fingerprint(model: Any) -> str:
-    """Something that changes when the model's weights do."""
-    digest = hashlib.sha256(repr(model).encode())
-    for parameter in model.parameters():
-        digest.update(parameter.detach().flatten()[:: max(1, parameter.numel() // 64)].float().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 # ---- candidates
@@ -288,10 +313,15 @@ def search(
     count = len(pairs.texts)
     own = np.bincount(pairs.query_of, minlength=len(pairs.queries))
     most = min(rules.range_max + (0 if with_positives else int(own.max())), count)
+    similarity = named_function(getattr(model, "similarity", cos_sim))
     if use_faiss:
+        if similarity not in (cos_sim, dot_score):
+            raise InputError(
+                "use_faiss=True searches by inner products, but this model compares otherwise "
+                f"({similarity_fct_name(similarity)}). Leave use_faiss out: the library's own search takes any measure."
+            )
         scores, ids = search_faiss(queries, texts, most, faiss_batch_size)
     else:
-        similarity = SimilarityFunction.to_similarity_fn(getattr(model, "similarity_fn_name", "cosine"))
         best = best_documents(as_source(queries), as_source(texts), most, similarity, QUERY_BLOCK, DOCUMENT_BLOCK)
         scores, ids = (part.cpu().numpy() for part in best)
     mask = np.ones(ids.shape, dtype=bool)
@@ -317,8 +347,9 @@ def search_faiss(queries: np.ndarray, documents: np.ndarray, top_k: int, batch: 
 
 def pair_scores(model: Any, queries: np.ndarray, texts: np.ndarray, pairs: Pairs) -> np.ndarray:
     """(M,) similarity of each pair."""
-    pairwise = SimilarityFunction.to_similarity_pairwise_fn(getattr(model, "similarity_fn_name", "cosine"))
-    return pairwise(queries[pairs.query_of], texts[pairs.document_of]).cpu().numpy()
+    pairwise = named_function(getattr(model, "similarity_pairwise", pairwise_cos_sim))
+    found = pairwise(queries[pairs.query_of], texts[pairs.document_of])
+    return to_tensor(found).detach().float().cpu().numpy()
 
 
 def rescored(cross_encoder: Any, pairs: Pairs, found: Found, batch_size: int, bar: bool) -> tuple[np.ndarray, Found]:
@@ -488,8 +519,18 @@ class Report:
         for name, measure in measures.items():
             cells = [f"{measure(values):>15.4f}" if len(values) else f"{'-':>15}" for values in columns.values()]
             print(f"{name:<10}" + "".join(cells))
-        if short := int((~self.enough).sum()):
-            print(
-                f"{short:,} of {len(self.enough):,} pairs have fewer than {self.rules.num_negatives} negatives. "
-                "A larger range_max, or wider limits on scores and margins, would find more."
-            )
+        if shortage := self.shortage():
+            print(shortage)
+
+    def shortage(self) -> str:
+        """How many pairs have too few negatives, and which settings to change; "" if all have enough."""
+        short = int((~self.enough).sum())
+        if not short:
+            return ""
+        limits = ("max_score", "min_score", "absolute_margin", "relative_margin")
+        given = {name: getattr(self.rules, name) for name in ("range_max", *limits)}
+        settings = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
+        return (
+            f"{short:,} of {len(self.enough):,} pairs have fewer than {self.rules.num_negatives} negatives. "
+            f"Other values of {settings} would find more."
+        )

@@ -46,7 +46,7 @@ def quantize_embeddings(
 
     Returns:
         Array of shape (N, H) of type float32, int8 or uint8, or (N, ⌈H/8⌉) for the binary forms. For a list of
-        (tokens, H) arrays a list of such arrays, all with the same ranges.
+        (tokens, H) arrays a list of such arrays, all with the same ranges; for an empty list an empty list.
 
     Raises:
         InputError: for an unknown precision, embeddings that are quantised already, a range that cannot be computed
@@ -54,7 +54,9 @@ def quantize_embeddings(
     """
     if precision not in PRECISIONS:
         raise InputError(f"Precision {precision!r} is not supported. Choose one of {', '.join(PRECISIONS)}.")
-    if isinstance(embeddings, (list, tuple)) and len(embeddings) and np.ndim(embeddings[0]) == 2:
+    if isinstance(embeddings, (list, tuple)) and not len(embeddings):
+        return []
+    if isinstance(embeddings, (list, tuple)) and np.ndim(embeddings[0]) == 2:
         items = [to_numpy(item) for item in embeddings]
         for number, item in enumerate(items):
             check_finite(item, f"embeddings[{number}]")

@@ -37,6 +37,9 @@ def similarity_fct_name(similarity_fct: Callable[..., Any]) -> str:
         settings = ", ".join(f"{key}={value!r}" for key, value in similarity_fct.keywords.items())
         name = similarity_fct_name(similarity_fct.func)
         return f"{name}({settings})" if settings else name
+    if hasattr(similarity_fct, "get_config_dict"):
+        settings = ", ".join(f"{key}={value!r}" for key, value in similarity_fct.get_config_dict().items())
+        return f"{type(similarity_fct).__name__}({settings})"
     return getattr(similarity_fct, "__name__", None) or type(similarity_fct).__name__
 
 
