@@ -19,7 +19,7 @@ from torch import Tensor
 from sentence_transformers.backends.origin import TokenizerFile
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference.packing import Packing, pad_rows
-from sentence_transformers.inference.tokens import BatchTokenizer, Tokens
+from sentence_transformers.inference.tokens import BatchTokenizer, Tokens, settings_of
 from sentence_transformers.modules import query_expansion
 from sentence_transformers.modules.base import InputModule
 from sentence_transformers.modules.chat import ChatPairs
@@ -141,7 +141,7 @@ class TextInput(InputModule):
         return self.batch_tokenizer(self.limit(task))
 
     def batch_tokenizer(self, limit: int | None, special: bool | None = None) -> BatchTokenizer:
-        """The private copy of the tokenizer; one per tokenizer and length.
+        """The private copy of the tokenizer; one per state of the tokenizer and length.
 
         Args:
             limit: most tokens of a text.
@@ -152,7 +152,8 @@ class TextInput(InputModule):
             special = self.processing_kwargs.get("text", {}).get("add_special_tokens", True)
         owner, kept = self.__dict__.get("_batch_tokenizers", (None, {}))
         kept = kept if owner is cutter else {}
-        key = (len(cutter), limit, special)
+        fixed = isinstance(cutter, TokenizerFile)  # a file that nobody has in hand
+        key = (None if fixed else settings_of(cutter), limit, special)
         found = kept.get(key)
         if found is None:
             found = BatchTokenizer(cutter, limit, special, "token_type_ids" in cutter.model_input_names)
