@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import numpy as np
 import pytest
 

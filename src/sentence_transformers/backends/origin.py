@@ -14,7 +14,7 @@ import json
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -23,12 +23,17 @@ from sentence_transformers.backends.bert_heads import HEADS
 from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.storage import weights
 from sentence_transformers.storage.files import Source, reading
+from sentence_transformers.storage.settings import check_settings
 
 NO_LIMIT = int(1e30)
 HUB_KEYS = {"subfolder", "token", "cache_dir", "revision", "local_files_only", "trust_remote_code"}
 DTYPES = {None, "auto", "float32", "bfloat16", "float16", torch.float32, torch.bfloat16, torch.float16}
 INT8 = ("int8", torch.int8)
-ENCODER_MODELS = {"longt5": "LongT5EncoderModel", "switch_transformers": "SwitchTransformersEncoderModel"}
+ENCODER_MODELS = {
+    "longt5": "LongT5EncoderModel",
+    "switch_transformers": "SwitchTransformersEncoderModel",
+    "t5gemma": "T5GemmaEncoderModel",
+}
 WITHIN = {  # encoder-decoder families without a class for the encoder: it is taken out of the whole model
     "blenderbot",
     "blenderbot-small",
@@ -42,6 +47,12 @@ WITHIN = {  # encoder-decoder families without a class for the encoder: it is ta
     "t5gemma2",
     "udop",
     "whisper",
+}
+TOKENIZER_SHAPE = {
+    "model_max_length": float | None,
+    "padding_side": Literal["left", "right"],
+    "truncation_side": Literal["left", "right"],
+    "model_input_names": list[str] | None,
 }
 NOT_FOR_TRANSFORMERS = ("file_name", "export", "provider", "provider_options", "session_options", "ov_config")
 
@@ -80,7 +91,11 @@ class Origin:
         """The transformers config."""
         import transformers
 
-        return transformers.AutoConfig.from_pretrained(self.name, **self.config_kwargs)
+        source = self.folder(self.name, self.config_kwargs)
+        if source is None or self._asked():
+            return transformers.AutoConfig.from_pretrained(self.name, **self.config_kwargs)
+        with reading(source.place("config.json")):
+            return transformers.AutoConfig.from_pretrained(self.name, **self.config_kwargs)
 
     def model(self) -> Any:
         """The transformers model, in evaluation mode; `ModelFormatError` if weights are missing, damaged or NaN."""
@@ -93,7 +108,7 @@ class Origin:
         if self.config_kwargs.keys() - HUB_KEYS:
             kwargs["config"] = self.config()
         try:
-            model = self._class_for_text().from_pretrained(self.name, **kwargs)
+            model, report = self._class_for_text().from_pretrained(self.name, **kwargs, output_loading_info=True)
         except pickle.UnpicklingError as error:
             raise ModelFormatError(weights.not_plain(f"{self.name}/{weights.TORCH_NAME}")) from error
         except (SafetensorError, json.JSONDecodeError, EOFError) as error:
@@ -102,15 +117,30 @@ class Origin:
             if not Path(self.name).is_dir():
                 raise
             raise ModelFormatError(f"{self.name} lacks a file of its transformers model: {error}") from error
-        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        except Exception as error:
             if not Path(self.name).is_dir() or isinstance(error, torch.OutOfMemoryError) or self._asked():
                 raise
             with reading(f"config.json or the weights of {self.name}"):
                 raise
+        self._check_report(model, report)
         if self.auto_class == "AutoModel" and model.config.model_type in WITHIN and hasattr(model, "get_decoder"):
             model = model.get_encoder()
         weights.check_finite(dict(model.named_parameters()), self.name)
         return model.eval()
+
+    def _check_report(self, model: Any, report: dict[str, Any]) -> None:
+        """Raise `ModelFormatError` if the files lack weights of the encoder, which transformers fills with random ones.
+
+        A head or pooler may be missing: it is new, to be trained.
+        """
+        base = f"{model.base_model_prefix}." if self.auto_class != "AutoModel" else ""
+        missing = sorted(
+            key for key in report.get("missing_keys", ()) if key.startswith(base) and "pooler" not in key.split(".")
+        )
+        if missing and not self._asked():
+            raise ModelFormatError(
+                f"The weights in {self.name} lack {len(missing)} tensors that its config.json asks for: {missing[:5]}."
+            )
 
     def _asked(self) -> bool:
         """Whether the caller gave arguments for transformers, which may be what is wrong."""
@@ -197,7 +227,8 @@ class Origin:
         if not isinstance(config, dict) or path is None:
             return None
         shape = BertShape.of_config(config)
-        if shape is None:
+        named = config.get("dtype") or config.get("torch_dtype")
+        if shape is None or str(named) not in ("None", "float32", "bfloat16", "float16", "float64"):
             return None
         tensors = encoder_tensors(weights.read_safetensors(path), config, self.auto_class)
         if tensors is None:
@@ -310,10 +341,16 @@ class TokenizerFile:
         with reading(path):
             tokenizer = Tokenizer.from_file(path)
 
+        place = source.place("tokenizer_config.json")
+
         def token_id(key: str) -> int | None:
             token = config.get(key)
             text = token.get("content") if isinstance(token, dict) else token
+            if not isinstance(text, str | None):
+                raise ModelFormatError(f"{place}: {key} is {token!r:.80}; expected a token.")
             return None if text is None else tokenizer.token_to_id(text)
+
+        check_settings(TOKENIZER_SHAPE, config, place)
 
         typed = str(config.get("tokenizer_class", "")).startswith("BertTokenizer")  # the generic class has no segments
         names = ["input_ids", "token_type_ids", "attention_mask"] if typed else ["input_ids", "attention_mask"]

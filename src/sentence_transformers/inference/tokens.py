@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.inference.words import WordTable
 
 logger = logging.getLogger(__name__)
@@ -149,6 +150,25 @@ def settings_of(tokenizer: Any) -> tuple[Any, ...]:
         splits_special_tokens(tokenizer, rust),
         getattr(tokenizer, "truncation_side", "right"),
     )
+
+
+def check_rows(tokenizer: Any, rows: int, where: str) -> None:
+    """Raise `ModelFormatError` if the vocabulary of a `tokenizers.Tokenizer` is larger than the table of the weights."""
+    words = tokenizer.get_vocab_size(with_added_tokens=False)
+    if words > rows:
+        raise ModelFormatError(
+            f"{where} has {words} tokens, but the weights have rows for {rows}: they are not of the same model."
+        )
+
+
+def check_ids(ids: np.ndarray, rows: int, where: str) -> None:
+    """Raise `ModelFormatError` if token ids are beyond the table of the weights."""
+    if len(ids) and (highest := int(ids.max())) >= rows:
+        raise ModelFormatError(
+            f"The tokenizer of {where} gives the token id {highest}, but the weights have rows for {rows} tokens: "
+            "they are not of the same model, or tokens were added without model.transformers_model."
+            "resize_token_embeddings(len(model.tokenizer))."
+        )
 
 
 def step_state(step: Any) -> bytes:

@@ -19,7 +19,7 @@ from torch import Tensor
 from sentence_transformers.backends.origin import TokenizerFile
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference.packing import Packing, pad_rows
-from sentence_transformers.inference.tokens import BatchTokenizer, Tokens, settings_of
+from sentence_transformers.inference.tokens import BatchTokenizer, Tokens, check_ids, settings_of
 from sentence_transformers.modules import query_expansion
 from sentence_transformers.modules.base import InputModule
 from sentence_transformers.modules.chat import ChatPairs
@@ -47,6 +47,7 @@ class TextInput(InputModule):
     _tokenizer: Any
     chats: Any = False
     position_offset: Any = 0
+    vocabulary_rows: Any = None  # number of tokens that the weights know, if there is a table
 
     def preprocess(
         self,
@@ -79,6 +80,8 @@ class TextInput(InputModule):
         """Texts, or (text, text) pairs, as one unpadded run of tokens; `prompt` is put before each text."""
         limit = self.limit(task, max_length)
         tokens = self._report(self._cut(inputs, prompt, limit), limit)
+        if (rows := self.vocabulary_rows) is not None:
+            check_ids(tokens.ids, rows, getattr(self._cutter, "name_or_path", "") or "this model")
         expansion = self.query_expansion if task == "query" else None
         if expansion is None:
             return tokens

@@ -33,6 +33,7 @@ from sentence_transformers.inference import attention
 from sentence_transformers.inference.packing import pad, pad_rows
 from sentence_transformers.modules.text_input import TextInput
 from sentence_transformers.storage.files import Source, check_links
+from sentence_transformers.storage.settings import annotations, check_settings
 
 logger = logging.getLogger(__name__)
 
@@ -258,6 +259,17 @@ class Transformer(TextInput):
     def vocabulary_size(self) -> int:
         """V."""
         return self.light.vocabulary if self.light is not None else self.config.get_text_config().vocab_size
+
+    @property
+    def vocabulary_rows(self) -> int | None:
+        """Tokens that the table of word vectors has rows for; None where the model has no such table."""
+        if self.light is not None:
+            return len(self.light.get_parameter(self.light.prefix + "embeddings.word_embeddings.weight"))
+        try:
+            table = self._modules["model"].get_input_embeddings().weight
+        except (AttributeError, NotImplementedError):
+            return None
+        return len(table) if table.dim() == 2 else None
 
     @property
     def num_labels(self) -> int:
@@ -557,9 +569,11 @@ class Transformer(TextInput):
             "trust_remote_code": trust_remote_code,
         }
         hub = {key: value for key, value in hub.items() if value not in (None, "")}
+        file = source.place(next((name for name in CONFIG_NAMES if source.path(name)), cls.config_file_name))
+        check_settings(annotations(Transformer), saved, file)
         given = {"model_kwargs": model_kwargs, "processor_kwargs": processor_kwargs, "config_kwargs": config_kwargs}
         for name, value in given.items():
-            from_file = {k: v for k, v in saved.pop(name, {}).items() if k != "trust_remote_code"}
+            from_file = {k: v for k, v in (saved.pop(name, None) or {}).items() if k != "trust_remote_code"}
             given[name] = from_file | hub | (value or {})
         known = {key: value for key, value in saved.items() if key in KNOWN_SETTINGS}
         if surplus := saved.keys() - known.keys():

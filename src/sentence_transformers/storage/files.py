@@ -71,6 +71,10 @@ class Source:
         """Local path of one file of this part of the model, or None if the model has no such file."""
         return load_file_path(self.name, filename, self.subfolder, **self.hub_kwargs)
 
+    def place(self, filename: str) -> str:
+        """Where a file of this part of the model is, or would be; for messages."""
+        return "/".join((self.name.rstrip("/"), join(self.subfolder, filename)))
+
     def json(self, filename: str) -> dict[str, Any] | None:
         """The JSON object in a file, or None if there is no such file; `ModelFormatError` if it holds anything else."""
         path = self.path(filename)
