@@ -71,6 +71,8 @@ class BertShape:
             return None
         if not all(type(config[key]) in ((int,) if key != "layer_norm_eps" else (int, float)) for key in required):
             return None
+        if not all(config[key] > 0 for key in required):
+            return None
         offset = (config.get("pad_token_id", 1) or 0) + 1 if config["model_type"] in OFFSET_FAMILY else 0
         layers, heads, hidden, epsilon = (config[key] for key in required)
         return cls(layers, heads, hidden, epsilon, offset)

@@ -174,7 +174,7 @@ class Transformer(TextInput):
         self.max_seq_length = self._within_graph(named or max_seq_length or self._default_max_length())
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_batch_tokenizers", "_config")}
+        return {key: value for key, value in self.__dict__.items() if key not in NOT_PICKLED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -264,7 +264,7 @@ class Transformer(TextInput):
     def vocabulary_rows(self) -> int | None:
         """Tokens that the table of word vectors has rows for; None where the model has no such table."""
         if self.light is not None:
-            return len(self.light.get_parameter(self.light.prefix + "embeddings.word_embeddings.weight"))
+            return self.light.vocabulary
         try:
             table = self._modules["model"].get_input_embeddings().weight
         except (AttributeError, NotImplementedError):
@@ -306,15 +306,32 @@ class Transformer(TextInput):
 
     @property
     def max_seq_length(self) -> int | None:
-        """Most tokens per text, special tokens included; longer texts are cut."""
-        length = self._cutter.model_max_length
-        return length if length < 10**20 else None
+        """Most tokens per text, special tokens included; longer texts are cut. No more than the model has learned
+        positions for, whatever is set; None where nothing limits it.
+        """
+        limits = [n for n in (self._cutter.model_max_length, self.learned_positions) if n is not None and n < 10**20]
+        return min(limits, default=None)
 
     @max_seq_length.setter
     def max_seq_length(self, value: int | None) -> None:
         if value is not None and value < 1:
             raise InputError(f"max_seq_length must be at least 1 or None, got {value}.")
         self._cutter.model_max_length = NO_LIMIT if value is None else int(value)
+        most = self.learned_positions
+        if value is not None and most is not None and value > most:
+            logger.warning("max_seq_length = %d is more than the model has positions for: %d is used.", value, most)
+
+    @property
+    def learned_positions(self) -> int | None:
+        """Tokens that the table of learned positions has rows for; None for rotary, relative and computed ones."""
+        if self.light is not None:
+            return self.light.positions - self.position_offset
+        model, most = self.__dict__.get("_learned_positions", (None, None))
+        if model is not self._modules["model"]:
+            model = self._modules["model"]
+            most = attention.learned_positions(model)
+            self.__dict__["_learned_positions"] = (model, most)
+        return most
 
     def _default_max_length(self) -> int | None:
         """The smaller of the tokenizer's limit and the number of positions; None if neither is set."""
@@ -599,6 +616,7 @@ class Transformer(TextInput):
         return {}
 
 
+NOT_PICKLED = ("_batch_tokenizers", "_config", "_learned_positions")
 KNOWN_SETTINGS = {*Transformer.config_keys, "max_seq_length", "do_lower_case", "tokenizer_name_or_path"}
 
 

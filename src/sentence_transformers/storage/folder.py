@@ -41,6 +41,7 @@ CONFIG_SHAPE = {
     "similarity_fn_name": str | None,
     "model_type": str,
     "max_active_dims": int | None,
+    "activation_fn": str | None,
     "truncate_dim": float | None,  # its value is compared with the model's dimension later
 }
 
@@ -82,8 +83,10 @@ def read_entries(source: Source, trust_remote_code: bool) -> list[Entry]:
         module_class = _names.find_class(entry["type"], source, trust_remote_code)
         found.append(Entry(str(entry.get("name", i)), path, module_class, list(entry.get("kwargs") or [])))
     names = [entry.name for entry in found]
-    if len(set(names)) < len(names):
-        raise ModelFormatError(f"{source.name}/{MODULES_FILE}: name is not different for each module: {names}.")
+    if len(set(names)) < len(names) or not all(name and "." not in name for name in names):
+        raise ModelFormatError(
+            f"{source.name}/{MODULES_FILE}: the names are {names}; expected a different one for each module, without '.'."
+        )
     return found
 
 
@@ -91,6 +94,11 @@ def load_modules(source: Source, **kwargs: Any) -> tuple[dict[str, Any], dict[st
     """The modules by name, and the keyword arguments of `encode` that the folder lets each take."""
     entries = read_entries(source, bool(kwargs.get("trust_remote_code")))
     modules = {entry.name: load_module(entry.module_class, source.at(entry.path), kwargs) for entry in entries}
+    first = next(iter(modules.values()))
+    if not hasattr(first, "preprocess") and not hasattr(first, "tokenize"):
+        raise ModelFormatError(
+            f"{source.place(MODULES_FILE)}: the first module is a {type(first).__name__}; expected one that takes texts."
+        )
     check_dimensions(entries, list(modules.values()), source)
     check_names(entries, list(modules.values()), source)
     return modules, {entry.name: entry.kwargs for entry in entries if entry.kwargs}
