@@ -191,7 +191,8 @@ class Origin:
             return AutoTokenizer.from_pretrained(base, **own)
         with contextlib.ExitStack() as stack:
             if not self.processor_kwargs.keys() - HUB_KEYS:  # else an argument may be wrong
-                stack.enter_context(reading(f"The tokenizer of {source.name}/{source.subfolder}".rstrip("/")))
+                files = f"{source.place('tokenizer.json')} (or tokenizer_config.json)"
+                stack.enter_context(reading(files if source.path("tokenizer.json") else f"Missing or damaged: {files}"))
             tokenizer = AutoTokenizer.from_pretrained(self.tokenizer_name, **self.processor_kwargs)
         check_tokenizer_files(getattr(tokenizer, "tokenizer", tokenizer), source)
         return tokenizer
