@@ -99,7 +99,6 @@ class Origin:
 
     def model(self) -> Any:
         """The transformers model, in evaluation mode; `ModelFormatError` if weights are missing, damaged or NaN."""
-        import transformers
         from safetensors import SafetensorError
 
         kwargs = {key: value for key, value in self.model_kwargs.items() if key not in NOT_FOR_TRANSFORMERS}

@@ -192,6 +192,7 @@ def install(model: Any) -> str | None:
         return None
     return before
 
+
 POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
 
 

@@ -7,6 +7,7 @@ then fails with "Already borrowed"), and no per-token Python objects are made be
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Sequence
@@ -153,12 +154,27 @@ def settings_of(tokenizer: Any) -> tuple[Any, ...]:
 
 
 def check_rows(tokenizer: Any, rows: int, where: str) -> None:
-    """Raise `ModelFormatError` if the vocabulary of a `tokenizers.Tokenizer` is larger than the table of the weights."""
+    """Raise `ModelFormatError` if a `tokenizers.Tokenizer` has more tokens than the table of the weights has rows."""
     words = tokenizer.get_vocab_size(with_added_tokens=False)
     if words > rows:
         raise ModelFormatError(
             f"{where} has {words} tokens, but the weights have rows for {rows}: they are not of the same model."
         )
+
+
+def check_template(rust: Any, where: str) -> None:
+    """Raise `ModelFormatError` if the post-processor of a `tokenizers.Tokenizer` names tokens that it does not define:
+    the library panics at the first text then.
+    """
+    step = getattr(rust, "post_processor", None)
+    if step is None or type(step).__name__ != "TemplateProcessing":
+        return
+    state = json.loads(step.__getstate__())
+    used = {
+        piece["SpecialToken"]["id"] for side in ("single", "pair") for piece in state[side] if "SpecialToken" in piece
+    }
+    if lost := sorted(used - state["special_tokens"].keys()):
+        raise ModelFormatError(f"{where}: the post_processor's special_tokens lack {lost}, which its template names.")
 
 
 def check_ids(ids: np.ndarray, rows: int, where: str) -> None:

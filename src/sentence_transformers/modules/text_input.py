@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.backends.origin import TokenizerFile
-from sentence_transformers.errors import InputError
+from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference.packing import Packing, pad_rows
 from sentence_transformers.inference.tokens import BatchTokenizer, Tokens, check_ids, settings_of
 from sentence_transformers.modules import query_expansion
@@ -79,9 +79,15 @@ class TextInput(InputModule):
     ) -> Tokens:
         """Texts, or (text, text) pairs, as one unpadded run of tokens; `prompt` is put before each text."""
         limit = self.limit(task, max_length)
-        tokens = self._report(self._cut(inputs, prompt, limit), limit)
+        where = getattr(self.__dict__.get("_origin"), "tokenizer_name", "this model")
+        try:
+            tokens = self._report(self._cut(inputs, prompt, limit), limit)
+        except Exception as error:
+            if type(error) is not Exception:  # what the tokenizers library raises
+                raise
+            raise ModelFormatError(f"The tokenizer of {where} (tokenizer.json) cannot cut a text: {error}.") from error
         if (rows := self.vocabulary_rows) is not None:
-            check_ids(tokens.ids, rows, getattr(self._cutter, "name_or_path", "") or "this model")
+            check_ids(tokens.ids, rows, where)
         expansion = self.query_expansion if task == "query" else None
         if expansion is None:
             return tokens

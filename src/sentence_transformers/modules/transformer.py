@@ -28,12 +28,13 @@ from sentence_transformers.backends.origin import NO_LIMIT, Origin, TokenizerFil
 from sentence_transformers.backends.prepacked import prepack
 from sentence_transformers.backends.proof import PER_TEXT, Proofs, lock
 from sentence_transformers.backends.vocabulary import VocabularyRows
-from sentence_transformers.errors import InputError
+from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference import attention
 from sentence_transformers.inference.packing import pad, pad_rows
+from sentence_transformers.inference.tokens import check_template
 from sentence_transformers.modules.text_input import TextInput
 from sentence_transformers.storage.files import Source, check_links
-from sentence_transformers.storage.settings import annotations, check_settings
+from sentence_transformers.storage.settings import argument_types, check_settings
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class Transformer(TextInput):
         config_kwargs: dict[str, Any] | None = None,
         processing_kwargs: dict[str, Any] | None = None,
         backend: Literal["torch", "onnx", "openvino"] = "torch",
-        modality_config: dict[str, Any] | None = None,
+        modality_config: dict[str, dict[str, Any]] | None = None,
         module_output_name: str | None = None,
         unpad_inputs: bool | None = None,
         query_length: int | None = None,
@@ -266,7 +267,7 @@ class Transformer(TextInput):
         if self.light is not None:
             return self.light.vocabulary
         try:
-            table = self._modules["model"].get_input_embeddings().weight
+            table = self.auto_model.get_input_embeddings().weight
         except (AttributeError, NotImplementedError):
             return None
         return len(table) if table.dim() == 2 else None
@@ -327,8 +328,8 @@ class Transformer(TextInput):
         if self.light is not None:
             return self.light.positions - self.position_offset
         model, most = self.__dict__.get("_learned_positions", (None, None))
-        if model is not self._modules["model"]:
-            model = self._modules["model"]
+        if model is not self.auto_model:
+            model = self.auto_model
             most = attention.learned_positions(model)
             self.__dict__["_learned_positions"] = (model, most)
         return most
@@ -418,7 +419,13 @@ class Transformer(TextInput):
             inputs["use_cache"] = False
         with attention.use_packing(packing), vocabulary.stopping(defer), self._explained():
             output = model(**inputs)
-        value = output[self.modality_config["text"]["method_output_name"]]
+        name = self.modality_config["text"]["method_output_name"]
+        if not isinstance(name, str) or name not in output:
+            raise ModelFormatError(
+                f"{self._origin.name}: modality_config names the output {name!r:.80} of a {type(model).__name__}; "
+                f"expected one of {list(output)}."
+            )
+        value = output[name]
         if model.config.output_hidden_states and "hidden_states" in output:
             layers = output["hidden_states"]
             features["all_layer_embeddings"] = layers if packing is None else [layer[0] for layer in layers]
@@ -587,7 +594,7 @@ class Transformer(TextInput):
         }
         hub = {key: value for key, value in hub.items() if value not in (None, "")}
         file = source.place(next((name for name in CONFIG_NAMES if source.path(name)), cls.config_file_name))
-        check_settings(annotations(Transformer), saved, file)
+        check_settings(argument_types(Transformer), saved, file)
         given = {"model_kwargs": model_kwargs, "processor_kwargs": processor_kwargs, "config_kwargs": config_kwargs}
         for name, value in given.items():
             from_file = {k: v for k, v in (saved.pop(name, None) or {}).items() if k != "trust_remote_code"}
@@ -595,7 +602,9 @@ class Transformer(TextInput):
         known = {key: value for key, value in saved.items() if key in KNOWN_SETTINGS}
         if surplus := saved.keys() - known.keys():
             logger.warning("Settings %s of %s are not known and are ignored.", sorted(surplus), model_name_or_path)
-        return cls(model_name_or_path, **(init_defaults or {}) | known | given, backend=backend)
+        module = cls(model_name_or_path, **(init_defaults or {}) | known | given, backend=backend)
+        check_template(getattr(module._cutter, "backend_tokenizer", None), source.place("tokenizer.json"))
+        return module
 
     @classmethod
     def load_config(

@@ -42,7 +42,6 @@ CONFIG_SHAPE = {
     "model_type": str,
     "max_active_dims": int | None,
     "activation_fn": str | None,
-    "truncate_dim": float | None,  # its value is compared with the model's dimension later
 }
 
 
@@ -85,7 +84,7 @@ def read_entries(source: Source, trust_remote_code: bool) -> list[Entry]:
     names = [entry.name for entry in found]
     if len(set(names)) < len(names) or not all(name and "." not in name for name in names):
         raise ModelFormatError(
-            f"{source.name}/{MODULES_FILE}: the names are {names}; expected a different one for each module, without '.'."
+            f"{source.name}/{MODULES_FILE}: the names are {names}; expected different ones without '.'."
         )
     return found
 
@@ -97,7 +96,7 @@ def load_modules(source: Source, **kwargs: Any) -> tuple[dict[str, Any], dict[st
     first = next(iter(modules.values()))
     if not hasattr(first, "preprocess") and not hasattr(first, "tokenize"):
         raise ModelFormatError(
-            f"{source.place(MODULES_FILE)}: the first module is a {type(first).__name__}; expected one that takes texts."
+            f"{source.place(MODULES_FILE)}: the first module is a {type(first).__name__}; expected a reader of texts."
         )
     check_dimensions(entries, list(modules.values()), source)
     check_names(entries, list(modules.values()), source)
@@ -138,9 +137,13 @@ def check_names(entries: list[Entry], modules: list[Any], source: Source) -> Non
                 f"{source.place(entry.path)}: module_input_name is {name!r}, which no earlier module writes; "
                 f"expected one of {sorted(FEATURES)}."
             )
-        if type(module).__name__ == "SpladePooling" and i and getattr(modules[i - 1], TASK, None) == "feature-extraction":
+        if (
+            type(module).__name__ == "SpladePooling"
+            and i
+            and getattr(modules[i - 1], TASK, None) == "feature-extraction"
+        ):
             raise ModelFormatError(
-                f"{source.place(entry.path)}: a SpladePooling reads scores of the vocabulary, but the transformer before "
+                f"{source.place(entry.path)}: a SpladePooling reads scores of tokens, but the transformer before "
                 f"it gives vectors: its settings file (sentence_bert_config.json) lacks {TASK}; expected 'fill-mask'."
             )
 
@@ -148,14 +151,20 @@ def check_names(entries: list[Entry], modules: list[Any], source: Source) -> Non
 def check_plain(source: Source) -> None:
     """Raise `ModelFormatError` if a folder without `modules.json` has folders of modules: that file was lost."""
     part = Path(source.name, source.subfolder)
-    if lost := sorted(path.parent.name for path in part.glob("*_*/config.json") if MODULE_FOLDER.match(path.parent.name)):
-        raise ModelFormatError(f"{source.place(MODULES_FILE)} is missing, but there are the modules {lost}. Fetch it again.")
+    if lost := sorted(
+        path.parent.name for path in part.glob("*_*/config.json") if MODULE_FOLDER.match(path.parent.name)
+    ):
+        raise ModelFormatError(
+            f"{source.place(MODULES_FILE)} is missing, but there are the modules {lost}. Fetch it again."
+        )
 
 
 def read_config(source: Source) -> dict[str, Any]:
     """Settings of the model as a whole; {} for folders from before they existed."""
     config = source.json(CONFIG_FILE) or {}
     check_settings(CONFIG_SHAPE, config, source.place(CONFIG_FILE))
+    if not isinstance(dim := config.get("truncate_dim"), int | None) or isinstance(dim, bool):
+        raise ModelFormatError(f"{source.place(CONFIG_FILE)}: truncate_dim is {dim!r:.80}; expected a whole number.")
     prompts = {name: text for name, text in (config.get("prompts") or {}).items() if text is not None}
     if "prompts" in config:
         config["prompts"] = prompts

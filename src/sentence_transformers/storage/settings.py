@@ -36,9 +36,9 @@ def construct(module_class: type, settings: dict[str, Any], file: str, **others:
     Raises:
         ModelFormatError: if a setting is missing, unknown, or has the wrong type or value.
     """
-    own = module_class.__init__.__module__.partition(".")[0] == "sentence_transformers"
+    own = module_class.__init__.__module__.partition(".")[0] == "sentence_transformers"  # type: ignore[misc]
     if own:
-        check_settings(annotations(module_class), settings, file)
+        check_settings(argument_types(module_class), settings, file)
         missing = [name for name in required(module_class) if name not in settings | others]
         if missing:
             raise ModelFormatError(
@@ -64,7 +64,7 @@ def check_settings(hints: dict[str, Any], settings: dict[str, Any], file: str) -
 
 
 @cache
-def annotations(module_class: type) -> dict[str, Any]:
+def argument_types(module_class: type) -> dict[str, Any]:
     """Argument -> annotation of a constructor; without those that cannot be evaluated."""
     function = inspect.unwrap(module_class.__init__)  # type: ignore[misc]
     names = {name: value for name, value in function.__annotations__.items() if name != "return"}
