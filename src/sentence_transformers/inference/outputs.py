@@ -58,7 +58,7 @@ class Output:
                 return feature_rows(features, count) if self.value is None else token_rows(features)
         if "sentence_embedding" not in features:
             raise ModelFormatError(
-                "No module of this model makes a sentence_embedding. Add one that does, such as Pooling; in a model folder "
+                "No module of this model makes a sentence_embedding. Add one, such as Pooling; in a model folder "
                 f"modules.json names them. There are {[type(module).__name__ for module in model]}."
             )
         rows = features["sentence_embedding"]
