@@ -60,11 +60,7 @@ def model(folders) -> SentenceTransformer:
 
 
 def count(model, text: str, prompt: str = "") -> int:
-    limit, model.max_seq_length = model.max_seq_length, 10_000
-    try:
-        return int(model.preprocess([prompt + text])["attention_mask"].sum())
-    finally:
-        model.max_seq_length = limit
+    return len(model[0].batch_tokenizer(None)([prompt + text]).ids)
 
 
 def words(limit: int) -> BatchTokenizer:

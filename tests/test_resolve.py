@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import numpy as np
 import pytest
 
@@ -319,3 +319,24 @@ def test_single_files_stay_inside_the_model(name, path):
     ):
         with pytest.raises(ModelFormatError, match="outside"):
             call()
+
+
+@pytest.mark.parametrize("part", ["", "0_Transformer"])
+@pytest.mark.parametrize("kind", ["model.safetensors", "pytorch_model.bin"])
+def test_a_snapshot_with_half_of_its_shards_is_not_complete(part, kind, tmp_path):
+    """Complete are: both shards with their list, or the whole weights of another kind."""
+    stem, _, ending = kind.rpartition(".")
+    shards = [f"{stem}-0000{i}-of-00002.{ending}" for i in (1, 2)]
+    folder = tmp_path / part
+    folder.mkdir(exist_ok=True)
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    (folder / shards[0]).write_bytes(b"1")
+    assert not resolving.is_complete(tmp_path)
+    layouts.write(folder / f"{kind}.index.json", {"weight_map": {"a": shards[0], "b": shards[1]}})
+    assert not resolving.is_complete(tmp_path)
+    (folder / shards[1]).write_bytes(b"2")
+    assert resolving.is_complete(tmp_path)
+    (folder / shards[0]).unlink()
+    assert not resolving.is_complete(tmp_path)
+    (folder / "model.safetensors").write_bytes(b"3")
+    assert resolving.is_complete(tmp_path)

@@ -57,7 +57,7 @@ class BertShape:
     def of_config(cls, config: dict[str, Any]) -> BertShape | None:
         """The shape of a config; None if it asks for anything that is not plain BERT with exact GELU."""
         unusual = (
-            config.get("model_type") not in FAMILY
+            str(config.get("model_type")) not in FAMILY
             or config.get("hidden_act", "gelu") != "gelu"
             or config.get("position_embedding_type", "absolute") != "absolute"
             or config.get("is_decoder")
@@ -68,6 +68,10 @@ class BertShape:
         )
         required = ("num_hidden_layers", "num_attention_heads", "hidden_size", "layer_norm_eps")
         if unusual or not all(key in config for key in required):
+            return None
+        if not all(type(config[key]) in ((int,) if key != "layer_norm_eps" else (int, float)) for key in required):
+            return None
+        if not all(config[key] > 0 for key in required):
             return None
         offset = (config.get("pad_token_id", 1) or 0) + 1 if config["model_type"] in OFFSET_FAMILY else 0
         layers, heads, hidden, epsilon = (config[key] for key in required)

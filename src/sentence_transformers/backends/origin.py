@@ -8,11 +8,13 @@ leaves to the full way.
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import json
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -20,12 +22,38 @@ from sentence_transformers.backends.bert import BertEncoder, BertShape, encoder_
 from sentence_transformers.backends.bert_heads import HEADS
 from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.storage import weights
-from sentence_transformers.storage.files import Source
+from sentence_transformers.storage.files import Source, reading
+from sentence_transformers.storage.settings import check_settings
 
 NO_LIMIT = int(1e30)
 HUB_KEYS = {"subfolder", "token", "cache_dir", "revision", "local_files_only", "trust_remote_code"}
 DTYPES = {None, "auto", "float32", "bfloat16", "float16", torch.float32, torch.bfloat16, torch.float16}
 INT8 = ("int8", torch.int8)
+ENCODER_MODELS = {
+    "longt5": "LongT5EncoderModel",
+    "switch_transformers": "SwitchTransformersEncoderModel",
+    "t5gemma": "T5GemmaEncoderModel",
+}
+WITHIN = {  # encoder-decoder families without a class for the encoder: it is taken out of the whole model
+    "blenderbot",
+    "blenderbot-small",
+    "m2m_100",
+    "marian",
+    "moonshine",
+    "nllb-moe",
+    "pegasus",
+    "pegasus_x",
+    "prophetnet",
+    "t5gemma2",
+    "udop",
+    "whisper",
+}
+TOKENIZER_SHAPE = {
+    "model_max_length": float | None,
+    "padding_side": Literal["left", "right"],
+    "truncation_side": Literal["left", "right"],
+    "model_input_names": list[str] | None,
+}
 NOT_FOR_TRANSFORMERS = ("file_name", "export", "provider", "provider_options", "session_options", "ov_config")
 
 
@@ -63,11 +91,14 @@ class Origin:
         """The transformers config."""
         import transformers
 
-        return transformers.AutoConfig.from_pretrained(self.name, **self.config_kwargs)
+        source = self.folder(self.name, self.config_kwargs)
+        if source is None or self._asked():
+            return transformers.AutoConfig.from_pretrained(self.name, **self.config_kwargs)
+        with reading(source.place("config.json")):
+            return transformers.AutoConfig.from_pretrained(self.name, **self.config_kwargs)
 
     def model(self) -> Any:
         """The transformers model, in evaluation mode; `ModelFormatError` if weights are missing, damaged or NaN."""
-        import transformers
         from safetensors import SafetensorError
 
         kwargs = {key: value for key, value in self.model_kwargs.items() if key not in NOT_FOR_TRANSFORMERS}
@@ -76,7 +107,7 @@ class Origin:
         if self.config_kwargs.keys() - HUB_KEYS:
             kwargs["config"] = self.config()
         try:
-            model = getattr(transformers, self._class_for_text()).from_pretrained(self.name, **kwargs)
+            model, report = self._class_for_text().from_pretrained(self.name, **kwargs, output_loading_info=True)
         except pickle.UnpicklingError as error:
             raise ModelFormatError(weights.not_plain(f"{self.name}/{weights.TORCH_NAME}")) from error
         except (SafetensorError, json.JSONDecodeError, EOFError) as error:
@@ -85,32 +116,85 @@ class Origin:
             if not Path(self.name).is_dir():
                 raise
             raise ModelFormatError(f"{self.name} lacks a file of its transformers model: {error}") from error
+        except Exception as error:
+            if not Path(self.name).is_dir() or isinstance(error, torch.OutOfMemoryError) or self._asked():
+                raise
+            with reading(f"config.json or the weights of {self.name}"):
+                raise
+        self._check_report(model, report)
+        if self.auto_class == "AutoModel" and model.config.model_type in WITHIN and hasattr(model, "get_decoder"):
+            model = model.get_encoder()
         weights.check_finite(dict(model.named_parameters()), self.name)
         return model.eval()
 
-    def _class_for_text(self) -> str:
-        """The Auto class, where a text encoder exists in an encoder-decoder family (T5 and its kin) that one."""
+    def _check_report(self, model: Any, report: dict[str, Any]) -> None:
+        """Raise `ModelFormatError` if the files lack weights of the encoder, which transformers fills with random ones.
+
+        A head or pooler may be missing: it is new, to be trained.
+        """
+        base = f"{model.base_model_prefix}." if self.auto_class != "AutoModel" else ""
+        missing = sorted(
+            key for key in report.get("missing_keys", ()) if key.startswith(base) and "pooler" not in key.split(".")
+        )
+        if missing and not self._asked():
+            raise ModelFormatError(
+                f"The weights in {self.name} lack {len(missing)} tensors that its config.json asks for: {missing[:5]}."
+            )
+
+    def _asked(self) -> bool:
+        """Whether the caller gave arguments for transformers, which may be what is wrong."""
+        return bool((self.model_kwargs.keys() | self.config_kwargs.keys()) - HUB_KEYS)
+
+    def _class_for_text(self) -> Any:
+        """The Auto class, where a text encoder exists in an encoder-decoder family (T5 and its kin) that one.
+
+        Of the families of `WITHIN` the whole model is loaded, unless the folder holds the encoder alone.
+        """
+        import transformers
         from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
 
         source = self.folder(self.name, self.model_kwargs)
         adapter = source is not None and source.path("adapter_config.json")  # its base model's folder has the config
         if self.auto_class != "AutoModel" or adapter:
-            return self.auto_class
+            return getattr(transformers, self.auto_class)
         config = self.config()
-        two_sided = getattr(config, "is_encoder_decoder", False) or "t5" in config.model_type
-        return (
-            "AutoModelForTextEncoding"
-            if two_sided and config.model_type in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
-            else "AutoModel"
-        )
+        kind = config.model_type
+        if kind in ENCODER_MODELS:
+            return getattr(transformers, ENCODER_MODELS[kind])
+        name = (getattr(config, "architectures", None) or [""])[0]
+        if kind in WITHIN and name.endswith("Encoder"):
+            whole = transformers.MODEL_MAPPING[type(config)]
+            return getattr(inspect.getmodule(whole), name)
+        two_sided = getattr(config, "is_encoder_decoder", False) or "t5" in kind
+        if two_sided and kind in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES:
+            return transformers.AutoModelForTextEncoding
+        return transformers.AutoModel
 
     def tokenizer(self, file: TokenizerFile | None = None) -> Any:
-        """The transformers tokenizer or processor; made from `file` if the folder it came from is gone."""
+        """The transformers tokenizer or processor; made from `file` if the folder it came from is gone.
+
+        An adapter's folder without a tokenizer has that of its base model.
+
+        Raises:
+            ModelFormatError: if the folder lacks the files of its tokenizer.
+        """
         from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
         if file is not None and not Path(self.tokenizer_name).is_dir():
             return PreTrainedTokenizerFast(tokenizer_object=file.backend_tokenizer, **file.config)
-        return AutoTokenizer.from_pretrained(self.tokenizer_name, **self.processor_kwargs)
+        source = self.folder(self.tokenizer_name, self.processor_kwargs)
+        if source is None:
+            return AutoTokenizer.from_pretrained(self.tokenizer_name, **self.processor_kwargs)
+        if (base := base_of_adapter(source)) is not None:
+            own = {k: v for k, v in self.processor_kwargs.items() if k not in ("subfolder", "revision")}
+            return AutoTokenizer.from_pretrained(base, **own)
+        with contextlib.ExitStack() as stack:
+            if not self.processor_kwargs.keys() - HUB_KEYS:  # else an argument may be wrong
+                files = f"{source.place('tokenizer.json')} (or tokenizer_config.json)"
+                stack.enter_context(reading(files if source.path("tokenizer.json") else f"Missing or damaged: {files}"))
+            tokenizer = AutoTokenizer.from_pretrained(self.tokenizer_name, **self.processor_kwargs)
+        check_tokenizer_files(getattr(tokenizer, "tokenizer", tokenizer), source)
+        return tokenizer
 
     # ---- from the light way to the full one, without the files
 
@@ -143,7 +227,8 @@ class Origin:
         if not isinstance(config, dict) or path is None:
             return None
         shape = BertShape.of_config(config)
-        if shape is None:
+        named = config.get("dtype") or config.get("torch_dtype")
+        if shape is None or str(named) not in ("None", "float32", "bfloat16", "float16", "float64"):
             return None
         tensors = encoder_tensors(weights.read_safetensors(path), config, self.auto_class)
         if tensors is None:
@@ -164,6 +249,42 @@ class Origin:
     def folder(self, name: str, kwargs: dict[str, Any]) -> Source | None:
         """The local folder of a part; None for a hub id."""
         return Source(name, kwargs.get("subfolder") or "") if Path(name).is_dir() else None
+
+
+def base_of_adapter(source: Source) -> str | None:
+    """The base model of an adapter's folder in which there is no tokenizer; None for any other folder."""
+    adapter = source.json("adapter_config.json")
+    if adapter is None or source.path("tokenizer_config.json") or source.path("tokenizer.json"):
+        return None
+    base = adapter.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise ModelFormatError(
+            f"{source.name}/adapter_config.json: base_model_name_or_path is {base!r}; expected a folder or hub id, "
+            "from which the tokenizer is taken."
+        )
+    return base
+
+
+def check_tokenizer_files(tokenizer: Any, source: Source) -> None:
+    """Raise `ModelFormatError` if a folder lacks the vocabulary of its tokenizer: transformers makes an empty one then.
+
+    Either tokenizer.json is there, or each vocabulary file of the tokenizer's class.
+    """
+    names = {key: name for key, name in getattr(tokenizer, "vocab_files_names", {}).items() if isinstance(name, str)}
+    whole = names.pop("tokenizer_file", "tokenizer.json")
+    needed = [name for key, name in names.items() if key in ("vocab_file", "merges_file", "source_spm", "target_spm")]
+    if source.path(whole) or (needed and all(source.path(name) for name in needed)):
+        return
+    if not needed and not hasattr(tokenizer, "backend_tokenizer"):
+        return  # works on bytes or characters
+    if needed and any(source.path(name) for name in ("tekken.json", "tokenizer.model", "spiece.model")):
+        return  # other forms, which transformers converts
+    where = f"{source.name}/{source.subfolder}".rstrip("/")
+    other = f" or {' and '.join(needed)}" if needed else ""
+    raise ModelFormatError(
+        f"{where} lacks the vocabulary of its {type(tokenizer).__name__}: expected {whole}{other}. "
+        "Fetch the missing file again."
+    )
 
 
 def cast(tensors: dict[str, torch.Tensor], dtype: Any, config: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -222,12 +343,19 @@ class TokenizerFile:
             return None
         if config.get("chat_template") or any(source.path(name) for name in CHAT_FILES):
             return None
-        tokenizer = Tokenizer.from_file(path)
+        with reading(path):
+            tokenizer = Tokenizer.from_file(path)
+
+        place = source.place("tokenizer_config.json")
 
         def token_id(key: str) -> int | None:
             token = config.get(key)
             text = token.get("content") if isinstance(token, dict) else token
+            if not isinstance(text, str | None):
+                raise ModelFormatError(f"{place}: {key} is {token!r:.80}; expected a token.")
             return None if text is None else tokenizer.token_to_id(text)
+
+        check_settings(TOKENIZER_SHAPE, config, place)
 
         typed = str(config.get("tokenizer_class", "")).startswith("BertTokenizer")  # the generic class has no segments
         names = ["input_ids", "token_type_ids", "attention_mask"] if typed else ["input_ids", "attention_mask"]
@@ -253,10 +381,12 @@ def says_everything(config: dict[str, Any], path: str) -> bool:
     if config.get("split_special_tokens"):
         return False
     kind = str(config.get("tokenizer_class", "")).removesuffix("Fast")
-    if kind in ("TokenizersBackend", "PreTrainedTokenizer"):
-        return kind == "TokenizersBackend" or str(config["tokenizer_class"]).endswith("Fast")
-    if kind != "BertTokenizer":
+    generic = kind == "TokenizersBackend" or config.get("tokenizer_class") == "PreTrainedTokenizerFast"
+    further = any(config.get(key) for key in ("extra_special_tokens", "additional_special_tokens"))
+    if further or not (generic or kind == "BertTokenizer"):
         return False
+    if generic:
+        return True
     content = json.loads(Path(path).read_text(encoding="utf-8"))
     normalizer = content.get("normalizer") or {}
     expected = {

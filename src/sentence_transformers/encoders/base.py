@@ -150,6 +150,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         if config.get("requirements"):
             check_version_requirements(config["requirements"], source.name)
         if source.path(folder.MODULES_FILE) is None:
+            folder.check_plain(source)
             logger.info("%s has no modules.json; building a model from its transformer.", source.name)
             return cls._modules_of_plain(source, **kwargs), {}, {}
         kind = config.get("model_type", "SentenceTransformer")

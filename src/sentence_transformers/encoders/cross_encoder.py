@@ -132,6 +132,18 @@ class CrossEncoder(BaseModel):
     # ---- loading
 
     @classmethod
+    def _load(cls, source: Source, **kwargs: Any) -> tuple[dict[str, Any], dict[str, list[str]], dict[str, Any]]:
+        """As of any model; a transformer alone must be a classifier."""
+        modules, module_kwargs, config = super()._load(source, **kwargs)
+        task = getattr(next(iter(modules.values())), "transformer_task", "sequence-classification")
+        if len(modules) == 1 and task != "sequence-classification":
+            raise ModelFormatError(
+                f"{source.place('sentence_bert_config.json')}: transformer_task is {task!r}; expected "
+                "'sequence-classification', for nothing else in this folder makes a score of a pair."
+            )
+        return modules, module_kwargs, config
+
+    @classmethod
     def _modules_of_plain(cls, source: Source, **kwargs: Any) -> dict[str, Any]:
         """A classifier, or a causal language model whose next word, yes or no, is the score."""
         config = source.json("config.json") or {}

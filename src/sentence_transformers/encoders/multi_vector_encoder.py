@@ -108,7 +108,7 @@ class MultiVectorEncoder(EmbeddingModel):
         """As of any model; a `Dense` works on tokens, and a checkpoint of Stanford's ColBERT brings its prompts."""
         modules, module_kwargs, config = super()._load(source, **kwargs)
         for part in modules.values():
-            if isinstance(part, Dense) and part.module_input_name == "sentence_embedding":
+            if isinstance(part, (Dense, Normalize)) and part.module_input_name == "sentence_embedding":
                 part.module_input_name = part.module_output_name = TOKENS
         if source.path(folder.MODULES_FILE) is None and colbert.is_stanford(source):
             config = config | {"prompts": colbert.stanford_prompts(source)}

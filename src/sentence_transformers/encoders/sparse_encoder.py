@@ -133,6 +133,8 @@ class SparseEncoder(EmbeddingModel):
         if kind != "SentenceTransformer":
             return super()._modules_of_other(kind, source, config, **kwargs)
         modules, module_kwargs = folder.load_modules(source, **kwargs)
+        if any(isinstance(module, (SpladePooling, SparseAutoEncoder)) for module in modules.values()):
+            return modules, module_kwargs, config  # a sparse model whose settings do not say so
         dimension = dimension_of(modules.values())
         if dimension is None:
             raise ModelFormatError(f"None of the modules of {source.name} reports a dimension.")

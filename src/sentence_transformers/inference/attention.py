@@ -193,12 +193,26 @@ def install(model: Any) -> str | None:
     return before
 
 
+POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
+
+
 def position_offset(model: nn.Module) -> int:
     """Position of a sequence's first token: padding_idx + 1 in the RoBERTa family, 0 elsewhere."""
     for module in model.modules():
         if hasattr(module, "create_position_ids_from_input_ids"):
             return int(getattr(module, "padding_idx", None) or 0) + 1
     return 0
+
+
+def learned_positions(model: nn.Module) -> int | None:
+    """Tokens that the tables of learned positions have rows for, the least over the tables; None without a table."""
+    rows = []
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] in POSITION_TABLES and isinstance(module, nn.Embedding):
+            padding = module.padding_idx
+            rows.append(module.num_embeddings - (0 if padding is None else padding + 1))
+    most = getattr(model.config, "max_position_embeddings", None)
+    return min([*rows, most] if rows and isinstance(most, int) and most > 0 else rows, default=None)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sentence_transformers.errors import InputError
+from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference.packing import is_packed
 
 Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
@@ -56,6 +56,11 @@ class Output:
         if self.value != "sentence_embedding":
             with torch.inference_mode(False):  # so that the rows are ordinary tensors
                 return all_features(model, features, count) if self.value is None else token_rows(features)
+        if "sentence_embedding" not in features:
+            raise ModelFormatError(
+                "No module of this model makes a sentence_embedding. Add one, such as Pooling; in a model folder "
+                f"modules.json names them. There are {[type(module).__name__ for module in model]}."
+            )
         rows = features["sentence_embedding"]
         if self.normalize:
             rows = torch.nn.functional.normalize(rows, p=2, dim=-1)

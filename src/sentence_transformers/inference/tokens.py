@@ -7,6 +7,7 @@ then fails with "Already borrowed"), and no per-token Python objects are made be
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.inference.words import WordTable
 
 logger = logging.getLogger(__name__)
@@ -119,6 +121,90 @@ def repair(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+FEW_ADDED = 256  # added tokens whose every flag is compared; of more, the texts
+MODEL_SETTINGS = (
+    "unk_token",
+    "unk_id",
+    "dropout",
+    "continuing_subword_prefix",
+    "end_of_word_suffix",
+    "max_input_chars_per_word",
+    "fuse_unk",
+    "byte_fallback",
+    "ignore_merges",
+)
+
+
+def splits_special_tokens(tokenizer: Any, rust: Any) -> bool:
+    """Whether the names of special tokens are cut up where they occur in a text."""
+    return bool(getattr(tokenizer, "split_special_tokens", False) or rust.encode_special_tokens)
+
+
+def settings_of(tokenizer: Any) -> tuple[Any, ...]:
+    """All that decides how a tokenizer cuts texts, but for the words of its vocabulary: their number stands for them.
+
+    Two calls give equal values unless the tokenizer was changed in between. Takes about ten microseconds.
+    """
+    from tokenizers import Tokenizer
+
+    rust = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(rust, Tokenizer):
+        return ()  # a slow tokenizer is asked itself, at every call
+    steps = (rust.normalizer, rust.pre_tokenizer, rust.post_processor)
+    model, added = rust.model, rust.get_added_tokens_decoder()
+    return (
+        *(None if step is None else step_state(step) for step in steps),
+        type(model),
+        *(getattr(model, name, None) for name in MODEL_SETTINGS),
+        rust.get_vocab_size(with_added_tokens=False),
+        str(added) if len(added) <= FEW_ADDED else [token.content for token in added.values()],
+        splits_special_tokens(tokenizer, rust),
+        getattr(tokenizer, "truncation_side", "right"),
+    )
+
+
+def check_rows(tokenizer: Any, rows: int, where: str) -> None:
+    """Raise `ModelFormatError` if a `tokenizers.Tokenizer` has more tokens than the table of the weights has rows."""
+    words = tokenizer.get_vocab_size(with_added_tokens=False)
+    if words > rows:
+        raise ModelFormatError(
+            f"{where} has {words} tokens, but the weights have rows for {rows}: they are not of the same model."
+        )
+
+
+def check_template(rust: Any, where: str) -> None:
+    """Raise `ModelFormatError` if the post-processor of a `tokenizers.Tokenizer` names tokens that it does not define:
+    the library panics at the first text then.
+    """
+    step = getattr(rust, "post_processor", None)
+    if step is None or type(step).__name__ != "TemplateProcessing":
+        return
+    state = json.loads(step.__getstate__())
+    used = {
+        piece["SpecialToken"]["id"] for side in ("single", "pair") for piece in state[side] if "SpecialToken" in piece
+    }
+    if lost := sorted(used - state["special_tokens"].keys()):
+        raise ModelFormatError(f"{where}: the post_processor's special_tokens lack {lost}, which its template names.")
+
+
+def check_ids(ids: np.ndarray, rows: int, where: str) -> None:
+    """Raise `ModelFormatError` if token ids are beyond the table of the weights."""
+    if len(ids) and (highest := int(ids.max())) >= rows:
+        raise ModelFormatError(
+            f"The tokenizer of {where} gives the token id {highest}, but the weights have rows for {rows} tokens: "
+            "they are not of the same model, or tokens were added without model.transformers_model."
+            "resize_token_embeddings(len(model.tokenizer))."
+        )
+
+
+def step_state(step: Any) -> bytes:
+    """One step of a tokenizer in bytes; of one written in Python, which has no such form, its identity."""
+    try:
+        return step.__getstate__()
+    except Exception:
+        return repr(step).encode()
+
+
 class BatchTokenizer:
     """Cuts lists of texts into `Tokens`, from any number of threads.
 
@@ -143,8 +229,11 @@ class BatchTokenizer:
             self.rust.no_padding()
             self.rust.no_truncation()
             self.parts = Tokenizer.from_str(self.rust.to_str())  # cuts one text of a pair, whole
+            for own in (self.rust, self.parts):  # a setting that the file does not hold
+                own.encode_special_tokens = splits_special_tokens(tokenizer, rust)
             if max_length is not None:
-                self.rust.enable_truncation(max_length, direction=getattr(tokenizer, "truncation_side", "right"))
+                side = getattr(tokenizer, "truncation_side", "right")
+                self.rust.enable_truncation(max_length, direction=side)
         whole = self.rust is not None and max_length is None and not special_tokens
         self.words = WordTable.of(self.rust) if whole else None
         self.single_types = with_types and (self.rust is None or any(self.rust.encode("a").type_ids))

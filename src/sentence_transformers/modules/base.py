@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from sentence_transformers.inference.packing import is_packed, pad
-from sentence_transformers.storage import files, weights
+from sentence_transformers.storage import files, settings, weights
 from sentence_transformers.storage.files import Source
 
 logger = logging.getLogger(__name__)
@@ -98,9 +98,11 @@ class Module(nn.Module, ABC):
             "revision": revision,
             "local_files_only": local_files_only,
         }
-        module = cls(**(init_defaults or {}) | cls.load_config(model_name_or_path, subfolder, **hub))
+        source = Source(model_name_or_path, subfolder, **hub)
+        config = cls.load_config(model_name_or_path, subfolder, **hub)
+        module = settings.construct(cls, config, source.place(cls.config_file_name), **init_defaults or {})
         if module.state_dict():
-            weights.load_into(module, Source(model_name_or_path, subfolder, **hub))
+            weights.load_into(module, source)
         return module
 
     @classmethod

@@ -18,9 +18,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.modules.activation import activation_from_name, activation_name
 from sentence_transformers.modules.base import Module
-from sentence_transformers.storage import weights
+from sentence_transformers.storage import settings, weights
 from sentence_transformers.storage.files import Source
 
 logger = logging.getLogger(__name__)
@@ -119,9 +120,12 @@ class Dense(Module):
         source = Source(model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
         config = cls.load_config(source.name, source.subfolder, **source.hub_kwargs)
         config = known_settings(cls, config, where=source.name)
-        if isinstance(name := config.get("activation_function"), str):
+        if isinstance(name := config.get("activation_function"), str) and name:
             config["activation_function"] = activation_from_name(name, trust_remote_code, default=nn.Tanh)
-        module = cls(**(init_defaults or {}) | config)
+        elif name is not None:
+            file = source.place(cls.config_file_name)
+            raise ModelFormatError(f"{file}: activation_function is {name!r:.80}; expected a dotted class name.")
+        module = settings.construct(cls, config, source.place(cls.config_file_name), **init_defaults or {})
         weights.load_into(module, source)
         return module
 

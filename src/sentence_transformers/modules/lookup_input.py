@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sentence_transformers.inference.inputs import as_batch, as_inputs, with_prompt
-from sentence_transformers.inference.tokens import BatchTokenizer, Tokens
+from sentence_transformers.inference.tokens import BatchTokenizer, Tokens, settings_of
 from sentence_transformers.modules.base import InputModule
 
 
@@ -30,10 +30,11 @@ class LookupInput(InputModule):
         return self.reader(task)(with_prompt(texts, prompt) if prompt else texts)
 
     def reader(self, task: str | None = None) -> BatchTokenizer:
-        """What cuts the texts: a private copy of the tokenizer, made anew when that or the limit is another one."""
+        """What cuts the texts: a private copy of the tokenizer, made anew when that or the limit has changed."""
         tokenizer, limit = self.tokenizer, self.limit()
-        owner, found = self.__dict__.get("_batch_tokenizer", (None, None))
-        if owner is not tokenizer or found.max_length != limit:
+        settings = (settings_of(tokenizer), limit)
+        owner, made_for, found = self.__dict__.get("_batch_tokenizer", (None, None, None))
+        if owner is not tokenizer or made_for != settings:
             found = BatchTokenizer(tokenizer, limit, special_tokens=False)
-            self.__dict__["_batch_tokenizer"] = (tokenizer, found)
+            self.__dict__["_batch_tokenizer"] = (tokenizer, settings, found)
         return found

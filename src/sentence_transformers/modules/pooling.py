@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from sentence_transformers._deprecation import renamed
-from sentence_transformers.errors import InputError
+from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference.packing import flattened_packing, is_packed
 from sentence_transformers.modules.base import Module
 
@@ -95,6 +95,8 @@ class Pooling(Module):
         """Settings with the older booleans turned into `pooling_mode`."""
         config = super().load_config(*args, **kwargs)
         flags = {key: config.pop(key) for key in FLAGS if key in config}
+        if wrong := {key: value for key, value in flags.items() if not isinstance(value, (bool, type(None)))}:
+            raise ModelFormatError(f"The settings of a Pooling have {wrong}; expected true or false for each.")
         config.setdefault("pooling_mode", modes_of_flags(flags))
         return {key: value for key, value in config.items() if key in cls.config_keys}
 

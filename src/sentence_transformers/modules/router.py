@@ -24,10 +24,20 @@ from sentence_transformers import _names
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference.inputs import as_batch, as_text, is_conversation, is_message, routed
 from sentence_transformers.modules.base import InputModule, Module, run_module
-from sentence_transformers.storage.files import Source, check_relative
+from sentence_transformers.storage.files import Source, check_relative, reading
 from sentence_transformers.storage.parts import accepts, load_module, save_module
+from sentence_transformers.storage.settings import check_settings
 
 logger = logging.getLogger(__name__)
+
+SHAPE = {
+    "types": dict[str, str],
+    "structure": dict[str, list[str]],
+    "parameters": dict[str, Any] | None,
+    "default_route": str | None,
+    "allow_empty_key": bool,
+    "route_mappings": dict[str, str] | None,
+}
 
 
 class Router(InputModule):
@@ -274,6 +284,8 @@ class Router(InputModule):
             raise ModelFormatError(
                 f"{model_name_or_path}/{subfolder} has no {cls.config_file_name} with types and structure."
             )
+        file = source.place(cls.config_file_name)
+        check_settings(SHAPE, config, file)
         trust = bool(kwargs.get("trust_remote_code"))
         modules = {}
         for name, dotted in config["types"].items():
@@ -281,12 +293,14 @@ class Router(InputModule):
             part = source.at(check_relative(name, "module folder"))
             modules[name] = load_module(module_class, part, kwargs)
         parameters = dict(config.get("parameters") or {})
-        mappings = {
-            ast.literal_eval(key): route for key, route in (parameters.pop("route_mappings", None) or {}).items()
-        }
-        routes = {route: [modules[name] for name in names] for route, names in config["structure"].items()}
-        known = {key: parameters[key] for key in ("default_route", "allow_empty_key") if key in parameters}
-        return cls(routes, **known, route_mappings=mappings)
+        check_settings(SHAPE, parameters, file)
+        with reading(file):
+            mappings = {
+                ast.literal_eval(key): route for key, route in (parameters.pop("route_mappings", None) or {}).items()
+            }
+            routes = {route: [modules[name] for name in names] for route, names in config["structure"].items()}
+            known = {key: parameters[key] for key in ("default_route", "allow_empty_key") if key in parameters}
+            return cls(routes, **known, route_mappings=mappings)
 
 
 def output_dimension(parts: Sequence[Any]) -> int | None:

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError, MissingExtraError, ModelFormatError
-from sentence_transformers.inference.tokens import Tokens
+from sentence_transformers.inference.tokens import Tokens, check_rows
 from sentence_transformers.modules.lookup_input import LookupInput
 from sentence_transformers.storage import weights
-from sentence_transformers.storage.files import Source
+from sentence_transformers.storage.files import Source, reading
 
 
 class StaticEmbedding(LookupInput):
@@ -120,8 +120,11 @@ class StaticEmbedding(LookupInput):
         path = source.path("tokenizer.json")
         if path is None:
             raise ModelFormatError(f"{source.name}/{source.subfolder} has no tokenizer.json.")
-        tensors = weights.read_tensors(source)
-        return cls(Tokenizer.from_file(path), embedding_weights=fold(tensors, source.name))
+        table = fold(weights.read_tensors(source), source.name)
+        with reading(path):
+            tokenizer = Tokenizer.from_file(path)
+        check_rows(tokenizer, len(table), path)
+        return cls(tokenizer, embedding_weights=table)
 
     @classmethod
     def from_model2vec(cls, model_id_or_path: str) -> StaticEmbedding:

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.backends.origin import TokenizerFile
-from sentence_transformers.errors import InputError
+from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference.inputs import as_batch, as_inputs, with_prompt
 from sentence_transformers.inference.packing import Packing, pad_rows
-from sentence_transformers.inference.tokens import BatchTokenizer, Tokens
+from sentence_transformers.inference.tokens import BatchTokenizer, Tokens, check_ids, settings_of
 from sentence_transformers.modules import query_expansion
 from sentence_transformers.modules.base import InputModule
 from sentence_transformers.modules.chat import Chat, message_format, put_back
@@ -58,6 +58,7 @@ class TextInput(InputModule):
     _cutter: Any
     _tokenizer: Any
     position_offset: Any = 0
+    vocabulary_rows: Any = None  # number of tokens that the weights know, if there is a table
 
     def preprocess(
         self,
@@ -126,7 +127,15 @@ class TextInput(InputModule):
         self, inputs: Sequence[Any], prompt: str | None, call: TokenizerCall, task: str | None, max_length: int | None
     ) -> Tokens:
         limit = call.limit(self.limit(task, max_length))
-        tokens = self._cut(inputs, prompt, call, limit, task)
+        where = getattr(self.__dict__.get("_origin"), "tokenizer_name", "this model")
+        try:
+            tokens = self._cut(inputs, prompt, call, limit, task)
+        except Exception as error:
+            if type(error) is not Exception:  # what the tokenizers library raises
+                raise
+            raise ModelFormatError(f"The tokenizer of {where} (tokenizer.json) cannot cut a text: {error}.") from error
+        if (rows := self.vocabulary_rows) is not None:
+            check_ids(tokens.ids, rows, where)
         if not call.text.get("max_length"):
             self._report(tokens, limit)
         return self._expand(tokens) if self._expands(task) else tokens
@@ -308,7 +317,7 @@ class TextInput(InputModule):
         return self.batch_tokenizer(self._call(None).limit(self.limit(task)))
 
     def batch_tokenizer(self, limit: int | None, special: bool | None = None) -> BatchTokenizer:
-        """The private copy of the tokenizer; one per tokenizer and length.
+        """The private copy of the tokenizer; one per state of the tokenizer and length.
 
         Args:
             limit: most tokens of a text.
@@ -319,7 +328,8 @@ class TextInput(InputModule):
             special = not self.renders and self._call(None).text.get("add_special_tokens", True)
         owner, kept = self.__dict__.get("_batch_tokenizers", (None, {}))
         kept = kept if owner is cutter else {}
-        key = (len(cutter), limit, special, getattr(cutter, "truncation_side", "right"))
+        fixed = isinstance(cutter, TokenizerFile)  # a file that nobody has in hand
+        key = (None if fixed else settings_of(cutter), limit, special)
         found = kept.get(key)
         if found is None:
             with own_call:

@@ -28,13 +28,15 @@ from sentence_transformers.backends.origin import NO_LIMIT, Origin, TokenizerFil
 from sentence_transformers.backends.prepacked import prepack
 from sentence_transformers.backends.proof import PER_TEXT, Proofs, lock
 from sentence_transformers.backends.vocabulary import VocabularyRows
-from sentence_transformers.errors import InputError
+from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference import attention
 from sentence_transformers.inference.packing import pad, pad_rows
 from sentence_transformers.modules.chat import message_format
 from sentence_transformers.modules.processing import checked, warn_unknown
+from sentence_transformers.inference.tokens import check_template
 from sentence_transformers.modules.text_input import TextInput
 from sentence_transformers.storage.files import Source, check_links
+from sentence_transformers.storage.settings import argument_types, check_settings
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +125,7 @@ class Transformer(TextInput):
         config_kwargs: dict[str, Any] | None = None,
         processing_kwargs: dict[str, Any] | None = None,
         backend: Literal["torch", "onnx", "openvino"] = "torch",
-        modality_config: dict[str, Any] | None = None,
+        modality_config: dict[str, dict[str, Any]] | None = None,
         module_output_name: str | None = None,
         unpad_inputs: bool | None = None,
         query_length: int | None = None,
@@ -184,7 +186,7 @@ class Transformer(TextInput):
         self.max_seq_length = self._within_graph(named or max_seq_length or self._default_max_length())
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_batch_tokenizers", "_config")}
+        return {key: value for key, value in self.__dict__.items() if key not in NOT_PICKLED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -271,6 +273,17 @@ class Transformer(TextInput):
         return self.light.vocabulary if self.light is not None else self.config.get_text_config().vocab_size
 
     @property
+    def vocabulary_rows(self) -> int | None:
+        """Tokens that the table of word vectors has rows for; None where the model has no such table."""
+        if self.light is not None:
+            return self.light.vocabulary
+        try:
+            table = self.auto_model.get_input_embeddings().weight
+        except (AttributeError, NotImplementedError):
+            return None
+        return len(table) if table.dim() == 2 else None
+
+    @property
     def num_labels(self) -> int:
         """Scores per text of a classifier."""
         return self.light.labels if self.light is not None else self.config.num_labels
@@ -325,15 +338,32 @@ class Transformer(TextInput):
 
     @property
     def max_seq_length(self) -> int | None:
-        """Most tokens per text, special tokens included; longer texts are cut."""
-        length = self._cutter.model_max_length
-        return length if length < 10**20 else None
+        """Most tokens per text, special tokens included; longer texts are cut. No more than the model has learned
+        positions for, whatever is set; None where nothing limits it.
+        """
+        limits = [n for n in (self._cutter.model_max_length, self.learned_positions) if n is not None and n < 10**20]
+        return min(limits, default=None)
 
     @max_seq_length.setter
     def max_seq_length(self, value: int | None) -> None:
         if value is not None and value < 1:
             raise InputError(f"max_seq_length must be at least 1 or None, got {value}.")
         self._cutter.model_max_length = NO_LIMIT if value is None else int(value)
+        most = self.learned_positions
+        if value is not None and most is not None and value > most:
+            logger.warning("max_seq_length = %d is more than the model has positions for: %d is used.", value, most)
+
+    @property
+    def learned_positions(self) -> int | None:
+        """Tokens that the table of learned positions has rows for; None for rotary, relative and computed ones."""
+        if self.light is not None:
+            return self.light.positions - self.position_offset
+        model, most = self.__dict__.get("_learned_positions", (None, None))
+        if model is not self.auto_model:
+            model = self.auto_model
+            most = attention.learned_positions(model)
+            self.__dict__["_learned_positions"] = (model, most)
+        return most
 
     def _default_max_length(self) -> int | None:
         """The smaller of the tokenizer's limit and the number of positions; None if neither is set."""
@@ -427,6 +457,11 @@ class Transformer(TextInput):
             output = model(**inputs)
         value = output
         for key in path:
+            if isinstance(key, str) and key not in value:
+                raise ModelFormatError(
+                    f"{self._origin.name}: modality_config names the output {key!r:.80} of a {type(model).__name__}; "
+                    f"expected one of {list(output)}."
+                )
             value = value[key]
         if model.config.output_hidden_states and "hidden_states" in output:
             layers = output["hidden_states"]
@@ -597,9 +632,11 @@ class Transformer(TextInput):
             "trust_remote_code": trust_remote_code,
         }
         hub = {key: value for key, value in hub.items() if value not in (None, "")}
+        file = source.place(next((name for name in CONFIG_NAMES if source.path(name)), cls.config_file_name))
+        check_settings(argument_types(Transformer), saved, file)
         given = {"model_kwargs": model_kwargs, "processor_kwargs": processor_kwargs, "config_kwargs": config_kwargs}
         for name, value in given.items():
-            from_file = {k: v for k, v in saved.pop(name, {}).items() if k != "trust_remote_code"}
+            from_file = {k: v for k, v in (saved.pop(name, None) or {}).items() if k != "trust_remote_code"}
             given[name] = from_file | hub | (value or {})
         known = {key: value for key, value in saved.items() if key in KNOWN_SETTINGS}
         task = known.get("transformer_task") or (init_defaults or {}).get("transformer_task", "feature-extraction")
@@ -608,7 +645,9 @@ class Transformer(TextInput):
             known["module_output_name"] = known.get("module_output_name") or TASKS[task][2]
         if surplus := saved.keys() - known.keys():
             logger.warning("Settings %s of %s are not known and are ignored.", sorted(surplus), model_name_or_path)
-        return cls(model_name_or_path, **(init_defaults or {}) | known | given, backend=backend)
+        module = cls(model_name_or_path, **(init_defaults or {}) | known | given, backend=backend)
+        check_template(getattr(module._cutter, "backend_tokenizer", None), source.place("tokenizer.json"))
+        return module
 
     @classmethod
     def load_config(
@@ -629,6 +668,7 @@ class Transformer(TextInput):
         return {}
 
 
+NOT_PICKLED = ("_batch_tokenizers", "_config", "_learned_positions")
 KNOWN_SETTINGS = {*Transformer.config_keys, "max_seq_length", "do_lower_case", "tokenizer_name_or_path"}
 
 

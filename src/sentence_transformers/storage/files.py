@@ -8,13 +8,29 @@ the link rule: there the hub client itself links snapshots to blobs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from sentence_transformers.errors import ModelFormatError
+from sentence_transformers.errors import ModelFormatError, SentenceTransformersError
+
+OPENED_BY_OTHERS = ("additional_chat_templates", "onnx", "openvino")  # folders whose files other libraries open
+
+
+@contextlib.contextmanager
+def reading(where: object) -> Iterator[None]:
+    """Raise `ModelFormatError` naming `where` for whatever goes wrong while its content is used."""
+    try:
+        yield
+    except (ModelFormatError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        said = str(error) if isinstance(error, SentenceTransformersError) else f"{type(error).__name__}: {error}"
+        raise ModelFormatError(f"{where} is damaged or does not fit the model's other files: {said}") from error
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,10 @@ class Source:
         """Local path of one file of this part of the model, or None if the model has no such file."""
         return load_file_path(self.name, filename, self.subfolder, **self.hub_kwargs)
 
+    def place(self, filename: str) -> str:
+        """Where a file of this part of the model is, or would be; for messages."""
+        return "/".join((self.name.rstrip("/"), join(self.subfolder, filename)))
+
     def json(self, filename: str) -> dict[str, Any] | None:
         """The JSON object in a file, or None if there is no such file; `ModelFormatError` if it holds anything else."""
         path = self.path(filename)
@@ -81,7 +101,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Content of a JSON file; `ModelFormatError` naming file, line and column if it cannot be parsed."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFormatError(
             f"{path} is not valid JSON: {error}. The file may be truncated; fetch it again."
         ) from error
@@ -120,9 +140,10 @@ def check_inside(folder: str, path: Path) -> Path:
 def check_links(folder: str, subfolder: str = "") -> None:
     """Raise `ModelFormatError` if a file in a part of a model links outside: for files that others open."""
     part = Path(folder, subfolder)
-    for path in part.iterdir() if part.is_dir() else ():
-        if path.is_symlink():
-            check_inside(folder, path)
+    for place in (part, *(part / name for name in OPENED_BY_OTHERS)):
+        for path in place.iterdir() if place.is_dir() else ():
+            if path.is_symlink():
+                check_inside(folder, path)
 
 
 def load_file_path(

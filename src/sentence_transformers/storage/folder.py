@@ -12,6 +12,7 @@ import ctypes
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,12 +23,26 @@ from sentence_transformers import _names
 from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.storage.files import Source, check_inside, check_relative, read_json
 from sentence_transformers.storage.parts import load_module, save_module
+from sentence_transformers.storage.settings import check_settings
 
 logger = logging.getLogger(__name__)
 
 MODULES_FILE = "modules.json"
 CONFIG_FILE = "config_sentence_transformers.json"
 GRAPH_FOLDERS = ("onnx", "openvino")
+MODULE_FOLDER = re.compile(r"\d+_[A-Z]\w*$")
+TASK = "transformer_task"
+FEATURES = {"token_embeddings", "sentence_embedding", "scores", "causal_logits", "all_layer_embeddings"}
+ENTRY_SHAPE = {"name": str | int, "kwargs": list[str] | None}
+CONFIG_SHAPE = {
+    "__version__": dict[str, Any] | None,
+    "prompts": dict[str, str | None] | None,
+    "default_prompt_name": str | None,
+    "similarity_fn_name": str | None,
+    "model_type": str,
+    "max_active_dims": int | None,
+    "activation_fn": str | None,
+}
 
 
 class Entry(NamedTuple):
@@ -55,10 +70,22 @@ def read_entries(source: Source, trust_remote_code: bool) -> list[Entry]:
     for i, entry in enumerate(entries):
         if not {"type", "path"} <= entry.keys():
             raise ModelFormatError(f"Module {i} in {source.name}/{MODULES_FILE} lacks 'type' or 'path': {entry!r}.")
-        path = check_relative(entry["path"], f"path of module {i}")
+        check_settings(ENTRY_SHAPE, entry, f"Module {i} in {source.name}/{MODULES_FILE}")
+        path = check_relative(entry["path"], f"path of module {i} in {source.name}/{MODULES_FILE}")
+        if not Path(source.name, path).exists():
+            path = path.replace("\\", "/")  # written on Windows
         check_inside(source.name, Path(source.name, path))
+        if not isinstance(entry["type"], str):
+            raise ModelFormatError(
+                f"{source.name}/{MODULES_FILE} gives the module type {entry['type']!r}; expected a dotted class name."
+            )
         module_class = _names.find_class(entry["type"], source, trust_remote_code)
         found.append(Entry(str(entry.get("name", i)), path, module_class, list(entry.get("kwargs") or [])))
+    names = [entry.name for entry in found]
+    if len(set(names)) < len(names) or not all(name and "." not in name for name in names):
+        raise ModelFormatError(
+            f"{source.name}/{MODULES_FILE}: the names are {names}; expected different ones without '.'."
+        )
     return found
 
 
@@ -66,12 +93,85 @@ def load_modules(source: Source, **kwargs: Any) -> tuple[dict[str, Any], dict[st
     """The modules by name, and the keyword arguments of `encode` that the folder lets each take."""
     entries = read_entries(source, bool(kwargs.get("trust_remote_code")))
     modules = {entry.name: load_module(entry.module_class, source.at(entry.path), kwargs) for entry in entries}
+    first = next(iter(modules.values()))
+    if not hasattr(first, "preprocess") and not hasattr(first, "tokenize"):
+        raise ModelFormatError(
+            f"{source.place(MODULES_FILE)}: the first module is a {type(first).__name__}; expected a reader of texts."
+        )
+    check_dimensions(entries, list(modules.values()), source)
+    check_names(entries, list(modules.values()), source)
     return modules, {entry.name: entry.kwargs for entry in entries if entry.kwargs}
+
+
+def check_dimensions(entries: list[Entry], modules: list[Any], source: Source) -> None:
+    """Raise `ModelFormatError` if a module takes vectors of another size than the one before it gives."""
+    size = None
+    for entry, module in zip(entries, modules, strict=True):
+        key = {"Pooling": "embedding_dimension", "Dense": "in_features"}.get(type(module).__name__)
+        wanted = getattr(module, key, None) if key else None
+        if None not in (size, wanted) and size != wanted:
+            file = source.at(entry.path).place("config.json")
+            raise ModelFormatError(f"{file}: {key} is {wanted}; expected {size}, the size of the vectors before it.")
+        size = module.get_embedding_dimension() if hasattr(module, "get_embedding_dimension") else None
+
+
+def check_names(entries: list[Entry], modules: list[Any], source: Source) -> None:
+    """Raise `ModelFormatError` if a module writes an entry of the features that none reads.
+
+    Models with modules from outside this library may use names of their own.
+    """
+    if not all(type(module).__module__.startswith("sentence_transformers.") for module in modules):
+        return
+    for i, (entry, module) in enumerate(zip(entries, modules, strict=True)):
+        name = getattr(module, "module_output_name", None)
+        read = {getattr(later, "module_input_name", None) for later in modules[i + 1 :]}
+        if name is not None and name not in FEATURES | read:
+            raise ModelFormatError(
+                f"{source.place(entry.path)}: module_output_name is {name!r}, which no later module reads; "
+                f"expected one of {sorted(FEATURES)}."
+            )
+        name = getattr(module, "module_input_name", None)
+        written = {getattr(earlier, "module_output_name", None) for earlier in modules[:i]}
+        if name is not None and name not in FEATURES | written:
+            raise ModelFormatError(
+                f"{source.place(entry.path)}: module_input_name is {name!r}, which no earlier module writes; "
+                f"expected one of {sorted(FEATURES)}."
+            )
+        if (
+            type(module).__name__ == "SpladePooling"
+            and i
+            and getattr(modules[i - 1], TASK, None) == "feature-extraction"
+        ):
+            raise ModelFormatError(
+                f"{source.place(entry.path)}: a SpladePooling reads scores of tokens, but the transformer before "
+                f"it gives vectors: its settings file (sentence_bert_config.json) lacks {TASK}; expected 'fill-mask'."
+            )
+
+
+def check_plain(source: Source) -> None:
+    """Raise `ModelFormatError` if a folder without `modules.json` has folders of modules: that file was lost."""
+    part = Path(source.name, source.subfolder)
+    if lost := sorted(
+        path.parent.name for path in part.glob("*_*/config.json") if MODULE_FOLDER.match(path.parent.name)
+    ):
+        raise ModelFormatError(
+            f"{source.place(MODULES_FILE)} is missing, but there are the modules {lost}. Fetch it again."
+        )
 
 
 def read_config(source: Source) -> dict[str, Any]:
     """Settings of the model as a whole; {} for folders from before they existed."""
     config = source.json(CONFIG_FILE) or {}
+    check_settings(CONFIG_SHAPE, config, source.place(CONFIG_FILE))
+    if not isinstance(dim := config.get("truncate_dim"), int | None) or isinstance(dim, bool):
+        raise ModelFormatError(f"{source.place(CONFIG_FILE)}: truncate_dim is {dim!r:.80}; expected a whole number.")
+    prompts = {name: text for name, text in (config.get("prompts") or {}).items() if text is not None}
+    if "prompts" in config:
+        config["prompts"] = prompts
+    if (name := config.get("default_prompt_name")) is not None and name not in {"query", "document", *prompts}:
+        raise ModelFormatError(
+            f"{source.place(CONFIG_FILE)}: default_prompt_name is {name!r}; expected one of {sorted(prompts)}."
+        )
     saved = (config.get("__version__") or {}).get("sentence_transformers", "0")
     if newer(saved):
         logger.warning("%s was saved by version %s of this library, newer than this one.", source.name, saved)

@@ -9,7 +9,8 @@ Places, in this order; the first that has the model wins:
 
 A model in the cache is used as it is, without asking the hub; `revision="..."` asks for another one. Model packages
 announce themselves by an entry point of the group `sentence_transformers.models`: its name is the model's name, its
-object a folder or a function that returns one. Packages known by name have their weights checked against a sha256 sum.
+object a folder or a function that returns one. Such a package is asked before the hub, and for any name: installing it
+is trusting it. Packages known by name have their weights checked against a sha256 sum.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from sentence_transformers.storage.files import Source, offline, read_json
 ENTRY_POINT_GROUP = "sentence_transformers.models"
 NOT_NEEDED = ("onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.tflite", "coreml/*", "*.gguf")
 TORCH_FILES = "*pytorch_model*.bin"
+WHOLE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 class ModelPackage(NamedTuple):
@@ -132,7 +134,20 @@ def is_complete(folder: Path) -> bool:
         paths = [entry.get("path", "") for entry in entries if isinstance(entry, dict)]
         if not all((folder / path).is_dir() for path in paths if path and not path.endswith("Normalize")):
             return False
+    if not all(has_all_shards(place) for place in {file.parent for file in folder.rglob("*-of-*")}):
+        return False
     return any(next(folder.rglob(pattern), None) for pattern in ("*.safetensors", "*.bin", "*.onnx", "*.xml"))
+
+
+def has_all_shards(folder: Path) -> bool:
+    """Whether weights that are spread over several files are all there, by the list `*.index.json` beside them.
+
+    Complete weights of one kind are enough: those of another kind may have been left out on purpose.
+    """
+    if any((folder / name).is_file() for name in WHOLE_WEIGHTS):
+        return True
+    lists = [read_json(index).get("weight_map", {}) for index in folder.glob("*.index.json")]
+    return any(names and all((folder / name).is_file() for name in names.values()) for names in lists)
 
 
 def from_package(source: Source, repository: str) -> str | None:

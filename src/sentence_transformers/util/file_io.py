@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 CHUNK_BYTES = 2**20
+TIMEOUT_SECONDS = 60  # of silence, after which a download is given up
 
 
 class disabled_tqdm(tqdm):
@@ -77,7 +78,8 @@ def http_get(url: str, path: str | os.PathLike[str]) -> None:
 
     Raises:
         InputError: if the address begins with something else.
-        OSError: (`urllib.error.URLError`) if the server cannot be reached, answers with an error or stops halfway.
+        OSError: (`urllib.error.URLError`) if the server cannot be reached, answers with an error, stops halfway or
+            is silent for `TIMEOUT_SECONDS`.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise InputError(f"Expected an http or https address, got {url!r}.")
@@ -85,7 +87,7 @@ def http_get(url: str, path: str | os.PathLike[str]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{uuid4().hex}.part")
     try:
-        with urlopen(url) as response, partial.open("xb") as file:
+        with urlopen(url, timeout=TIMEOUT_SECONDS) as response, partial.open("xb") as file:
             size = int(response.headers.get("Content-Length") or 0)
             with tqdm(unit="B", total=size or None, unit_scale=True, desc=target.name) as bar:
                 while chunk := response.read(CHUNK_BYTES):

@@ -1,0 +1,108 @@
+"""Every setting of a tokenizer counts: as its folder says, and as it is changed after the first use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import normalizers, pre_tokenizers, processors
+from transformers import AutoTokenizer
+
+from sentence_transformers import SentenceTransformer
+from tests import models
+
+TEXTS = ["The cat sat on the mat while the dog slept near the door", "Rain fell", "RAIN FELL the river"]
+PAIRS = [(TEXTS[0], TEXTS[1]), (TEXTS[2], TEXTS[0])]
+NAMES = ("bert", "roberta", "mpnet", "qwen3", "llama", "gemma3", "t5", "xlnet")  # each kind of tokenizer
+SETTINGS = [
+    {},
+    {"truncation_side": "left"},
+    {"padding_side": "left"},
+    {"padding_side": "right", "truncation_side": "left"},
+    {"model_max_length": 5},
+    {"extra_special_tokens": ["the"]},
+]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("tokenizers")
+    return {name: models.build(name, root / name, vocab_size=500) for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_a_cut_batch_is_that_of_transformers(name, settings, folders, tmp_path):
+    if "extra_special_tokens" in settings and name in ("bert", "mpnet"):
+        pytest.skip("a word that is part of the vocabulary already")
+    for file in folders[name].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | settings), encoding="utf-8")
+    model = SentenceTransformer(str(tmp_path), device="cpu")
+    model.max_seq_length = length = min(9, settings.get("model_max_length", 9))
+    reference = AutoTokenizer.from_pretrained(tmp_path)
+    for inputs in (TEXTS, PAIRS):
+        given = [TEXTS] if inputs is TEXTS else [list(side) for side in zip(*inputs, strict=True)]
+        expected = reference(*given, padding=True, truncation=True, max_length=length)
+        got = model.preprocess(inputs)
+        for key in ("input_ids", "attention_mask"):
+            assert got[key].tolist() == expected[key], key
+
+
+def upper(rust) -> None:
+    rust.normalizer = normalizers.Replace("cat", "dog")
+
+
+def whitespace(rust) -> None:
+    rust.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split("a", "removed"), rust.pre_tokenizer])
+
+
+def template(rust) -> None:
+    rust.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
+
+
+def added(rust) -> None:
+    rust.add_tokens(["mat while"])
+
+
+def special(rust) -> None:
+    rust.add_special_tokens(["slept"])
+
+
+@pytest.mark.parametrize("change", [upper, whitespace, template, added, special], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_a_change_inside_the_tokenizer_counts(name, change, folders):
+    """Each is made after the tokenizer was used; the same change on a fresh tokenizer gives the ids."""
+    model = SentenceTransformer(str(folders[name]), device="cpu")
+    rust = model.tokenizer.backend_tokenizer
+    before = model.preprocess(TEXTS[:1])["input_ids"].tolist()
+    change(rust)
+    reference = AutoTokenizer.from_pretrained(folders[name])
+    change(reference.backend_tokenizer)
+    expected = reference(TEXTS[:1])["input_ids"]
+    assert model.preprocess(TEXTS[:1])["input_ids"].tolist() == expected != before
+
+
+def test_sides_that_are_changed_count(folders):
+    model = SentenceTransformer(str(folders["bert"]), device="cpu")
+    model.max_seq_length = 6
+    reference = AutoTokenizer.from_pretrained(folders["bert"])
+    model.tokenizer, _ = model.tokenizer, model.encode(TEXTS)
+    model.tokenizer.truncation_side = reference.truncation_side = "left"
+    model.tokenizer.padding_side = reference.padding_side = "left"
+    expected = reference(TEXTS, padding=True, truncation=True, max_length=6)["input_ids"]
+    assert model.preprocess(TEXTS)["input_ids"].tolist() == expected
+
+
+def test_a_change_inside_the_tokenizer_of_a_table_counts():
+    from sentence_transformers.models import StaticEmbedding
+
+    table = StaticEmbedding(models.raw_tokenizer(), embedding_dim=4)
+    model = SentenceTransformer(modules=[table], device="cpu")
+    model.encode("the cat")
+    expected = model.encode("the dog")
+    table.tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace("cat", "dog")])
+    np.testing.assert_array_equal(model.encode("the cat"), expected)
