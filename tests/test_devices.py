@@ -1,0 +1,341 @@
+"""What runs on GPUs and Macs, seen on a machine without them: see `tests.fake_gpu`.
+
+The right value is always that of the CPU. On "mps" every operation must be among those that have a kernel there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder, losses
+from sentence_transformers.inference import attention
+from sentence_transformers.inference.packing import Packing
+from sentence_transformers.losses.gradient_cache import RandContext
+from sentence_transformers.modules.pooling import Pooling, pool
+from sentence_transformers.modules.static_embedding import StaticEmbedding
+from tests import models
+from tests.fake_gpu import FakeGPU, device_of, mps_kernels
+from tests.golden import loss_cases, multi_vector_cases, score_models
+
+TEXTS = [*models.TEXTS[:8], "never " * 30]
+KINDS = ("cuda", "mps")
+
+
+def close(actual: Any, expected: Any, atol: float = 2e-5) -> None:
+    np.testing.assert_allclose(np.asarray(actual), np.asarray(expected), rtol=1e-4, atol=atol)
+
+
+def check(seen: FakeGPU) -> None:
+    """Something ran on the device, and all of it can run there."""
+    assert seen.kernels
+    if seen.kind == "mps":
+        assert seen.kernels.keys() <= mps_kernels(), seen.kernels.keys() - mps_kernels()
+
+
+# ---- encoding
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", models.ARCHITECTURES)
+def test_architectures(folder_of: Callable[[str], Path], name: str, kind: str) -> None:
+    model = SentenceTransformer(str(folder_of(name)), device="cpu")
+    vectors = model.encode(TEXTS)
+    tokens = model.encode(TEXTS[:3], output_value="token_embeddings")
+    with FakeGPU(kind) as seen:
+        model.to(kind)
+        close(model.encode(TEXTS), vectors)
+        found = model.encode(TEXTS, convert_to_tensor=True)
+        assert found.device == torch.device(kind, 0)
+        close(found.cpu(), vectors)
+        for row, expected in zip(model.encode(TEXTS[:3], output_value="token_embeddings"), tokens, strict=True):
+            close(row.cpu(), expected)
+    check(seen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mode", Pooling.POOLING_MODES)
+def test_poolings_and_their_gradients(mode: str, kind: str) -> None:
+    lengths = torch.tensor([3, 0, 5, 1])
+    rows = torch.randn(9, 4, requires_grad=True)
+    factor = torch.randn(4, 4)
+    expected = pool(rows, lengths, mode)
+    (gradient,) = torch.autograd.grad((expected * factor).sum(), rows)
+    with FakeGPU(kind) as seen:
+        moved = rows.detach().to(kind).requires_grad_()
+        found = pool(moved, lengths.to(kind), mode)
+        (moved_gradient,) = torch.autograd.grad((found * factor.to(kind)).sum(), moved)
+        assert device_of(found).type == kind
+        found, moved_gradient = found.detach().cpu(), moved_gradient.cpu()
+    close(found, expected.detach())
+    close(moved_gradient, gradient)
+    check(seen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_static_models(kind: str) -> None:
+    model = SentenceTransformer(modules=[StaticEmbedding(models.raw_tokenizer(), embedding_dim=8)], device="cpu")
+    expected = model.encode(TEXTS)
+    with FakeGPU(kind) as seen:
+        model.to(kind)
+        close(model.encode(TEXTS), expected)
+    check(seen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", score_models.SPARSE)
+def test_sparse_encoders(name: str, kind: str, tmp_path: Path) -> None:
+    score_models.SPARSE[name](tmp_path)
+    model = SparseEncoder(str(tmp_path), device="cpu")
+    forms: list[dict[str, Any]] = [{}, {"max_active_dims": 3, "save_to_cpu": True}, {"convert_to_sparse_tensor": False}]
+    expected = [model.encode(score_models.TEXTS, **form).to_dense() for form in forms]
+    with FakeGPU(kind) as seen:
+        model.to(kind)
+        for form, rows in zip(forms, expected, strict=True):
+            close(model.encode(score_models.TEXTS, **form).to_dense().cpu(), rows)
+    check(seen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", multi_vector_cases.FOLDERS)
+def test_multi_vector_encoders(name: str, kind: str, tmp_path: Path) -> None:
+    multi_vector_cases.FOLDERS[name](tmp_path)
+    model = MultiVectorEncoder(str(tmp_path), device="cpu")
+    scores = model.similarity(model.encode_query(TEXTS[:3]), model.encode_document(TEXTS))
+    with FakeGPU(kind) as seen:
+        model.to(kind)
+        queries, documents = (
+            encode(texts) for encode, texts in ((model.encode_query, TEXTS[:3]), (model.encode_document, TEXTS))
+        )
+        assert {device_of(row).type for row in [*queries, *documents]} == {kind}
+        close(model.similarity(queries, documents).cpu(), scores)
+    check(seen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", score_models.SCORERS)
+def test_cross_encoders(name: str, kind: str, tmp_path: Path) -> None:
+    score_models.SCORERS[name](tmp_path)
+    model = CrossEncoder(str(tmp_path), device="cpu")
+    expected = model.predict(score_models.PAIRS)
+    with FakeGPU(kind) as seen:
+        model.to(kind)
+        close(model.predict(score_models.PAIRS), expected)
+    check(seen)
+
+
+# ---- training
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", loss_cases.CASES)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_losses(name: str, kind: str) -> None:
+    _, _, columns, labels = loss_cases.CASES[name]
+    expected, gradient = loss_cases.run(losses, name)
+    with FakeGPU(kind) as seen:
+        vectors = [column.detach().to(kind).requires_grad_() for column in loss_cases.vectors_of(columns)]
+        target = loss_cases.labels_of(labels)
+        loss = loss_cases.make(losses, name, loss_cases.StandIn().to(kind)).to(kind)
+        value = loss([{"vectors": column} for column in vectors], None if target is None else target.to(kind))
+        terms = list(value.values()) if isinstance(value, dict) else [value]
+        sum(terms).backward()
+        found = [torch.zeros(column.shape) if column.grad is None else column.grad.cpu() for column in vectors]
+    close([float(term.detach()) for term in terms], expected)
+    close(torch.stack(found), gradient)
+    check(seen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_numbers_are_repeated(kind: str) -> None:
+    with FakeGPU(kind):
+        rows = torch.ones(50).to(kind)
+        first, second = (torch.nn.functional.dropout(rows).cpu() for _ in range(2))
+        state = RandContext(rows)
+        third, fourth = (torch.nn.functional.dropout(rows).cpu() for _ in range(2))
+        with state:
+            again = torch.nn.functional.dropout(rows).cpu()
+        fifth = torch.nn.functional.dropout(rows).cpu()
+        with state:
+            twice = torch.nn.functional.dropout(rows).cpu()
+    assert torch.equal(again, third) and torch.equal(twice, third)
+    assert len({tuple(drawn.tolist()) for drawn in (first, second, third, fourth, fifth)}) == 5
+
+
+def test_max_pooling_of_a_text_without_tokens_is_zero() -> None:
+    rows = torch.tensor([[-2.0, 1.0], [-1.0, -3.0]])
+    assert pool(rows, torch.tensor([0, 2, 0]), "max").tolist() == [[0, 0], [-1, 1], [0, 0]]
+
+
+# ---- attention on CUDA in 16 bit
+
+
+class Flash:
+    """`aten._flash_attention_forward` written out: each token of each sequence by itself, in float32."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(
+        self, q, k, v, cu_q, cu_k, max_q, max_k, dropout_p, is_causal, return_debug_mask, *, scale=None,
+        window_size_left=None, window_size_right=None,
+    ):  # fmt: skip
+        assert (
+            cu_q.dtype == torch.int32 and dropout_p == 0 and {q.dtype, k.dtype, v.dtype} < {torch.half, torch.bfloat16}
+        )
+        self.calls += 1
+        rows, bounds = [], cu_q.tolist()
+        for start, stop in itertools.pairwise(bounds):
+            for i in range(start, stop):
+                first = start if window_size_left == -1 else max(start, i - window_size_left)
+                last = stop if window_size_right == -1 else min(stop, i + window_size_right + 1)
+                keys, values = (
+                    side[first : min(last, i + 1) if is_causal else last].repeat_interleave(q.shape[1] // k.shape[1], 1)
+                    for side in (k.float(), v.float())
+                )
+                weights = (torch.einsum("hd,khd->hk", q[i].float(), keys) * (scale or q.shape[2] ** -0.5)).softmax(-1)
+                rows.append(torch.einsum("hk,khd->hd", weights, values))
+        return torch.stack(rows).to(q.dtype), None, None, None, None
+
+
+@pytest.fixture(autouse=True)
+def tried_anew() -> Iterator[None]:
+    attention.flash_works.cache_clear()
+    yield
+    attention.flash_works.cache_clear()
+
+
+CASES = [(causal, window, heads) for causal in (False, True) for window in (None, 3) for heads in (4, 2)]
+
+
+@pytest.mark.parametrize(("causal", "window", "heads"), CASES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_16_bit_attention_is_one_kernel(monkeypatch, dtype, causal, window, heads) -> None:
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", kernel := Flash())
+    generator = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(1, n, 15, 8, generator=generator).to(dtype) for n in (4, heads, heads))
+    arguments = {"is_causal": causal, "sliding_window": window, "scaling": 0.3}
+    expected, _ = attention.attend(torch.nn.Module(), q, k, v, None, packing=Packing([6, 5, 4]), **arguments)
+    assert not kernel.calls
+    with FakeGPU("cuda"):
+        packing = Packing([6, 5, 4], "cuda")
+        found, _ = attention.attend(
+            torch.nn.Module(), *(x.to("cuda") for x in (q, k, v)), None, packing=packing, **arguments
+        )
+        assert kernel.calls == 2  # the trial and this one
+        close(found.float().cpu(), expected.float(), atol=3e-2)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("FlashAttention only supports Ampere GPUs or newer."),
+        NotImplementedError("Could not run 'aten::_flash_attention_forward'"),
+        TypeError("unexpected keyword argument 'window_size_left'"),
+    ],
+)
+def test_without_the_kernel_16_bit_models_still_run_packed(folder_of, monkeypatch, error, caplog) -> None:
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", kernel)
+    folder, settings = str(folder_of("modernbert")), {"dtype": torch.bfloat16}
+    expected = SentenceTransformer(folder, device="cpu").encode(TEXTS)
+    model = SentenceTransformer(folder, device="cpu", model_kwargs=settings)
+    with FakeGPU("cuda"):
+        model.to("cuda")
+        found = model.encode(TEXTS)
+        assert model[0].packs
+    close(found, expected, atol=0.1)
+    assert str(error) in caplog.text
+
+
+def test_a_kernel_that_is_wrong_is_not_used(monkeypatch) -> None:
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", lambda q, *args, **kwargs: (q,))
+    rows = torch.randn(1, 2, 9, 8).half()
+    expected, _ = attention.attend(torch.nn.Module(), rows, rows, rows, None, packing=Packing([5, 4]))
+    with FakeGPU("cuda"):
+        moved = rows.to("cuda")
+        found, _ = attention.attend(torch.nn.Module(), moved, moved, moved, None, packing=Packing([5, 4], "cuda"))
+        close(found.cpu(), expected)
+
+
+def test_autocast_brings_queries_and_values_to_one_type(monkeypatch) -> None:
+    """As in Qwen3 and Gemma 3, whose normed queries and keys are float32 there."""
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", kernel := Flash())
+    q, k, v = torch.randn(3, 1, 2, 9, 8)
+    expected, _ = attention.attend(torch.nn.Module(), q, k, v, None, packing=Packing([5, 4]))
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: kind == "cuda")
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
+    with FakeGPU("cuda"):
+        moved = [q.to("cuda"), k.to("cuda"), v.to("cuda").bfloat16()]
+        found, _ = attention.attend(torch.nn.Module(), *moved, None, packing=Packing([5, 4], "cuda"))
+        assert kernel.calls == 2 and found.dtype == torch.bfloat16
+        close(found.float().cpu(), expected, atol=3e-2)
+
+
+def test_attention_on_another_device_than_the_packing() -> None:
+    """As with `device_map`: later layers lie on the next GPU."""
+    rows, packing = torch.randn(1, 2, 9, 8), Packing([5, 4], "cpu", seen=[3, 4])
+    expected, _ = attention.attend(torch.nn.Module(), rows, rows, rows, None, packing=packing)
+    with FakeGPU("cuda"):
+        moved, packing = rows.to("cuda:1"), Packing([5, 4], "cuda:0", seen=[3, 4])
+        found, _ = attention.attend(torch.nn.Module(), moved, moved, moved, None, packing=packing)
+        assert found.device == torch.device("cuda:1")
+        close(found.cpu(), expected)
+        assert packing.on(torch.device("cuda:1")) is packing.on(torch.device("cuda:1"))
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("MPS backend out of memory (…)"),
+              RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")],
+)  # fmt: skip
+def test_out_of_memory_says_nothing_about_a_model(folder_of, monkeypatch, error) -> None:
+    module = SentenceTransformer(str(folder_of("modernbert")), device="cpu")[0]
+    forward = type(module).forward
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(type(module), "forward", full)
+    with pytest.raises(type(error), match=re.escape(str(error))):
+        module.packs  # noqa: B018
+    monkeypatch.setattr(type(module), "forward", forward)
+    assert module.packs
+
+
+def test_a_leak_that_is_smaller_than_rounding_is_found() -> None:
+    """A neighbour's influence of 1 % passes for rounding in 16 bit, but not beside the same shapes."""
+    table = torch.randn(20, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+
+    def alone(ids: torch.Tensor) -> torch.Tensor:
+        return table[ids]
+
+    def leaking(sequences: list[torch.Tensor]) -> torch.Tensor:
+        rows = table[torch.cat(sequences)]
+        return rows + 0.03 * rows.mean(0)
+
+    def noisy(sequences: list[torch.Tensor]) -> torch.Tensor:
+        return table[torch.cat(sequences)] * 1.03
+
+    sequences = [torch.arange(5), torch.arange(6, 9), torch.arange(10, 17)]
+    assert not attention.prove(leaking, alone, sequences)
+    assert attention.prove(noisy, alone, sequences)
+
+
+def test_tf32_is_no_reason_to_pad(monkeypatch) -> None:
+    got, expected = torch.tensor([1.0, 1.0005]), torch.tensor([1.0, 1.0])
+    assert not attention.same(got, expected)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")
+        assert attention.same(got, expected)
+    finally:
+        torch.set_float32_matmul_precision(before)
