@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder, losses
+from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder, losses, util
 from sentence_transformers.inference import attention
+from sentence_transformers.inference.outputs import Output, TokenOutput
 from sentence_transformers.inference.packing import Packing
 from sentence_transformers.losses.gradient_cache import RandContext
+from sentence_transformers.modules.normalize import Normalize
 from sentence_transformers.modules.pooling import Pooling, pool
 from sentence_transformers.modules.static_embedding import StaticEmbedding
 from tests import models
@@ -339,3 +341,25 @@ def test_tf32_is_no_reason_to_pad(monkeypatch) -> None:
         assert attention.same(got, expected)
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+# ---- numbers
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_zero_rows_stay_zero_and_small_rows_get_length_1(folder_of, dtype) -> None:
+    rows = torch.tensor([[0.0, 0.0], [3.0, -4.0], [3e-5, 4e-5], [3e4, 4e4]], dtype=dtype)
+    unit = torch.tensor([[0, 0], [0.6, -0.8], [0.6, 0.8], [0.6, 0.8]])
+    sparse = torch.sparse_coo_tensor([[0, 1, 1, 2, 2, 3, 3], [0, 0, 1, 0, 1, 0, 1]], rows.flatten()[[0, *range(2, 8)]])
+    features = {"sentence_embedding": rows, "token_embeddings": rows, "packing": Packing([2, 2])}
+    found = [
+        util.normalize_embeddings(rows),
+        util.normalize_embeddings(sparse).to_dense(),
+        util.normalize_embeddings(sparse.to_sparse_csr()).to_dense(),
+        Normalize()(dict(features))["sentence_embedding"],
+        torch.from_numpy(Output(normalize=True).rows(None, features, 4)),
+        torch.cat(TokenOutput(normalize=True).rows(None, features, 2)),
+    ]
+    for each in found:
+        assert each.dtype == dtype or (dtype == torch.bfloat16 and each.dtype == torch.float32)
+        close(each.float(), unit, atol=4e-3 if dtype == torch.bfloat16 else 1e-3)

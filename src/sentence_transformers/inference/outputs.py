@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference.packing import is_packed
+from sentence_transformers.util.tensor import normalize_embeddings
 
 Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
@@ -58,7 +59,7 @@ class Output:
                 return feature_rows(features, count) if self.value is None else token_rows(features)
         rows = features["sentence_embedding"]
         if self.normalize:
-            rows = torch.nn.functional.normalize(rows, p=2, dim=-1)
+            rows = normalize_embeddings(rows)
         return to_numpy(rows) if self.as_arrays else rows
 
 
@@ -85,7 +86,7 @@ class TokenOutput:
 
     def rows(self, model: Any, features: dict[str, Any], count: int) -> list[Any]:
         if self.normalize:
-            unit = torch.nn.functional.normalize(features["token_embeddings"], p=2, dim=-1)
+            unit = normalize_embeddings(features["token_embeddings"])
             features = features | {"token_embeddings": unit}
         with torch.inference_mode(False):  # so that the rows are ordinary tensors
             if self.value is None:

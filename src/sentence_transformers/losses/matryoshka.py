@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss
 from sentence_transformers.losses.columns import unwrap
+from sentence_transformers.util.tensor import normalize_embeddings
 
 TEACHER_LABELS = ("embedding",)
 
@@ -33,7 +33,7 @@ def shrink(tensor: Tensor, dim: int) -> Tensor:
     """
     if dim > tensor.shape[-1]:
         raise InputError(f"Dimension {dim} in matryoshka_dims is more than the {tensor.shape[-1]} that the model has.")
-    return F.normalize(tensor[..., :dim], p=2, dim=-1)
+    return normalize_embeddings(tensor[..., :dim])
 
 
 class MatryoshkaLoss(Loss):

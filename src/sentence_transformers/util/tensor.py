@@ -151,6 +151,9 @@ def normalize_embeddings(embeddings: Tensor) -> Tensor:
     Args:
         embeddings: float of shape (..., H), or sparse of shape (N, H) or (H,).
     """
+    if embeddings.dtype == torch.float16 and not torch.is_autocast_enabled(embeddings.device.type):
+        # 1e-12 and the squares of small values are 0 there
+        return normalize_embeddings(embeddings.float()).to(embeddings.dtype)
     if not is_sparse(embeddings):
         return torch.nn.functional.normalize(embeddings, p=2, dim=-1)
     coo = to_coo(embeddings)
