@@ -20,6 +20,7 @@ from sentence_transformers.inference import attention
 from sentence_transformers.inference.outputs import Output, TokenOutput
 from sentence_transformers.inference.packing import Packing
 from sentence_transformers.losses.gradient_cache import RandContext
+from sentence_transformers.maxsim import maxsim
 from sentence_transformers.modules.normalize import Normalize
 from sentence_transformers.modules.pooling import Pooling, pool
 from sentence_transformers.modules.static_embedding import StaticEmbedding
@@ -363,3 +364,131 @@ def test_zero_rows_stay_zero_and_small_rows_get_length_1(folder_of, dtype) -> No
     for each in found:
         assert each.dtype == dtype or (dtype == torch.bfloat16 and each.dtype == torch.float32)
         close(each.float(), unit, atol=4e-3 if dtype == torch.bfloat16 else 1e-3)
+
+
+# ---- search
+
+
+SIDES = ("gpu", "cpu", "numpy", "float64", "float16 gpu", "list")
+
+
+def placed(rows: torch.Tensor, form: str, kind: str) -> Any:
+    """Rows as one of the forms that a caller may have them in."""
+    if form == "list":
+        return [row.to(kind) for row in rows]
+    if form == "numpy":
+        return rows.numpy()
+    if form == "float64":
+        return rows.numpy().astype(np.float64)
+    return rows if form == "cpu" else (rows.half() if "16" in form else rows).to(kind)
+
+
+def hits(results: list[list[dict[str, Any]]]) -> tuple[list[list[int]], np.ndarray]:
+    ids = [[hit["corpus_id"] for hit in row] for row in results]
+    return ids, np.array([[hit["score"] for hit in row] for row in results])
+
+
+@pytest.fixture(scope="module")
+def rows() -> torch.Tensor:
+    """(40, 16), which float16 holds exactly."""
+    return torch.randn(40, 16, generator=torch.Generator().manual_seed(3)).half().float()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("score", [util.cos_sim, util.dot_score, util.euclidean_sim])
+def test_semantic_search(rows, score, kind) -> None:
+    ids, scores = hits(util.semantic_search(rows[:5], rows, top_k=4, score_function=score))
+    for queries, documents in itertools.product(SIDES, SIDES):
+        if "gpu" not in queries + documents and "list" not in (queries, documents):
+            continue
+        with FakeGPU(kind) as seen:
+            results = util.semantic_search(
+                placed(rows[:5], queries, kind), placed(rows, documents, kind), top_k=4, score_function=score
+            )
+        found, values = hits(results)
+        assert found == ids, (queries, documents)
+        close(values, scores, atol=5e-3 if score is util.euclidean_sim else 2e-5)  # differences of large numbers
+        check(seen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_late_interaction_search_stays_on_the_device(kind) -> None:
+    generator = torch.Generator().manual_seed(4)
+    queries, documents = (
+        [torch.randn(n, 8, generator=generator) for n in sizes] for sizes in ((3, 4, 2), (5, 2, 7, 3))
+    )
+    ids, scores = hits(util.semantic_search(queries, documents, top_k=2, score_function=maxsim))
+    for moved_queries, moved_documents in ((True, True), (False, True), (True, False)):
+        with FakeGPU(kind) as seen:
+            results = util.semantic_search(
+                [item.to(kind) if moved_queries else item for item in queries],
+                [item.to(kind) if moved_documents else item for item in documents],
+                top_k=2,
+                score_function=maxsim,
+            )
+        found, values = hits(results)
+        assert found == ids
+        close(values, scores)
+        check(seen)
+        assert seen.kernels["mm"] and seen.copies[kind, "cpu"] <= 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("form", ["gpu", "float16 gpu", "list"])
+@pytest.mark.parametrize(
+    "settings", [{"top_k": 3}, {"top_k": 30, "max_pairs": 20}, {"query_chunk_size": 7, "top_k": 2}]
+)
+def test_paraphrase_mining(rows, settings, form, kind) -> None:
+    expected = np.array(util.paraphrase_mining_embeddings(rows, **settings))
+    with FakeGPU(kind) as seen:
+        found = np.array(util.paraphrase_mining_embeddings(placed(rows, form, kind), **settings))
+    assert found[:, 1:].tolist() == expected[:, 1:].tolist()
+    close(found[:, 0], expected[:, 0])
+    check(seen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_paraphrase_mining_of_a_model(bert_folder, kind) -> None:
+    model = SentenceTransformer(str(bert_folder), device="cpu")
+    expected = np.array(util.paraphrase_mining(model, models.SENTENCES))
+    with FakeGPU(kind) as seen:
+        found = np.array(util.paraphrase_mining(model.to(kind), models.SENTENCES))
+    assert found[:, 1:].tolist() == expected[:, 1:].tolist()
+    check(seen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_communities(kind) -> None:
+    generator = torch.Generator().manual_seed(5)
+    rows = (
+        torch.randn(4, 16, generator=generator)[:, None] + 0.1 * torch.randn(4, 6, 16, generator=generator)
+    ).flatten(0, 1)
+    expected = util.community_detection(rows, threshold=0.9, min_community_size=4, batch_size=7)
+    with FakeGPU(kind) as seen:
+        found = util.community_detection(rows.to(kind), threshold=0.9, min_community_size=4, batch_size=7)
+    assert found == expected and len(found) == 4
+    check(seen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
+def test_quantization(rows, precision, kind) -> None:
+    expected = util.quantize_embeddings(rows, precision)
+    with FakeGPU(kind):
+        found = util.quantize_embeddings(rows.to(kind), precision)
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sparse_search(rows, kind) -> None:
+    sparse = (rows * (rows > 1)).to_sparse()
+    ids, scores = hits(
+        util.semantic_search(sparse.to_dense(), sparse.to_dense(), top_k=3, score_function=util.dot_score)
+    )
+    with FakeGPU(kind):
+        moved = sparse.to(kind)
+        found, values = hits(util.semantic_search(moved, moved, top_k=3, score_function=util.dot_score))
+    close(values, scores)
+    assert [a for a, b in zip(found, scores, strict=True) if b.all()] == [
+        a for a, b in zip(ids, scores, strict=True) if b.all()
+    ]
