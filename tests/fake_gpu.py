@@ -25,6 +25,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -58,15 +59,20 @@ def device_of(tensor: Tensor) -> torch.device:
 class FakeGPU(TorchFunctionMode):
     """Tensors that are moved to a device of this kind say that they are there.
 
+    Args:
+        kind: "cuda", "mps" or another type of device.
+        default: whether tensors are made there if no device is named, as `torch.set_default_device` does.
+
     Attributes:
         kernels: operations of ATen with an operand there, by name; views are not counted.
         copies: (from, to) of copies between devices, by their kinds.
         reads: functions that wait for the device.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, default: bool = False) -> None:
         super().__init__()
         self.kind = kind
+        self.constructors = _device_constructors() if default else set()
         self.kernels, self.copies, self.reads = (collections.Counter[Any]() for _ in range(3))
         self.dispatch = Kernels(self.kernels)
         self.entered = contextlib.ExitStack()
@@ -115,6 +121,8 @@ class FakeGPU(TorchFunctionMode):
             return asked, args, kwargs
         if kwargs.get("device") is not None:
             asked, kwargs["device"] = torch.device(kwargs["device"]), "cpu"
+        elif func in self.constructors:
+            asked = torch.device(self.kind)
         elif func is Tensor.cpu:
             asked = CPU
         elif func is Tensor.to and len(args) > 1:
@@ -122,6 +130,11 @@ class FakeGPU(TorchFunctionMode):
                 asked, args = torch.device(args[1]), (args[0], "cpu", *args[2:])
             elif isinstance(args[1], Tensor):
                 asked = device_of(args[1])
+        generator = kwargs.get("generator")
+        if asked is not None and generator is not None and generator.device.type != asked.type:
+            raise RuntimeError(
+                f"Expected a '{asked.type}' device type for generator but found '{generator.device.type}'"
+            )
         if asked is not None and asked.type == self.kind and asked.index is None:
             asked = torch.device(self.kind, 0)
         return asked, args, kwargs

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -24,6 +25,12 @@ from sentence_transformers.maxsim import maxsim
 from sentence_transformers.modules.normalize import Normalize
 from sentence_transformers.modules.pooling import Pooling, pool
 from sentence_transformers.modules.static_embedding import StaticEmbedding
+from sentence_transformers.training.collator import Preprocess, SentenceTransformerDataCollator, split_columns
+from sentence_transformers.training.samplers import (
+    DefaultBatchSampler,
+    GroupByLabelBatchSampler,
+    NoDuplicatesBatchSampler,
+)
 from tests import models
 from tests.fake_gpu import FakeGPU, device_of, mps_kernels
 from tests.golden import loss_cases, multi_vector_cases, score_models
@@ -492,3 +499,56 @@ def test_sparse_search(rows, kind) -> None:
     assert [a for a, b in zip(found, scores, strict=True) if b.all()] == [
         a for a, b in zip(ids, scores, strict=True) if b.all()
     ]
+
+
+# ---- a default device
+
+
+@pytest.mark.parametrize("padding", ["packed", "padded", "left", "expanded"])
+def test_batches_are_made_on_the_cpu_whatever_the_default_device(folder_of, padding) -> None:
+    name = {"padded": "mpnet", "left": "qwen3"}.get(padding, "bert")
+    model = SentenceTransformer(str(folder_of(name)), device="cpu")
+    if padding == "expanded":
+        model[0].query_expansion = {"strategy": "fixed", "length": 12}
+    expected = model.preprocess(TEXTS, task="query")
+    vectors = model.encode(TEXTS)
+    with FakeGPU("cuda", default=True):
+        features = model.preprocess(TEXTS, task="query")
+        found = model.encode(TEXTS)
+        model.to("cuda")
+        moved = model.encode(TEXTS)
+    for key, value in expected.items():
+        if isinstance(value, torch.Tensor):
+            assert device_of(features[key]) == torch.device("cpu") and torch.equal(features[key], value)
+    close(found, vectors)
+    close(moved, vectors)
+
+
+@pytest.mark.parametrize("name", ["bert", "mpnet"])
+def test_a_step_of_training_whatever_the_default_device(folder_of, name) -> None:
+    model = SentenceTransformer(str(folder_of(name)), device="cpu")
+    loss = losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=2)
+    collate = SentenceTransformerDataCollator(Preprocess(model))
+    records = [{"anchor": a, "positive": b} for a, b in itertools.pairwise(models.SENTENCES[:6])]
+
+    def step(kind: str) -> float:
+        batch = collate([dict(record) for record in records])
+        moved = {key: value.to(kind) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+        return float(loss(*split_columns(moved)).detach())
+
+    expected = step("cpu")
+    with FakeGPU("cuda", default=True):
+        model.to("cuda")
+        assert step("cuda") == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("sampler", [DefaultBatchSampler, NoDuplicatesBatchSampler, GroupByLabelBatchSampler])
+def test_samplers_whatever_the_default_device(sampler) -> None:
+    data = datasets.Dataset.from_dict({"text": [f"text {i}" for i in range(12)], "label": [i % 3 for i in range(12)]})
+
+    def rows() -> list[list[int]]:
+        return list(sampler(data, batch_size=4, drop_last=False, generator=torch.Generator().manual_seed(1), seed=1))
+
+    expected = rows()
+    with FakeGPU("cuda", default=True):
+        assert rows() == expected

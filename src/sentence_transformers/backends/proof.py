@@ -79,7 +79,7 @@ class Proofs:
         """Three sequences of random tokens, seven, four and five long."""
         size = self.transformer.vocabulary_size
         generator, device = torch.Generator().manual_seed(0), module_device(self.transformer)
-        return [torch.randint(size // 2, size, (n,), generator=generator).to(device) for n in (7, 4, 5)]
+        return [torch.randint(size // 2, size, (n,), generator=generator, device="cpu").to(device) for n in (7, 4, 5)]
 
     @property
     def per_text(self) -> bool:

@@ -182,7 +182,7 @@ def flash_works(
     packing, window = Packing([7, 5], device), 3 if windowed else None
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        made = [torch.randn(1, n, 12, size, generator=generator) for n in (heads, key_heads, key_heads)]
+        made = [torch.randn(1, n, 12, size, generator=generator, device="cpu") for n in (heads, key_heads, key_heads)]
         q, k, v = (tensor.to(device, dtype).requires_grad_() for tensor in made)
         views = packing.views(*(tensor[0].transpose(0, 1) for tensor in (q, k, v)))
         expected = torch.cat([attend_group(*view, None, 0.0, None, causal, window) for view in views])

@@ -144,7 +144,7 @@ def feature_rows(features: dict[str, Any], count: int) -> list[dict[str, Any]]:
             rows[i][key] = part
     lengths = packing.lengths if packing is not None else mask.sum(1).tolist() if mask is not None else []
     for row, length in zip(rows, lengths, strict=False):
-        row["attention_mask"] = torch.ones(int(length), dtype=torch.int64)
+        row["attention_mask"] = torch.ones(int(length), dtype=torch.int64, device="cpu")
     return rows
 
 

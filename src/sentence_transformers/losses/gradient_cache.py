@@ -140,13 +140,13 @@ def cut(model: Any, columns: list[Features], sizes: list[int], size: int, most_t
     slices = []
     for members in alike(model, columns):
         parts = [columns[i] for i in members]
-        places = torch.cat([torch.arange(starts[i], starts[i] + sizes[i]) for i in members])
+        places = torch.cat([torch.arange(starts[i], starts[i] + sizes[i], device="cpu") for i in members])
         if batches.layout(parts[0]) is None:
             slices.append(Slice(parts[0], places))
             continue
         joined = batches.join(parts)
         for group in mini_batches(batches.text_lengths(joined), size, most_tokens):
-            slices.append(Slice(batches.take(joined, group), places[torch.tensor(group)]))
+            slices.append(Slice(batches.take(joined, group), places[torch.tensor(group, device="cpu")]))
     return slices
 
 
