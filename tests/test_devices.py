@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import datasets
 import numpy as np
 import pytest
@@ -22,9 +23,11 @@ from sentence_transformers.inference.outputs import Output, TokenOutput
 from sentence_transformers.inference.packing import Packing
 from sentence_transformers.losses.gradient_cache import RandContext
 from sentence_transformers.maxsim import maxsim
+from sentence_transformers.modules.dense import Dense
 from sentence_transformers.modules.normalize import Normalize
 from sentence_transformers.modules.pooling import Pooling, pool
 from sentence_transformers.modules.static_embedding import StaticEmbedding
+from sentence_transformers.modules.transformer import Transformer
 from sentence_transformers.training.collator import Preprocess, SentenceTransformerDataCollator, split_columns
 from sentence_transformers.training.samplers import (
     DefaultBatchSampler,
@@ -552,3 +555,61 @@ def test_samplers_whatever_the_default_device(sampler) -> None:
     expected = rows()
     with FakeGPU("cuda", default=True):
         assert rows() == expected
+
+
+# ---- a model spread over devices (device_map)
+
+
+def spread(transformer: Any, devices: list[str]) -> None:
+    """Each layer to the next device, the embeddings to the first, as `device_map` does."""
+    model = transformer.auto_model
+    places = dict.fromkeys((name for name, _ in model.named_children()), devices[-1])
+    for name in ("embeddings", "embed_tokens", "rotary_emb"):
+        if name in places:
+            places[name] = devices[0]
+    layers = next(name for name in ("encoder", "layers") if name in places)
+    del places[layers]
+    prefix = "encoder.layer" if layers == "encoder" else layers
+    places |= {f"{prefix}.{i}": devices[i % len(devices)] for i in range(model.config.num_hidden_layers)}
+    accelerate.dispatch_model(model, places, force_hooks=True)
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert", "mistral"])
+def test_layers_on_two_gpus(folder_of, name) -> None:
+    folder = str(folder_of(name))
+    dense = Dense(models.HIDDEN, 8)
+    parts = [Pooling(models.HIDDEN, "mean"), dense]
+    expected = SentenceTransformer(modules=[Transformer(folder), *parts], device="cpu").encode(TEXTS)
+    transformer = Transformer(folder)
+    with FakeGPU("cuda"):
+        spread(transformer, ["cuda:1", "cuda:0"])
+        model = SentenceTransformer(modules=[transformer, *parts])
+        assert {weight.device.index for weight in transformer.parameters()} == {0, 1}
+        assert model.device == dense.linear.weight.device == torch.device("cuda:1")
+        close(model.encode(TEXTS), expected)
+        assert transformer.packs
+
+
+def test_expanded_queries_on_two_gpus(tmp_path) -> None:
+    multi_vector_cases.FOLDERS["expanding"](tmp_path)
+    model = MultiVectorEncoder(str(tmp_path), device="cpu")
+    expected = model.encode_query(TEXTS)
+    with FakeGPU("cuda"):
+        spread(model[0], ["cuda:0", "cuda:1"])
+        for module in list(model)[1:]:
+            module.to("cuda:0")
+        found = [row.cpu() for row in model.encode_query(TEXTS)]
+    for row, other in zip(found, expected, strict=True):
+        close(row, other)
+
+
+@pytest.mark.parametrize("first", ["disk", "cpu"])
+def test_weights_that_are_loaded_from_disk_when_they_are_needed(folder_of, tmp_path, first) -> None:
+    folder, second = str(folder_of("bert")), {"disk": "cpu", "cpu": "disk"}[first]
+    settings = {
+        "device_map": {"embeddings": first, "encoder": second, "pooler": second},
+        "offload_folder": str(tmp_path / "offloaded"),
+    }
+    model = SentenceTransformer(folder, model_kwargs=settings)
+    assert model.device == torch.device("cpu") and model[0].packs
+    close(model.encode(TEXTS), SentenceTransformer(folder, device="cpu").encode(TEXTS))

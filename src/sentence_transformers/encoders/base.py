@@ -180,10 +180,14 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
                 module.to(first.dtype)
         if not self._is_dispatched():
             self.to(device or get_device_name())
+            return
+        for module in self:  # what takes its output follows it
+            if not is_dispatched(module):
+                module.to(self.device)
 
     def _is_dispatched(self) -> bool:
         """Whether accelerate has spread the model over several devices (`device_map`)."""
-        return any(getattr(module, "hf_device_map", None) is not None for module in self.modules())
+        return is_dispatched(self)
 
     # ---- what it is made of
 
@@ -470,6 +474,11 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         from sentence_transformers.storage.merge import merge_models
 
         return merge_models(cls, models, method, **kwargs)
+
+
+def is_dispatched(module: nn.Module) -> bool:
+    """Whether accelerate has spread a module, or one inside it, over several devices (`device_map`)."""
+    return any(getattr(part, "hf_device_map", None) is not None for part in module.modules())
 
 
 def dimension_of(modules: Iterable[Any]) -> int | None:
