@@ -84,6 +84,7 @@ class FakeGPU(TorchFunctionMode):
         self.entered.enter_context(
             mock.patch.object(module, "set_rng_state", lambda state, *device: torch.set_rng_state(state))
         )
+        self.entered.enter_context(mock.patch.object(module, "empty_cache", lambda: None))
         self.entered.enter_context(self.dispatch)
         super().__enter__()
         return self

@@ -18,9 +18,11 @@ import pytest
 import torch
 
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder, losses, util
-from sentence_transformers.inference import attention
+from sentence_transformers.inference import attention, engine
 from sentence_transformers.inference.outputs import Output, TokenOutput
 from sentence_transformers.inference.packing import Packing
+from sentence_transformers.inference.plan import make_plan
+from sentence_transformers.inference.results import Gather
 from sentence_transformers.losses.gradient_cache import RandContext
 from sentence_transformers.maxsim import maxsim
 from sentence_transformers.modules.dense import Dense
@@ -613,3 +615,53 @@ def test_weights_that_are_loaded_from_disk_when_they_are_needed(folder_of, tmp_p
     model = SentenceTransformer(folder, model_kwargs=settings)
     assert model.device == torch.device("cpu") and model[0].packs
     close(model.encode(TEXTS), SentenceTransformer(folder, device="cpu").encode(TEXTS))
+
+
+# ---- memory
+
+
+OUT_OF_MEMORY = {
+    "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    "mps": RuntimeError("MPS backend out of memory (MPS allocated: 1.00 GB)."),
+    "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_MEMORY)
+def test_a_batch_that_does_not_fit_is_halved(bert_folder, monkeypatch, name) -> None:
+    model = SentenceTransformer(str(bert_folder), device="cpu")
+    expected = model.encode(TEXTS)
+    rows, counts = Output.rows, []
+
+    def too_many(self: Output, model: Any, features: dict[str, Any], count: int) -> Any:
+        counts.append(count)
+        if count > 3:
+            raise OUT_OF_MEMORY[name]
+        return rows(self, model, features, count)
+
+    monkeypatch.setattr(Output, "rows", too_many)
+    done: list[int] = []
+    with FakeGPU("mps" if name == "mps" else "cuda") as seen:
+        model.to(seen.kind)
+        plan = make_plan(TEXTS)
+        gather = Gather(plan, done.append)
+        engine.run(model, plan.inputs, engine.Job(Output()), gather.put)
+    close(gather.result(), expected)
+    assert sum(done) == len(TEXTS) and max(counts) > 3
+
+
+def test_a_result_that_does_not_fit_is_no_reason_to_halve(bert_folder, monkeypatch) -> None:
+    model = SentenceTransformer(str(bert_folder), device="cpu")
+    calls, done = [], []
+
+    def full(self: Gather, rows: Any) -> Any:
+        calls.append(len(rows))
+        raise OUT_OF_MEMORY["cuda"]
+
+    monkeypatch.setattr(Gather, "_empty", full)
+    with FakeGPU("cuda"):
+        model.to("cuda")
+        plan = make_plan(TEXTS)
+        with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
+            engine.run(model, plan.inputs, engine.Job(Output(tensor=True)), Gather(plan, done.append).put)
+    assert calls == [len(plan.inputs)] and not done
