@@ -91,7 +91,7 @@ def run(model: Any, inputs: Sequence[Any], job: Job, put: Put) -> None:
 
     head = list(islice(batches, 2))
     if len(head) > 1 and not here_only and (count > 1 or device.type != "cpu"):
-        lanes.run_side_by_side(compute, chain(head, batches), count)  # this thread tokenises meanwhile
+        lanes.run_side_by_side(compute, chain(head, batches), count, device)  # this thread tokenises meanwhile
     else:
         for batch in chain(head, batches):
             compute(batch)
