@@ -85,6 +85,7 @@ class FakeGPU(TorchFunctionMode):
             mock.patch.object(module, "set_rng_state", lambda state, *device: torch.set_rng_state(state))
         )
         self.entered.enter_context(mock.patch.object(module, "empty_cache", lambda: None))
+        self.entered.enter_context(mock.patch.object(Tensor, "_make_subclass", staticmethod(make_subclass)))
         self.entered.enter_context(self.dispatch)
         super().__enter__()
         return self
@@ -206,6 +207,11 @@ class Kernels(TorchDispatchMode):
         if self.counting and not self.opaque and not func.is_view:
             self.seen[func.name().removeprefix("aten::")] += 1
         return func(*args, **(kwargs or {}))
+
+
+def make_subclass(kind: type, data: Tensor, *rest: Any, made: Any = Tensor._make_subclass) -> Tensor:
+    """A parameter where its data is."""
+    return place(made(kind, data, *rest), device_of(data))
 
 
 def one_after_another(function: Any, items: Any, *rest: Any) -> None:

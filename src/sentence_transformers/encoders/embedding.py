@@ -184,7 +184,13 @@ class EmbeddingModel(BaseModel):
     def _batcher(self) -> Batcher:
         batcher = self.__dict__.get("_encode_batcher")
         if batcher is None:
-            batcher = self.__dict__.setdefault("_encode_batcher", Batcher(self.encode))
+            batcher = self.__dict__.setdefault(
+                "_encode_batcher",
+                Batcher(
+                    lambda texts, **kwargs: self.encode(texts, **kwargs),  # as it is then: it may be replaced
+                    lambda: getattr(self, "truncate_dim", None),
+                ),
+            )
         return batcher
 
     def __getstate__(self) -> dict[str, Any]:

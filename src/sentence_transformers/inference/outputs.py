@@ -159,12 +159,13 @@ def split_feature(value: Any, count: int, packing: Any, mask: Tensor | None) -> 
     return [row.clone() for row in value] if value.shape[:1] == (count,) else [value] * count
 
 
-def as_asked(rows: Any, output: Output, singular: bool, model: Any) -> Any:
+def as_asked(rows: Any, output: Output, singular: bool, model: Any, device: torch.device | None = None) -> Any:
     """The gathered rows in the caller's form.
 
     Args:
         rows: array, tensor or list; None where there were no inputs.
         singular: whether one text was given, not a list.
+        device: where tensors lie; default: the model's device.
     """
     if output.value != "sentence_embedding":
         rows = [] if rows is None else rows
@@ -178,7 +179,7 @@ def as_asked(rows: Any, output: Output, singular: bool, model: Any) -> Any:
     if output.tensor:
         rows = torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows
         if output.precision == "float32":
-            rows = rows.to(model.device)
+            rows = rows.to(model.device if device is None else device)
     elif output.numpy:
         rows = to_numpy(rows) if isinstance(rows, Tensor) else rows
     else:
