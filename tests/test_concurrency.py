@@ -243,10 +243,6 @@ class Plain(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(1))
 
-    @property
-    def device(self) -> torch.device:
-        return self.weight.device
-
     def pid(self, inputs: list[Any]) -> list[int]:
         return [os.getpid() for _ in inputs]
 
@@ -316,9 +312,9 @@ def test_the_model_goes_back_to_its_device_when_the_pool_is_stopped(monkeypatch)
     with FakeGPU("cuda"):
         model = Plain().to("cuda:1")
         pool = workers.start(model, ["cuda:0", "cuda:1"])
-        assert model.device == torch.device("cpu")
+        assert model.weight.device == torch.device("cpu")
         workers.stop(pool)
-        assert model.device == torch.device("cuda:1")
+        assert model.weight.device == torch.device("cuda:1")
 
 
 def test_a_worker_works_on_its_own_gpu(monkeypatch) -> None:

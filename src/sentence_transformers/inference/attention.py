@@ -185,7 +185,7 @@ def flash_works(
         made = [torch.randn(1, n, 12, size, generator=generator, device="cpu") for n in (heads, key_heads, key_heads)]
         q, k, v = (tensor.to(device, dtype).requires_grad_() for tensor in made)
         views = packing.views(*(tensor[0].transpose(0, 1) for tensor in (q, k, v)))
-        expected = torch.cat([attend_group(*view, None, 0.0, None, causal, window) for view in views])
+        expected = torch.cat([attend_group(a, b, c, None, 0.0, None, causal, window) for a, b, c in views])
         try:
             found = flash(q, k, v, packing, None, causal, window)
             pairs = [(found, expected)]

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from sentence_transformers.errors import InputError
+from sentence_transformers.modules.base import module_device
 
 SHARED = ("tokenizer", "_tokenizer", "processor", "_processor", "_card")
 """Attributes of modules that a copy has in common with them: large, and nothing of them lies on a device."""
@@ -44,8 +45,7 @@ def on_device(model: Any, device: Any) -> Any:
 
 def lies_on(model: Any, device: torch.device) -> bool:
     """Whether the model is on `device`; one without weights is everywhere."""
-    first = next(model.parameters(), next(model.buffers(), None))
-    if first is None:
+    if next(model.parameters(), next(model.buffers(), None)) is None:
         return True
-    here: torch.device = model.device
+    here = module_device(model)
     return here.type == device.type and (device.index is None or here.index in (device.index, None))

@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,8 +40,8 @@ def pool(lanes: int, device: torch.device = CPU) -> ThreadPoolExecutor:
     threads = torch.get_num_threads() if device.type == "cpu" else 0
     with _lock:
         if device not in _pools or _pools[device][0] != (threads, lanes):
-            start = {"initializer": limit_thread, "initargs": (max(1, threads // lanes),)} if threads else {}
-            _pools[device] = (threads, lanes), ThreadPoolExecutor(lanes, f"encode-lane-{device}", **start)
+            start = partial(limit_thread, max(1, threads // lanes)) if threads else None
+            _pools[device] = (threads, lanes), ThreadPoolExecutor(lanes, f"encode-lane-{device}", initializer=start)
         return _pools[device][1]
 
 

@@ -27,6 +27,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from sentence_transformers.errors import InputError, WorkerError
+from sentence_transformers.modules.base import module_device
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def start(model: Any, devices: Sequence[str | torch.device] | None = None) -> Po
     if not names:
         raise InputError("A pool needs at least one device.")
     logger.info("Starting %d worker processes: %s", len(names), ", ".join(names))
-    home = model.device
+    home = module_device(model)
     model.to("cpu")
     model.share_memory()
     context = mp.get_context("spawn")
@@ -112,7 +113,7 @@ def stop(pool: Pool) -> None:
     pool["input"].cancel_join_thread()
     for pipe in pool["output"]:
         pipe.close()
-    if pool.model.device.type == "cpu":
+    if module_device(pool.model).type == "cpu":
         pool.model.to(pool.home)
 
 
