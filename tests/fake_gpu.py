@@ -23,6 +23,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+import torch._dynamo  # torch imports it when a mode is first used, and it looks at functions that are patched here
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
