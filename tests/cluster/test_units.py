@@ -143,6 +143,56 @@ def test_random_csv_files_are_cut_where_records_end(tmp_path: Path) -> None:
         assert [row.text for row in rows] == texts
 
 
+@pytest.mark.parametrize("shard_rows", [1, 3, 100])
+def test_any_text_is_cut_as_the_csv_module_reads_it(shard_rows: int, tmp_path: Path) -> None:
+    """Quotes inside fields, quotes that are not closed, and line ends of all three kinds."""
+    random = np.random.RandomState(1)
+    for seed in range(60):
+        body = "".join(random.choice(list('ab"",,\n\n\ré'), random.randint(0, 60)))
+        text = random.choice(["", "\ufeff"]) + random.choice(["x,y\n", '"x","y"\r\n']) + body
+        file = tmp_path / f"{seed}.csv"
+        file.write_bytes(text.encode())
+        _, *expected = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
+        found = sources.survey(str(file), shard_rows)
+        units = sources.units_of([found])
+        rows = [list(sources.read(unit, Columns(("x",)), found.columns)) for unit in units]
+        assert found.columns == ["x", "y"] and sum(unit.rows for unit in units) == len(expected)
+        places = [number for number, fields in enumerate(expected) if fields]  # others are blank lines
+        assert [row.id for part in rows for row in part] == places
+        texts = [row.text for part in rows for row in part if isinstance(row, Record)]
+        assert texts == [fields[0] for fields in expected if len(fields) == 2]
+
+
+def test_quotes_inside_of_fields_and_ids_of_several_files(tmp_path: Path) -> None:
+    lines = ["text,n", *(f'{i}" pipe,{i}' for i in range(8))]
+    for name in "ab":
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found = [sources.survey(path, 3) for path in sources.find_files(str(tmp_path))]
+    units = sources.units_of(found)
+    assert [unit.rows for unit in units] == [3, 3, 2, 3, 3, 2]
+    rows = [row for unit in units for row in sources.read(unit, Columns(("text",)), ["text", "n"])]
+    assert rows == [Record(i, f'{i % 8}" pipe', {}) for i in range(16)]
+
+
+def test_long_fields_of_csv(tmp_path: Path) -> None:
+    limit = csv.field_size_limit()
+    long = "word " * 40_000
+    file = tmp_path / "rows.csv"
+    file.write_text(f'text\n"{long}"\nshort\n', encoding="utf-8")
+    found = sources.survey(str(file), 1)
+    rows = [row for unit in sources.units_of([found]) for row in sources.read(unit, Columns(("text",)), ["text"])]
+    assert rows == [Record(0, long, {}), Record(1, "short", {})] and csv.field_size_limit() == limit
+
+
+@KINDS
+def test_a_file_that_changed_since_it_was_counted(kind: str, tmp_path: Path) -> None:
+    file = write(kind, tmp_path)
+    found = sources.survey(str(file), 1000)
+    write(kind, tmp_path, ROWS[: len(ROWS) // 2])
+    with pytest.raises(OSError, match=f"has changed: unit 0 has .*{len(ROWS)} were counted"):
+        list(sources.read(sources.units_of([found])[0], Columns(("text",), "id"), found.columns))
+
+
 # ---- a worker
 
 
