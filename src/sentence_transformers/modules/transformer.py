@@ -484,10 +484,18 @@ class Transformer(TextInput):
 
     @property
     def token_budget(self) -> int | None:
-        """Tokens per micro-batch where the model asks for less than the device: whole rows of logits are large."""
+        """Most tokens per micro-batch; None leaves it to the device. May be set. Whole rows of logits are large, so a
+        model that needs them may take less.
+        """
+        asked: int | None = self.__dict__.get("_token_budget")
         if self.transformer_task not in VOCABULARY_TASKS or self.defers:
-            return None
-        return max(MOST_LOGITS // self.vocabulary_size, 16)
+            return asked
+        most = max(MOST_LOGITS // self.vocabulary_size, 16)
+        return most if asked is None else min(asked, most)
+
+    @token_budget.setter
+    def token_budget(self, value: int | None) -> None:
+        self.__dict__["_token_budget"] = value
 
     @property
     def chats(self) -> bool:
