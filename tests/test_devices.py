@@ -17,7 +17,16 @@ import numpy as np
 import pytest
 import torch
 
-from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder, losses, util
+from sentence_transformers import (
+    CrossEncoder,
+    MultiVectorEncoder,
+    SentenceTransformer,
+    SparseEncoder,
+    evaluation,
+    losses,
+    util,
+)
+from sentence_transformers.evaluation.mse import squared_error
 from sentence_transformers.inference import attention, engine
 from sentence_transformers.inference.outputs import Output, TokenOutput
 from sentence_transformers.inference.packing import Packing
@@ -38,7 +47,7 @@ from sentence_transformers.training.samplers import (
 )
 from tests import models
 from tests.fake_gpu import FakeGPU, device_of, mps_kernels
-from tests.golden import loss_cases, multi_vector_cases, score_models
+from tests.golden import evaluation_cases, loss_cases, multi_vector_cases, score_models
 
 TEXTS = [*models.TEXTS[:8], "never " * 30]
 KINDS = ("cuda", "mps")
@@ -665,3 +674,51 @@ def test_a_result_that_does_not_fit_is_no_reason_to_halve(bert_folder, monkeypat
         with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
             engine.run(model, plan.inputs, engine.Job(Output(tensor=True)), Gather(plan, done.append).put)
     assert calls == [len(plan.inputs)] and not done
+
+
+# ---- evaluation
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", evaluation_cases.CASES)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_evaluators(name, kind, tmp_path, monkeypatch) -> None:
+    """Of models whose tensors are on a device."""
+    expected = evaluation_cases.run(evaluation, name, tmp_path / "cpu")
+    encode = evaluation_cases.StandIn.encode
+
+    def there(*args: Any, **kwargs: Any) -> Any:
+        rows = encode(*args, **kwargs)
+        return (
+            [row.to(kind) for row in rows]
+            if isinstance(rows, list)
+            else rows.to(kind)
+            if torch.is_tensor(rows)
+            else rows
+        )
+
+    for method in ("encode", "encode_query", "encode_document"):
+        monkeypatch.setattr(evaluation_cases.StandIn, method, there)
+    with FakeGPU(kind) as seen:
+        found = evaluation_cases.run(evaluation, name, tmp_path / kind)
+    assert found["metrics"].keys() == expected["metrics"].keys()
+    close(list(found["metrics"].values()), list(expected["metrics"].values()), atol=1e-5)
+    if kind == "mps":
+        assert seen.kernels.keys() <= mps_kernels(), seen.kernels.keys() - mps_kernels()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("teacher", "student"), itertools.product(("dense", "sparse", "csr", "numpy"), repeat=2))
+def test_squared_error(teacher, student, kind) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.relu(torch.randn(5, 6, generator=generator)) for _ in range(2)]
+    made = {
+        "dense": lambda part: part.to(kind),
+        "sparse": lambda part: part.to_sparse().to(kind),
+        "csr": lambda part: part.to_sparse_csr(),
+        "numpy": lambda part: part.numpy(),
+    }
+    expected = 100 * ((rows[0] - rows[1]) ** 2).mean()
+    with FakeGPU(kind):
+        found = squared_error(made[teacher](rows[0]), made[student](rows[1]))
+    assert found == pytest.approx(float(expected), rel=1e-5)

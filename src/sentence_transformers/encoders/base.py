@@ -376,7 +376,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
 
         Args:
             target_devices: e.g. ["cuda:0", "cuda:1"] or ["cpu"] * 4; default: all CUDA (else NPU) devices, else four
-                CPU workers. The model itself moves to the CPU and stays there.
+                CPU workers. The model itself moves to the CPU, and back when the pool is stopped.
         """
         if self._is_dispatched():
             raise ValueError("A model that is spread over devices (device_map) cannot be copied to worker processes.")
