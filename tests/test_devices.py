@@ -722,3 +722,50 @@ def test_squared_error(teacher, student, kind) -> None:
     with FakeGPU(kind):
         found = squared_error(made[teacher](rows[0]), made[student](rows[1]))
     assert found == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("works", [True, False])
+@pytest.mark.parametrize("name", ["bert", "modernbert", "qwen3", "gemma3"])
+def test_training_in_bfloat16(folder_of, monkeypatch, name, works) -> None:
+    """Autocast, as `bf16=True` asks for it: training, evaluation loss and encoding, with and without the kernel."""
+    model = SentenceTransformer(str(folder_of(name)), device="cpu")
+    without_dropout(model)
+    loss = losses.MultipleNegativesRankingLoss(model)
+    collate = SentenceTransformerDataCollator(Preprocess(model))
+    batch = collate([{"anchor": a, "positive": b} for a, b in itertools.pairwise(models.SENTENCES[:6])])
+
+    def step(kind: str, training: bool) -> float:
+        model.train(training)
+        moved = {key: value.to(kind) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+        value = loss(*split_columns(moved))
+        if training:
+            value.backward()
+        return float(value.detach())
+
+    def refused(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("FlashAttention only supports Ampere GPUs or newer.")
+
+    expected, vectors = step("cpu", True), model.encode(TEXTS)
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", kernel := Flash() if works else refused)
+    enabled = torch.is_autocast_enabled
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: enabled("cpu"))
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
+    with FakeGPU("cuda"), torch.autocast("cpu", torch.bfloat16):
+        model.to("cuda")
+        assert step("cuda", True) == pytest.approx(expected, rel=0.1, abs=0.1)
+        with torch.no_grad():
+            assert step("cuda", False) == pytest.approx(expected, rel=0.1, abs=0.1)
+        found = model.encode(TEXTS)
+        assert model[0].packs
+    close(util.pairwise_cos_sim(found, vectors), np.ones(len(TEXTS)), atol=0.02)
+    if works:
+        assert kernel.calls > 2
+
+
+def without_dropout(model: SentenceTransformer) -> None:
+    for module in model.transformers_model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout_prob"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
