@@ -227,7 +227,7 @@ def mps_kernels() -> frozenset[str]:
     text = (
         importlib.resources.files("torchgen").joinpath("packaged/ATen/native/native_functions.yaml").read_text("utf-8")
     )
-    own, delegates = {"scaled_dot_product_attention"}, {}
+    own, delegates = {"scaled_dot_product_attention", "mkldnn_rnn_layer"}, {}  # names of the CPU for what MPS has too
     for entry in re.split(r"^- func: ", text, flags=re.MULTILINE)[1:]:
         name = entry[: entry.index("(")]
         if delegate := re.search(r"structured_delegate: (\S+)", entry):

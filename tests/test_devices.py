@@ -34,11 +34,21 @@ from sentence_transformers.inference.plan import make_plan
 from sentence_transformers.inference.results import Gather
 from sentence_transformers.losses.gradient_cache import RandContext
 from sentence_transformers.maxsim import maxsim
+from sentence_transformers.modules.bow import BoW
+from sentence_transformers.modules.cnn import CNN
 from sentence_transformers.modules.dense import Dense
+from sentence_transformers.modules.dropout import Dropout
+from sentence_transformers.modules.layer_norm import LayerNorm
+from sentence_transformers.modules.lstm import LSTM
 from sentence_transformers.modules.normalize import Normalize
 from sentence_transformers.modules.pooling import Pooling, pool
 from sentence_transformers.modules.static_embedding import StaticEmbedding
+from sentence_transformers.modules.token_pooling import HierarchicalTokenPooling
+from sentence_transformers.modules.tokenizer import WhitespaceTokenizer
 from sentence_transformers.modules.transformer import Transformer
+from sentence_transformers.modules.weighted_layer_pooling import WeightedLayerPooling
+from sentence_transformers.modules.word_embeddings import WordEmbeddings
+from sentence_transformers.modules.word_weights import WordWeights
 from sentence_transformers.training.collator import Preprocess, SentenceTransformerDataCollator, split_columns
 from sentence_transformers.training.samplers import (
     DefaultBatchSampler,
@@ -769,3 +779,69 @@ def without_dropout(model: SentenceTransformer) -> None:
         for name in ("attention_dropout", "dropout_prob"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
+
+
+# ---- other modules
+
+
+VOCABULARY = ["the", "cat", "river", "never", "quick", "brown"]
+
+
+def words() -> Any:
+    return WordEmbeddings(WhitespaceTokenizer(VOCABULARY), torch.randn(len(VOCABULARY), 8).numpy())
+
+
+MODULES: dict[str, Callable[[str], list[Any]]] = {
+    "bags": lambda folder: [BoW(VOCABULARY), Dense(len(VOCABULARY), 4)],
+    "words": lambda folder: [words(), WordWeights(VOCABULARY, {"cat": 0.5, "river": 2.0}), Pooling(8, "mean")],
+    "lstm": lambda folder: [words(), LSTM(8, 6), Pooling(12, "max")],
+    "cnn": lambda folder: [words(), CNN(8, 5), Pooling(15, "mean")],
+    "layers": lambda folder: [
+        Transformer(folder, config_kwargs={"output_hidden_states": True}),
+        WeightedLayerPooling(models.HIDDEN, 2, 1),
+        Pooling(models.HIDDEN, "mean"),
+    ],
+    "modes": lambda folder: [
+        Transformer(folder),
+        Pooling(models.HIDDEN, ["cls", "mean", "max"], include_prompt=False),
+        Dense(3 * models.HIDDEN, 8),
+        LayerNorm(8),
+        Dropout(0.1),
+        Normalize(),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", MODULES)
+def test_modules(bert_folder, name, kind) -> None:
+    model = SentenceTransformer(modules=MODULES[name](str(bert_folder)), device="cpu", prompts={"p": "the cat "})
+    expected = model.encode(TEXTS, prompt_name="p")
+    with FakeGPU(kind) as seen:
+        model.to(kind)
+        close(model.encode(TEXTS, prompt_name="p"), expected)
+    check(seen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hard_negatives(bert_folder, kind) -> None:
+    data = datasets.Dataset.from_dict({"a": models.SENTENCES[:8], "b": models.SENTENCES[4:12]})
+    model = SentenceTransformer(str(bert_folder), device="cpu")
+    settings: dict[str, Any] = {"num_negatives": 1, "relative_margin": 0.01, "verbose": False}
+    expected = util.mine_hard_negatives(data, model, **settings).to_dict()
+    with FakeGPU(kind) as seen:
+        assert util.mine_hard_negatives(data, model.to(kind), **settings).to_dict() == expected
+    check(seen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_token_pooling(tmp_path, kind) -> None:
+    multi_vector_cases.FOLDERS["expanding"](tmp_path)
+    model, pooling = MultiVectorEncoder(str(tmp_path), device="cpu"), HierarchicalTokenPooling(2)
+    expected = model.encode_document(TEXTS, token_pooling=pooling)
+    with FakeGPU(kind) as seen:
+        model.to(kind)
+        found = [row.cpu() for row in model.encode_document(TEXTS, token_pooling=pooling)]
+    for row, other in zip(found, expected, strict=True):
+        close(row, other)
+    check(seen)
