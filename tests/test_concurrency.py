@@ -332,3 +332,20 @@ def test_a_worker_works_on_its_own_gpu(monkeypatch) -> None:
     with FakeGPU("cuda"), pytest.raises(Ended):
         workers.work("cuda:1", Plain(), Inbox(), None, None, 0)
     assert chosen == [torch.device("cuda:1")]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_calls_are_merged_after_a_fork(model) -> None:
+    """As in a server that loads its model before it forks: threads do not come along."""
+    model.encode = lambda texts, **kwargs: [f"{os.getpid()} {text}" for text in texts]
+    assert asyncio.run(model.encode_async("cat")) == f"{os.getpid()} cat"
+    child = os.fork()
+    if not child:
+        try:
+            found = asyncio.run(asyncio.wait_for(model.encode_async("cat"), 10))
+            os._exit(0 if found == f"{os.getpid()} cat" else 1)
+        finally:
+            os._exit(2)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
