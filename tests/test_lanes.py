@@ -123,3 +123,18 @@ def test_a_lane_computes_on_the_stream_of_its_caller(monkeypatch):
     with stream("side stream"):
         lanes.run_side_by_side(lambda item: seen.append(current.stream), range(3), 1, torch.device("cuda:1"))
     assert seen == ["side stream of cuda:1"] * 3
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda:0"])
+def test_a_call_from_a_lane_stays_in_it(four_threads, monkeypatch, name):
+    """As in a module that encodes with another model: a lane that waited for itself would wait for ever."""
+    device, seen = torch.device(name), []
+    monkeypatch.setattr(lanes, "on_stream_of_caller", lambda function, device: function)
+
+    def outer(item: int) -> None:
+        lanes.run_side_by_side(lambda inner: seen.append((item, inner)), range(5), 1, device)
+
+    done = threading.Thread(target=lanes.run_side_by_side, args=(outer, range(3), 1, device), daemon=True)
+    done.start()
+    done.join(20)
+    assert sorted(seen) == [(i, j) for i in range(3) for j in range(5)]

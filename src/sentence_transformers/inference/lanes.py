@@ -40,9 +40,16 @@ def pool(lanes: int, device: torch.device = CPU) -> ThreadPoolExecutor:
     threads = torch.get_num_threads() if device.type == "cpu" else 0
     with _lock:
         if device not in _pools or _pools[device][0] != (threads, lanes):
-            start = partial(limit_thread, max(1, threads // lanes)) if threads else None
+            start = partial(start_lane, max(1, threads // lanes) if threads else None)
             _pools[device] = (threads, lanes), ThreadPoolExecutor(lanes, f"encode-lane-{device}", initializer=start)
         return _pools[device][1]
+
+
+def start_lane(share: int | None) -> None:
+    """What a thread does first; None leaves its number of cores alone."""
+    _this_thread.is_lane = True
+    if share is not None:
+        limit_thread(share)
 
 
 def limit_thread(share: int) -> None:
@@ -53,10 +60,9 @@ def limit_thread(share: int) -> None:
     takes the number for all at its first question or operation, which therefore comes before its own.
     """
     threads = torch.get_num_threads()
-    library = ctypes.CDLL(torch._C.__file__)
     for name in ("omp_set_num_threads", "MKL_Set_Num_Threads_Local"):
-        with contextlib.suppress(AttributeError):  # not every build has both
-            getattr(library, name)(share)
+        with contextlib.suppress(AttributeError, OSError):  # not every build has both
+            getattr(ctypes.CDLL(torch._C.__file__), name)(share)
     if torch.get_num_threads() == share:
         return
     with _limiting:
@@ -67,6 +73,7 @@ def limit_thread(share: int) -> None:
 
 
 _limiting = threading.Lock()
+_this_thread = threading.local()
 
 
 def _forget_pools() -> None:
@@ -85,8 +92,13 @@ def run_side_by_side(
     """Call `function` on each item, `lanes` at a time; items are drawn as they are needed.
 
     Each call sees the caller's context variables and computes on the caller's stream of `device`. The first exception
-    stops the drawing of further items and is raised when the running calls have ended.
+    stops the drawing of further items and is raised when the running calls have ended. A call from a lane (of a module
+    that encodes with another model) stays in it.
     """
+    if getattr(_this_thread, "is_lane", False):
+        for item in items:
+            function(item)
+        return
     executor, function = pool(lanes, device), on_stream_of_caller(function, device)
     context = contextvars.copy_context()
     running: set[Future[Any]] = set()
