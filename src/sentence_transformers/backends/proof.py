@@ -1,4 +1,4 @@
-"""What a loaded model can do, found out by trying it once on two short sequences.
+"""What a loaded model can do, found out by trying it once on three short sequences.
 
     packs         packed equals alone: the model runs on packed batches
     pads_safely   padded equals alone: texts of different lengths may share a padded batch
@@ -21,6 +21,7 @@ from torch import Tensor
 from sentence_transformers.inference import attention
 from sentence_transformers.inference.packing import Packing, pad
 from sentence_transformers.modules.base import module_device
+from sentence_transformers.util.environment import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 lock = threading.RLock()
@@ -66,6 +67,8 @@ class Proofs:
             found = self.transformer.run(features, defer=True).logits()
             return attention.same(found, self.transformer.run(features, defer=False))
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             logger.info("The model cannot stop before its vocabulary: %s: %s", type(error).__name__, error)
             return False
 
@@ -73,10 +76,10 @@ class Proofs:
         return attention.prove(together, self.alone, self.sequences())
 
     def sequences(self) -> list[Tensor]:
-        """Two sequences of random tokens, seven and four long."""
+        """Three sequences of random tokens, seven, four and five long."""
         size = self.transformer.vocabulary_size
         generator, device = torch.Generator().manual_seed(0), module_device(self.transformer)
-        return [torch.randint(size // 2, size, (n,), generator=generator).to(device) for n in (7, 4)]
+        return [torch.randint(size // 2, size, (n,), generator=generator, device="cpu").to(device) for n in (7, 4, 5)]
 
     @property
     def per_text(self) -> bool:

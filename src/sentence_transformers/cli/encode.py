@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from sentence_transformers.cli import options, show
-from sentence_transformers.cli.guard import complain, usage_error
+from sentence_transformers.cli.guard import complain, hush, usage_error
 from sentence_transformers.cli.options import READING, WRITING
 from sentence_transformers.cli.texts import STDIN, Record, Rows
 from sentence_transformers.inference.sides import PLAIN
@@ -94,6 +94,7 @@ def encode(
     """
     from sentence_transformers.cli.models import CLASSES, Loading, batching, load, side_arguments
 
+    hush(quiet)
     if ray is not None:
         from sentence_transformers.cli.ray import encode_on_ray
 

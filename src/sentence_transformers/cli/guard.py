@@ -41,6 +41,24 @@ def run(app: typer.Typer, arguments: list[str]) -> None:
     app(args=with_address(arguments), prog_name="sentence-transformers")
 
 
+def only_our_progress() -> None:
+    """No progress bars of other libraries between our own lines, but for downloads."""
+    from huggingface_hub import utils
+
+    utils.disable_progress_bars()  # transformers asks for it when it is imported
+    utils.enable_progress_bars("huggingface_hub")
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+    for name in ("transformers.utils.logging", "datasets"):
+        if module := sys.modules.get(name):
+            (getattr(module, "disable_progress_bar", None) or module.disable_progress_bars)()
+
+
+def hush(quiet: bool) -> None:
+    """With --quiet, no warnings."""
+    if quiet and not _debug:
+        logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+
+
 def complain(message: str) -> None:
     """One line on standard error."""
     sys.stderr.write(f"{message}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import typer
 
 from sentence_transformers.cli import options, show
 from sentence_transformers.cli.documents import Reading
-from sentence_transformers.cli.guard import complain, usage_error
+from sentence_transformers.cli.guard import complain, hush, usage_error
 from sentence_transformers.cli.models import CLASSES
 from sentence_transformers.cli.options import READING
 from sentence_transformers.cli.search import HIT_COLUMNS, Queries, QueryFile, queries_of
@@ -116,14 +117,18 @@ def build(
     """
     from sentence_transformers.cli.models import Loading, kind_of, load
 
+    hush(quiet)
     rows, reading = Rows(documents, input_format), Reading(column, id_column, metadata or [], passages, overlap)
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise usage_error(f"{folder} is there already; `index add` adds documents to an index.")
     loading = Loading(device, backend, revision, offline, trust_remote_code)
     kinds = [options.Kind.dense] if sparse_model else [options.Kind.dense, options.Kind.sparse]
-    models = [load(model, loading, kind_of(model, loading), *kinds)]
+    models = [load(model, loading, kind_of(model, loading, *kinds), *kinds)]
     if sparse_model:
-        models += [load(sparse_model, loading, kind_of(sparse_model, loading), options.Kind.sparse)]
+        sparse = options.Kind.sparse
+        models += [
+            load(sparse_model, loading.of_another(), kind_of(sparse_model, loading.of_another(), sparse), sparse)
+        ]
     from sentence_transformers import _names
 
     settings: dict[str, Any] = {"precision": str(precision), "approximate": approximate and str(approximate)}
@@ -159,6 +164,7 @@ def add(
     """
     from sentence_transformers.cli.models import Loading
 
+    hush(quiet)
     rows, reading = Rows(documents, input_format), Reading(column, id_column, metadata or [], passages, overlap)
     loading = Loading(device, backend, revision, offline, trust_remote_code)
     with opened(folder, model, sparse_model, loading) as index:
@@ -184,6 +190,7 @@ def search(
     model: OwnModel = None,
     sparse_model: OwnSparseModel = None,
     layout: options.LayoutOption = None,
+    quiet: options.Quiet = False,
     device: options.Device = None,
     backend: options.BackendOption = options.Backend.torch,
     revision: options.Revision = None,
@@ -196,6 +203,7 @@ def search(
     """
     from sentence_transformers.cli.models import Loading, load
 
+    hush(quiet)
     asked = queries_of(queries, query_file)
     chosen = parsed(filter)
     loading = Loading(device, backend, revision, offline, trust_remote_code)
@@ -217,19 +225,24 @@ def opened(folder: Path, model: str | None, sparse_model: str | None, loading: A
 
     index_class = _names.home("Index")
     index = index_class.load(folder)
-    named = index.model_names
+    remembered = index.remembered_models
     index.close()
-    if sparse_model and len(named) < 2:
+    if sparse_model and len(remembered) < 2:
         raise usage_error("the index was made with one model, which is given by --model.", "--sparse-model")
-    kinds = [kind for kind in (options.Kind.dense, options.Kind.sparse) if CLASSES[kind] in named]
     models: list[Any] = []
-    for kind, given in zip(kinds, (model, sparse_model), strict=False):
-        name = given or named[CLASSES[kind]]
-        if not name:
+    for kind in (options.Kind.dense, options.Kind.sparse):
+        if (known := remembered.get(CLASSES[kind])) is None:
+            continue
+        given, how = (sparse_model, loading.of_another()) if models else (model, loading)
+        if given:
+            models.append(load(given, how, kind_of(given, how, kind), kind))
+        elif known["name"]:
+            how = dataclasses.replace(how, revision=how.revision or known.get("revision"))
+            models.append(load(known["name"], how, kind, **known.get("settings", {})))
+        else:
             raise usage_error(
                 "the index does not name the model it was made with.", "--sparse-model" if models else "--model"
             )
-        models.append(load(name, loading, kind_of(name, loading), kind))
     return index_class.load(folder, *models)
 
 

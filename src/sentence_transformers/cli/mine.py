@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sentence_transformers.cli import options
-from sentence_transformers.cli.guard import complain, usage_error
+from sentence_transformers.cli.guard import complain, hush, only_our_progress, usage_error
 from sentence_transformers.cli.options import Kind
 from sentence_transformers.cli.texts import Rows
 
@@ -67,6 +67,7 @@ def mine(
     """
     from sentence_transformers.cli.models import Loading, batching, load
 
+    hush(quiet)
     check_output(output)
     table = Rows(pairs).table(list(columns) if columns else None, least=2)
     documents = None if corpus is None else [record.text for record in Rows(corpus).texts()]
@@ -101,6 +102,7 @@ def dataset_of(table: dict[str, list[Any]]) -> Any:
     """Columns as a data set."""
     from sentence_transformers.errors import MissingExtraError
 
+    only_our_progress()
     try:
         from datasets import Dataset
     except ImportError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sentence_transformers.cli.guard import usage_error
+from sentence_transformers.cli.guard import only_our_progress, usage_error
 from sentence_transformers.cli.options import Kind, Side
 
 CLASSES = {
@@ -51,21 +51,24 @@ class Loading:
         return replace(self, backend="torch", revision=None)
 
 
-def kind_of(name: str, loading: Loading) -> Kind:
+def kind_of(name: str, loading: Loading, *allowed: Kind) -> Kind:
     """The kind of model that a name stands for.
 
-    Raises:
-        ModelNotFoundError: if no place has it; the message lists the places.
+    Args:
+        allowed: kinds that a plain transformer, which can become several, is taken for first; then the kind whose
+            organization is named.
     """
     from sentence_transformers.storage.files import Source
 
-    for kind in Kind:  # what is on this machine, of any kind
+    organization = name.partition("/")[0]
+    kinds = sorted(Kind, key=lambda kind: (bool(allowed) and kind not in allowed, ORGANIZATIONS[kind] != organization))
+    for kind in kinds:  # what is on this machine, of any kind
         if found := _kind_at(Source(name, revision=loading.revision, local_files_only=True), kind):
             return found
-    for kind in () if loading.offline else Kind:
+    for kind in () if loading.offline else kinds:
         if found := _kind_at(Source(name, revision=loading.revision), kind):
             return found
-    return Kind.dense  # whose loader says where it was looked for
+    return kinds[0]  # whose loader says where it was looked for
 
 
 def _kind_at(source: Any, kind: Kind) -> Kind | None:
@@ -98,13 +101,14 @@ def load(name: str, loading: Loading, kind: Kind | None = None, *allowed: Kind, 
         allowed: the kinds that the command can use; default: all.
         settings: further arguments of the class.
     """
-    kind = kind or (allowed[0] if len(allowed) == 1 else kind_of(name, loading))
+    kind = kind or (allowed[0] if len(allowed) == 1 else kind_of(name, loading, *allowed))
     if allowed and kind not in allowed:
         raise usage_error(
             f"{name} is a {CLASSES[kind]}; this command takes {' or '.join(CLASSES[one] for one in allowed)}."
         )
     from sentence_transformers import _names
 
+    only_our_progress()
     return _names.home(CLASSES[kind])(name, **loading.arguments() | settings)
 
 

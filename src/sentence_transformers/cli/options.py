@@ -91,7 +91,9 @@ LayoutOption = Annotated[
     typer.Option("--format", "-f", help="table (default on a terminal), tsv (default in a pipe) or jsonl.",
                  rich_help_panel=WRITING),
 ]  # fmt: skip
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.", rich_help_panel=WRITING)]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress, no summary, no warnings.", rich_help_panel=WRITING)
+]
 Documents = Annotated[
     str, typer.Option("--documents", "-d", metavar="FILE", help='File of documents, "-" for standard input.')
 ]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sentence_transformers.cli import options, show
-from sentence_transformers.cli.guard import complain, usage_error
+from sentence_transformers.cli.guard import complain, hush, usage_error
 
 ROWS = 65536
 
@@ -46,6 +46,7 @@ def quantize(
     from sentence_transformers.errors import InputError
     from sentence_transformers.util import quantize_embeddings
 
+    hush(quiet)
     if not vectors.is_file():
         raise usage_error(f"the file {str(vectors)!r} does not exist.")
     if output.suffix != ".npy" or not output.parent.is_dir():

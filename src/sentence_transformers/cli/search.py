@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sentence_transformers.cli import options, show
-from sentence_transformers.cli.guard import usage_error
+from sentence_transformers.cli.guard import hush, usage_error
 from sentence_transformers.cli.options import Kind
 from sentence_transformers.cli.texts import STDIN, Record, Rows
 
@@ -35,6 +35,7 @@ def search(
     id_column: options.IdColumn = None,
     input_format: options.InputFormat = None,
     layout: options.LayoutOption = None,
+    quiet: options.Quiet = False,
     kind: options.KindOption = None,
     batch_size: options.BatchSize = None,
     device: options.Device = None,
@@ -52,6 +53,7 @@ def search(
     """
     from sentence_transformers.cli.models import Loading, batching, load
 
+    hush(quiet)
     asked = queries_of(queries, query_file)
     found = list(Rows(documents, input_format).texts(column, id_column))
     check_documents(found, documents)
@@ -75,6 +77,7 @@ def rank(
     id_column: options.IdColumn = None,
     input_format: options.InputFormat = None,
     layout: options.LayoutOption = None,
+    quiet: options.Quiet = False,
     batch_size: options.BatchSize = None,
     device: options.Device = None,
     backend: options.BackendOption = options.Backend.torch,
@@ -88,6 +91,7 @@ def rank(
     """
     from sentence_transformers.cli.models import Loading, batching, load
 
+    hush(quiet)
     found = list(Rows(documents, input_format).texts(column, id_column))
     check_documents(found, documents)
     model_ = load(model, Loading(device, backend, revision, offline, trust_remote_code), None, Kind.cross)
@@ -107,6 +111,7 @@ def similarity(
     model: options.Model = options.DEFAULT_MODEL,
     input_format: options.InputFormat = None,
     layout: options.LayoutOption = None,
+    quiet: options.Quiet = False,
     kind: options.KindOption = None,
     batch_size: options.BatchSize = None,
     device: options.Device = None,
@@ -121,6 +126,7 @@ def similarity(
     """
     from sentence_transformers.cli.models import Loading, batching, load
 
+    hush(quiet)
     if (pairs is None) == (not texts):
         raise usage_error("give either texts or --pairs FILE.")
     if texts and len(texts) < 2:

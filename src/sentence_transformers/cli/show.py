@@ -85,7 +85,8 @@ def progress(total: int | None, done: int = 0, unit: str = "texts", quiet: bool 
         with _bar(total, done, unit) as advance:
             yield advance
     else:
-        yield _lines(total, done, unit)
+        with _lines(total, done, unit) as advance:
+            yield advance
 
 
 @contextmanager
@@ -114,19 +115,26 @@ def _bar(total: int | None, done: int, unit: str) -> Iterator[Callable]:
         yield advance
 
 
-def _lines(total: int | None, done: int, unit: str) -> Callable[[int], None]:
-    """A line now and then, for logs."""
+@contextmanager
+def _lines(total: int | None, done: int, unit: str) -> Iterator[Callable]:
+    """A line now and then, for logs; if there was any, the last one says how it ended."""
     started = last = time.monotonic()
-    new = 0
+    new = told = 0
 
-    def advance(count: int) -> None:
-        nonlocal new, last
-        new += count
-        now = time.monotonic()
-        if now - last < SECONDS_BETWEEN_LINES:
-            return
-        last, rate = now, new / (now - started)
-        rest = "" if total is None else f" of {total:,}, ETA {duration((total - done - new) / rate)}"
+    def tell(ended: bool = False) -> None:
+        nonlocal last, told
+        last, told = time.monotonic(), new
+        rate = new / max(last - started, 1e-9)
+        rest = "" if total is None else f" of {total:,}"
+        rest += "" if total is None or ended else f", ETA {duration((total - done - new) / rate)}"
         complain(f"{done + new:,}{rest} {unit}, {rate:,.0f} {unit}/s")
 
-    return advance
+    def advance(count: int) -> None:
+        nonlocal new
+        new += count
+        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            tell()
+
+    yield advance
+    if told not in (0, new):
+        tell(ended=True)

@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import typer
 
 from sentence_transformers.cli import options
-from sentence_transformers.cli.guard import complain, usage_error
+from sentence_transformers.cli.guard import complain, only_our_progress, usage_error
 from sentence_transformers.cli.options import Kind
 
 KEYS = ("model", "kind", "train", "eval", "columns", "split", "loss", "evaluator", "args", "output", "model_args")
@@ -57,6 +57,7 @@ def train(
     """
     from sentence_transformers.cli.models import Loading, kind_of, load
 
+    only_our_progress()
     settings = read(config, changes or [])
     loading = Loading(device, offline=offline, trust_remote_code=trust_remote_code)
     kind = Kind(settings["kind"]) if "kind" in settings else kind_of(settings["model"], loading)

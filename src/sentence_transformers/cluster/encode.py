@@ -10,6 +10,7 @@ are done. See `cluster.sources` for what is read, `cluster.job` for the folder, 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
@@ -125,7 +126,9 @@ def encode_dataset(
     if isinstance(model, (str, os.PathLike)):
         model = str(Path(model).resolve()) if Path(model).exists() else str(model)  # workers stand in other folders
     columns = sources.Columns(text, id_column, tuple(metadata))
-    check_arguments(output, state, precision, shard_rows, workers, threads, max_reject_share, columns)
+    check_arguments(
+        output, state, precision, shard_rows, workers, threads, gpus, token_budget, max_reject_share, columns
+    )
     folder = Folder(str(state) if isinstance(output, Database) else output)
     with folder.locked(), ray_cluster.connected(address) as ray:
         manifest = folder.manifest()
@@ -172,13 +175,18 @@ def check_arguments(
     shard_rows: int,
     workers: int | None,
     threads: int | None,
+    gpus: float | None,
+    token_budget: int | None,
     max_reject_share: float,
     columns: sources.Columns,
 ) -> None:
     """`InputError` for arguments that cannot be meant."""
-    for name, value in (("shard_rows", shard_rows), ("workers", workers), ("threads", threads)):
+    sizes = {"shard_rows": shard_rows, "workers": workers, "threads": threads, "token_budget": token_budget}
+    for name, value in sizes.items():
         if value is not None and (not isinstance(value, int) or value < 1):
             raise InputError(f"{name} must be a whole number of at least 1, got {value!r}.")
+    if gpus is not None and not gpus >= 0:
+        raise InputError(f"gpus must be a number of at least 0, got {gpus!r}.")
     if not 0 <= max_reject_share <= 1:
         raise InputError(f"max_reject_share must be between 0 and 1, got {max_reject_share!r}.")
     if precision not in PRECISIONS:
@@ -288,12 +296,20 @@ def describe(task: Task, own: str, ranges: Any, surveys: Sequence[sources.Survey
             "precision": task.precision,
             "shard_rows": shard_rows,
             "output": repr(task.output) if isinstance(task.output, Database) else "shards",
-            "encode": {name: repr(value) for name, value in sorted(task.encode_kwargs.items())},
+            "encode": {name: in_words(value) for name, value in sorted(task.encode_kwargs.items())},
         },
         "source": [{"name": Path(one.path).name, "size": one.size, "sha256": one.sha256} for one in surveys],
         "rows": sum(one.rows for one in surveys),
         "ranges": ranges,
     }
+
+
+def in_words(value: Any) -> str:
+    """An argument, so that two are equal only if they say the same; the `repr` of a large array leaves values out."""
+    if hasattr(value, "shape"):
+        array = np.ascontiguousarray(value)
+        return f"{array.dtype} of shape {array.shape}, sha256 {hashlib.sha256(array.tobytes()).hexdigest()}"
+    return repr(value)
 
 
 # ---- unit after unit

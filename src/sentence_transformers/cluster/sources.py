@@ -2,9 +2,9 @@
 
     files → survey (size, checksum, rows, where units begin) → units → read(unit) → rows
 
-A unit is a run of rows of one file. JSON lines and CSV are cut at line ends, found without parsing, and a unit is a
-range of bytes; in CSV a line end inside quotes, known by the number of quotes before it, is none. Parquet is cut at
-rows. Rows are numbered through all files in the order of their names; the number is a row's id unless a column has ids.
+A unit is a run of rows of one file. JSON lines and CSV are cut where a line or a record ends, and a unit is a range of
+bytes; where a record of CSV ends is for Python's csv module to say, here and when it is read. Parquet is cut at rows.
+Rows are numbered through all files in the order of their names; the number is a row's id unless a column has ids.
 
 A row becomes a `Record`, or a `Reject` if it has no text to encode: it is null or no string, its line is no JSON object
 or has too many fields, its id is missing. Nothing else is repaired or dropped; blank lines are no rows.
@@ -17,9 +17,10 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TextIO, TypeAlias
 
 import numpy as np
 
@@ -143,22 +144,66 @@ def survey(path: str, shard_rows: int) -> Survey:
         sizes = [(begin, min(shard_rows, rows - begin)) for begin in range(0, rows, shard_rows)]
         cuts = [(begin, begin + size, size) for begin, size in sizes]
         return Survey(path, Path(path).stat().st_size, checksum(path), list(file.schema_arrow.names), cuts)
-    header = csv_header(path) if kind == "csv" else b""
-    digest, size, cuts = survey_lines(path, len(header), shard_rows, kind == "csv")
-    return Survey(path, size, digest, csv_fields(header) if kind == "csv" else first_keys(path), cuts)
+    if kind == "csv":
+        columns, cuts = survey_csv(path, shard_rows)
+        return Survey(path, Path(path).stat().st_size, checksum(path), columns, cuts)
+    digest, size, cuts = survey_lines(path, shard_rows)
+    return Survey(path, size, digest, first_keys(path), cuts)
 
 
-def survey_lines(path: str, start: int, shard_rows: int, quoted: bool) -> tuple[str, int, list[tuple[int, int, int]]]:
-    """Checksum, size and cuts of a file of lines whose rows begin at byte `start`."""
+def survey_csv(path: str, shard_rows: int) -> tuple[list[str], list[tuple[int, int, int]]]:
+    """Columns and cuts of a CSV file; the first record names the columns."""
+    cuts: list[tuple[int, int, int]] = []
+    with Path(path).open(encoding="utf-8", errors="surrogateescape", newline="") as stream, no_limit():
+        lines = CountedLines(stream)
+        records = csv.reader(lines)
+        columns = next(records, [])
+        begin, rows = lines.done, 0
+        for _ in records:
+            rows += 1
+            if rows == shard_rows:
+                cuts.append((begin, lines.done, rows))
+                begin, rows = lines.done, 0
+        if rows:
+            cuts.append((begin, lines.done, rows))
+    return columns, cuts
+
+
+class CountedLines:
+    """The lines of a text file, without a byte order mark.
+
+    Attributes:
+        done: bytes of the lines that were asked for.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.done = stream, 0
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self.stream:
+            first = not self.done
+            self.done += len(line) if line.isascii() else len(line.encode("utf-8", "surrogateescape"))
+            yield line.removeprefix("\ufeff") if first else line
+
+
+@contextmanager
+def no_limit() -> Iterator[None]:
+    """Fields of CSV may be as long as they are: texts of more than 131,072 characters are no error."""
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def survey_lines(path: str, shard_rows: int) -> tuple[str, int, list[tuple[int, int, int]]]:
+    """Checksum, size and cuts of a file of lines."""
     digest, cuts = hashlib.sha256(), []
-    size = count = quotes = 0
-    begin = last_end = start
+    size = count = begin = last_end = 0
     with Path(path).open("rb") as stream:
         while block := stream.read(BLOCK):
             digest.update(block)
-            ends, quotes = record_ends(block, quotes, quoted)
-            ends = ends + size
-            ends = ends[ends > start]
+            ends = np.flatnonzero(np.frombuffer(block, np.uint8) == 10) + 1 + size
             for end in ends[np.arange(count, count + len(ends)) % shard_rows == shard_rows - 1].tolist():
                 cuts.append((begin, end, shard_rows))
                 begin = end
@@ -167,33 +212,6 @@ def survey_lines(path: str, start: int, shard_rows: int, quoted: bool) -> tuple[
     if begin < size:
         cuts.append((begin, size, count % shard_rows + (last_end < size)))
     return digest.hexdigest(), size, cuts
-
-
-def record_ends(block: bytes, quotes: int, quoted: bool) -> tuple[np.ndarray, int]:
-    """Where records end in a block (behind the line end), and the number of quotes so far, modulo 2."""
-    data = np.frombuffer(block, np.uint8)
-    ends = np.flatnonzero(data == 10) + 1
-    if not quoted:
-        return ends, 0
-    marks = np.flatnonzero(data == 34)
-    inside = (np.searchsorted(marks, ends) + quotes) % 2
-    return ends[inside == 0], (quotes + len(marks)) % 2
-
-
-def csv_header(path: str) -> bytes:
-    """The first record of a CSV file, line end included."""
-    record = b""
-    with Path(path).open("rb") as stream:
-        for line in stream:
-            record += line
-            if record.count(b'"') % 2 == 0:
-                break
-    return record
-
-
-def csv_fields(record: bytes) -> list[str]:
-    """The fields of one CSV record; a byte order mark is not part of the first."""
-    return next(csv.reader(io.StringIO(record.decode("utf-8-sig"), newline="")), [])
 
 
 def first_keys(path: str) -> list[str]:
@@ -235,11 +253,19 @@ def check_columns(surveys: Sequence[Survey], columns: Columns) -> None:
 
 
 def read(unit: Unit, columns: Columns, file_columns: Sequence[str]) -> Iterator[Record | Reject]:
-    """The rows of a unit, in order."""
+    """The rows of a unit, in order.
+
+    Raises:
+        OSError: if there are more or fewer than were counted.
+    """
     rows = {"parquet": parquet_rows, "jsonl": json_rows, "csv": csv_rows}[unit.format](unit, columns, file_columns)
-    for number, row in enumerate(rows, unit.first):
+    count = 0
+    for row in rows:
         if row is not None:
-            yield record_of(number, row, columns)
+            yield record_of(unit.first + count, row, columns)
+        count += 1
+    if count != unit.rows:
+        raise OSError(f"{unit.path} has changed: unit {unit.number} has {count} rows, {unit.rows} were counted.")
 
 
 def parquet_rows(unit: Unit, columns: Columns, file_columns: Sequence[str]) -> Iterator[Any]:
@@ -279,7 +305,9 @@ def json_rows(unit: Unit, columns: Columns, file_columns: Sequence[str]) -> Iter
 def csv_rows(unit: Unit, columns: Columns, file_columns: Sequence[str]) -> Iterator[Any]:
     """Rows as dictionaries, None for blank lines, or what is wrong with one. An empty field is an empty text."""
     text = lines_of(unit).decode("utf-8", "surrogateescape")
-    for fields in csv.reader(io.StringIO(text, newline="")):
+    with no_limit():
+        records = list(csv.reader(io.StringIO(text, newline="")))
+    for fields in records:
         if fields and len(fields) != len(file_columns):
             yield f"the row has {len(fields)} fields, the header {len(file_columns)}"
         else:

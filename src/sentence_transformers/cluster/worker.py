@@ -73,8 +73,9 @@ class Worker:
         self.task = task
         torch.set_num_threads(task.threads)
         self.model = load(task)
-        if task.token_budget is not None:
-            engine.input_module(self.model, None).token_budget = task.token_budget
+        for module in self.model.modules() if task.token_budget is not None else ():
+            if hasattr(module, "tokens"):
+                module.token_budget = task.token_budget
         if task.fingerprint is not None and fingerprint(self.model) != task.fingerprint:
             raise InputError(f"The model on this machine ({platform.node()}) is not that of the job.")
 

@@ -182,10 +182,14 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
                 module.to(first.dtype)
         if not self._is_dispatched():
             self.to(device or get_device_name())
+            return
+        for module in self:  # what takes its output follows it
+            if not is_dispatched(module):
+                module.to(self.device)
 
     def _is_dispatched(self) -> bool:
         """Whether accelerate has spread the model over several devices (`device_map`)."""
-        return any(getattr(module, "hf_device_map", None) is not None for module in self.modules())
+        return is_dispatched(self)
 
     # ---- what it is made of
 
@@ -410,7 +414,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
 
         Args:
             target_devices: e.g. ["cuda:0", "cuda:1"] or ["cpu"] * 4; default: all CUDA (else NPU) devices, else four
-                CPU workers. The model itself moves to the CPU and stays there.
+                CPU workers. The model itself moves to the CPU, and back when the pool is stopped.
         """
         if self._is_dispatched():
             raise ValueError("A model that is spread over devices (device_map) cannot be copied to worker processes.")
@@ -551,6 +555,11 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
             batch_options=batch_options,
             **load_kwargs,
         )
+
+
+def is_dispatched(module: nn.Module) -> bool:
+    """Whether accelerate has spread a module, or one inside it, over several devices (`device_map`)."""
+    return any(getattr(part, "hf_device_map", None) is not None for part in module.modules())
 
 
 def dimension_of(modules: Iterable[Any]) -> int | None:

@@ -234,7 +234,7 @@ class CrossEncoder(BaseModel):
             apply_softmax: softmax over the labels, after the activation; without effect on one label.
             convert_to_numpy: numpy array (default) or, if False, a list of tensors.
             convert_to_tensor: one tensor on the model's device; wins over `convert_to_numpy`.
-            device: where to compute; a list starts one worker process per entry.
+            device: where to compute; the model stays where it is. A list starts one worker process per entry.
             pool: worker processes from `start_multi_process_pool`.
             chunk_size: pairs sent to a worker at a time.
             kwargs: for the modules; `processing_kwargs` for the tokenizer and the chat template of this call, as
@@ -268,7 +268,7 @@ class CrossEncoder(BaseModel):
             scores = scores[:, 0]
         scores = scores[0] if singular else scores
         if convert_to_tensor:
-            return scores.to(self.device)
+            return scores.to(calls.result_device(self, where))
         if convert_to_numpy:
             return to_numpy(scores)[()]
         return scores if singular else list(scores)

@@ -7,6 +7,7 @@ each has an `encode` of its own. Everything here is written in terms of that `en
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, ClassVar, TypeVar, cast
@@ -196,13 +197,14 @@ class EmbeddingModel(BaseModel):
 
     @property
     def _batcher(self) -> Batcher:
-        batcher = self.__dict__.get("_encode_batcher")
-        if batcher is None:
-            batcher = self.__dict__.setdefault("_encode_batcher", Batcher(self.encode))
-        return batcher
+        own = self.__dict__.setdefault("_batchers", {})  # by process: a fork leaves threads behind
+        if os.getpid() not in own:
+            encode = lambda texts, **kwargs: self.encode(texts, **kwargs)  # noqa: E731  # as it is then, if replaced
+            own.setdefault(os.getpid(), Batcher(encode, lambda: getattr(self, "truncate_dim", None)))
+        return own[os.getpid()]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_encode_batcher"}
+        return {key: value for key, value in self.__dict__.items() if key != "_batchers"}
 
     # ---- similarity
 

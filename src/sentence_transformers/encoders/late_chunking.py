@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import engine, plan
+from sentence_transformers.inference.devices import on_device
 from sentence_transformers.inference.outputs import Output, as_asked
 from sentence_transformers.inference.packing import Packing
 from sentence_transformers.inference.passages import Passage
@@ -58,6 +59,8 @@ def encode(
     """
     if output.value != "sentence_embedding":
         raise InputError("late=True gives one vector for each passage; leave output_value out.")
+    if not isinstance(given.get("device"), (list, tuple)):
+        model, given = on_device(model, given.get("device")), given | {"device": None}
     last = pooling_and_after(model)
     prompt = model.prompt_text(given.get("prompt"), given.get("prompt_name")) or ""
     module = engine.input_module(model, given.get("task"))

@@ -194,7 +194,7 @@ class MultiVectorEncoder(EmbeddingModel):
             show_progress_bar: default: shown if this package's logger is at INFO or below.
             output_value: "token_embeddings", or None for a dictionary of all features per text.
             convert_to_numpy: numpy arrays instead of tensors.
-            device: where to compute; a list starts one worker process per entry.
+            device: where to compute; the model stays where it is. A list starts one worker process per entry.
             normalize_embeddings: scale token vectors to length 1, before any pooling.
             pool: worker processes from `start_multi_process_pool`.
             chunk_size: texts sent to a worker at a time.
@@ -225,7 +225,7 @@ class MultiVectorEncoder(EmbeddingModel):
         output = TokenOutput(output_value, convert_to_numpy, normalize_embeddings, token_pooling, task)
         job = engine.Job(output, self.prompt_text(prompt, prompt_name), task, kwargs, batch_size)
         where = calls.Where(device, pool, chunk_size, show_progress_bar=show_progress_bar)
-        return output.as_asked(calls.compute(self, texts, job, where), singular, self.device)
+        return output.as_asked(calls.compute(self, texts, job, where), singular, calls.result_device(self, where))
 
     encode_query = for_side(encode, "query", QUERY_PROMPTS)
     encode_document = for_side(encode, "document", DOCUMENT_PROMPTS)

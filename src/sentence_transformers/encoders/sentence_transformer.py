@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -38,6 +39,9 @@ from sentence_transformers.storage.files import Source
 
 if TYPE_CHECKING:
     from sentence_transformers.storage.model_card import SentenceTransformerModelCardData
+
+_truncations: ContextVar[dict[int, int | None]] = ContextVar("truncations", default={})  # noqa: B039  # never changed
+"""Of the models within whose `truncate_embeddings` this context is, by `id`: the dimensions that are kept."""
 
 INSTRUCTORS = {f"hkunlp/instructor-{size}" for size in ("base", "large", "xl")}  # trained without pooling their prompts
 
@@ -187,8 +191,9 @@ class SentenceTransformer(EmbeddingModel):
                 of all features per text. The last two ignore the convert flags.
             precision: other than "float32" (or None): quantised with `quantize_embeddings`.
             convert_to_numpy: numpy array (default) or, if False, a list of tensors.
-            convert_to_tensor: one tensor on the model's device; wins over `convert_to_numpy`.
-            device: where to compute; a list starts one worker process per entry.
+            convert_to_tensor: one tensor on that device; wins over `convert_to_numpy`.
+            device: where to compute; the model stays where it is, so for many calls move it with `model.to`. A list
+                starts one worker process per entry.
             normalize_embeddings: scale vectors to length 1, after truncation.
             truncate_dim: keep only the first dimensions; wins over the model's own.
             pool: worker processes from `start_multi_process_pool`.
@@ -213,7 +218,8 @@ class SentenceTransformer(EmbeddingModel):
         texts, singular, task = self.inputs_of(inputs, kwargs.pop("task", None))
         job = engine.Job(output, self.prompt_text(prompt, prompt_name), task, kwargs, batch_size)
         where = calls.Where(device, pool, chunk_size, num_workers, show_progress_bar)
-        return as_asked(calls.compute(self, texts, job, where), output, singular, self)
+        rows = calls.compute(self, texts, job, where)
+        return as_asked(rows, output, singular, self, calls.result_device(self, where))
 
     encode_query = for_side(encode, "query", QUERY_PROMPTS)
     encode_document = for_side(encode, "document", DOCUMENT_PROMPTS)
@@ -261,6 +267,19 @@ class SentenceTransformer(EmbeddingModel):
 
     # ---- settings
 
+    @property
+    def truncate_dim(self) -> int | None:
+        """How many dimensions are kept; None for all. May be set; within `truncate_embeddings` for that context."""
+        return _truncations.get().get(id(self), self._truncate_dim)
+
+    @truncate_dim.setter
+    def truncate_dim(self, value: int | None) -> None:
+        within = _truncations.get()
+        if id(self) in within:
+            _truncations.set(within | {id(self): value})
+        else:
+            self._truncate_dim = value
+
     def get_embedding_dimension(self) -> int | None:
         """Size of the vectors that `encode` returns; None if no module reports one."""
         dimension = super().get_embedding_dimension()
@@ -278,13 +297,15 @@ class SentenceTransformer(EmbeddingModel):
 
     @contextmanager
     def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
-        """Within the context, `encode` keeps only the first `truncate_dim` dimensions."""
+        """Within the context, `encode` keeps only the first `truncate_dim` dimensions; for this thread or asyncio task
+        alone.
+        """
         self._check_truncate_dim(truncate_dim)
-        before, self.truncate_dim = self.truncate_dim, truncate_dim
+        before = _truncations.set(_truncations.get() | {id(self): truncate_dim})
         try:
             yield
         finally:
-            self.truncate_dim = before
+            _truncations.reset(before)
 
     truncate_sentence_embeddings = truncate_embeddings
 

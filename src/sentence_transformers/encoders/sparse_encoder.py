@@ -197,7 +197,7 @@ class SparseEncoder(EmbeddingModel):
             convert_to_tensor: one tensor (default) or, if False, a list with one tensor (V,) per text.
             convert_to_sparse_tensor: sparse COO (default, also "coo"), "csr" for sparse CSR, False for dense.
             save_to_cpu: move each batch's result to the CPU at once.
-            device: where to compute; a list starts one worker process per entry.
+            device: where to compute; the model stays where it is. A list starts one worker process per entry.
             max_active_dims: most entries kept per text, those of the largest magnitude; wins over the model's own.
             pool: worker processes from `start_multi_process_pool`.
             chunk_size: texts sent to a worker at a time.
@@ -227,16 +227,16 @@ class SparseEncoder(EmbeddingModel):
         job = engine.Job(output, self.prompt_text(prompt, prompt_name), task, kwargs, batch_size)
         where = calls.Where(device, pool, chunk_size, show_progress_bar=show_progress_bar)
         rows = calls.compute(self, texts, job, where) or []
-        return self._as_asked(rows, singular, convert_to_tensor, convert_to_sparse_tensor, save_to_cpu)
+        place = torch.device("cpu") if save_to_cpu else calls.result_device(self, where)
+        return self._as_asked(rows, singular, convert_to_tensor, convert_to_sparse_tensor, place)
 
     encode_query = for_side(encode, "query", QUERY_PROMPTS)
     encode_document = for_side(encode, "document", DOCUMENT_PROMPTS)
 
     def _as_asked(
-        self, rows: list[sparse.SparseRow], singular: bool, one_tensor: bool, layout: Layout, to_cpu: bool
+        self, rows: list[sparse.SparseRow], singular: bool, one_tensor: bool, layout: Layout, device: torch.device
     ) -> Any:
         """Rows in the caller's form."""
-        device = torch.device("cpu") if to_cpu else self.device
         dimension = self.get_embedding_dimension() or 0
         if singular or not one_tensor:
             parts = sparse.as_list(rows, dimension, device)

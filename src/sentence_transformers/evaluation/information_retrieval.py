@@ -212,8 +212,8 @@ class InformationRetrievalEvaluator(BaseEvaluator):
     @cached_property
     def _id_ranks(self) -> Tensor:
         order = sorted(range(len(self.corpus_ids)), key=lambda i: str(self.corpus_ids[i]))
-        places = torch.empty(len(order), dtype=torch.int64)
-        places[torch.tensor(order)] = torch.arange(len(order))
+        places = torch.empty(len(order), dtype=torch.int64, device="cpu")
+        places[torch.tensor(order, device="cpu")] = torch.arange(len(order), device="cpu")
         return places
 
     def compute_all_metrics(

@@ -151,8 +151,9 @@ def squared_error(teacher: Any, student: Any) -> float:
             f"The teacher's vectors have the shape {tuple(teacher.shape)}, the student's {tuple(student.shape)}; "
             "truncate_dim can make the dimensions equal."
         )
+    teacher, student = (rows.detach().cpu() if isinstance(rows, Tensor) else rows for rows in (teacher, student))
     if isinstance(teacher, Tensor) and isinstance(student, Tensor) and is_sparse(teacher) and is_sparse(student):
-        difference = to_coo(teacher - student)
+        difference = to_coo(to_coo(teacher) - to_coo(student))
         return 100 * float(difference.values().double().square().sum()) / difference.numel()
     dense = [rows.to_dense().numpy() if isinstance(rows, Tensor) else rows for rows in (teacher, student)]
     return float(((dense[0] - dense[1]) ** 2).mean() * 100)

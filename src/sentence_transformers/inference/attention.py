@@ -3,15 +3,16 @@
 transformers looks an attention function up by name at every layer. `NAME` is ours. Inside `use_packing(packing)` a
 model called with `input_ids` of shape (1, T) attends within each sequence of the run and never across:
 
-    CPU and others   each group of equal lengths is one unmasked `scaled_dot_product_attention` on a (n, heads, l, d)
+    CUDA, 16 bit     PyTorch's variable-length flash kernel over the whole run, where a trial shows that it works on
+                     this GPU (`flash_works`) and there is no dropout
+    anywhere else    each group of equal lengths is one unmasked `scaled_dot_product_attention` on a (n, heads, l, d)
                      view
-    CUDA, 16 bit     PyTorch's variable-length kernel over the whole run
 
 Outside of it the same function is ordinary sdpa on a padded batch, so that one loaded model serves both. A layer's
 window (`sliding_window` = w) lets token i see token j when |i − j| < w, causal layers 0 ≤ i − j < w.
 
 Declaring that the attention function can be chosen does not make an architecture right: some mix neighbouring tokens
-elsewhere (MobileBERT in its embeddings). So `prove` compares packed with alone once per loaded model, on two short
+elsewhere (MobileBERT in its embeddings). So `prove` compares packed with alone once per loaded model, on a few short
 sequences, and the engine pads for a model that fails.
 """
 
@@ -29,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sentence_transformers.inference.packing import Packing
+from sentence_transformers.util.environment import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +81,9 @@ def attend(
     causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
     if unsupported := [name for name in ("softcap", "position_bias", "s_aux") if kwargs.get(name) is not None]:
         raise NotImplementedError(f"packed attention has no {', '.join(unsupported)}")
-    half = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16)
-    if half and not dropout and packing.seen is None:
-        return attend_varlen(query, key, value, packing, scaling, causal, sliding_window)[None], None
+    packing = packing.on(query.device)
+    if not dropout and packing.seen is None and flash_fits(query, key, value, causal, sliding_window):
+        return flash(query, key, value, packing, scaling, causal, sliding_window)[None], None
     views = packing.views(*(tensor[0].transpose(0, 1) for tensor in (query, key, value)))
     out = [
         attend_group(q, k, v, visible, dropout=dropout, scale=scaling, causal=causal, window=sliding_window)
@@ -133,28 +135,74 @@ def window_mask(length: int, window: int, causal: bool, device: torch.device) ->
     return (distance >= 0) & (distance < window) if causal else distance.abs() < window
 
 
-def attend_varlen(
+def flash(
     query: Tensor, key: Tensor, value: Tensor, packing: Packing, scale: float | None, causal: bool, window: int | None
 ) -> Tensor:
-    """The whole run in one variable-length kernel: (1, heads, T, d) -> (T, heads, d)."""
-    from torch.nn.attention.varlen import varlen_attn
+    """The whole run in one variable-length kernel: (1, heads, T, d) -> (T, heads, d), in 16 bit.
 
-    offsets = packing.offsets.to(torch.int32)
-    left = -1 if window is None else window - 1
-    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    out = varlen_attn(
-        q,
-        k,
-        v,
-        offsets,
-        offsets,
-        packing.longest,
-        packing.longest,
+    This is the operation behind `torch.nn.attention.varlen`, which not every version of PyTorch has, with arguments
+    that differ.
+    """
+    offsets, left = packing.offsets.to(torch.int32), -1 if window is None else window - 1
+    q, k, v = (tensor[0].transpose(0, 1).to(computing_type(value)) for tensor in (query, key, value))
+    out = torch.ops.aten._flash_attention_forward(
+        *(q, k, v, offsets, offsets, packing.longest, packing.longest, 0.0, causal, False),
         scale=scale,
-        window_size=(left, 0 if causal else left),
-        enable_gqa=query.shape[1] != key.shape[1],
+        window_size_left=left,
+        window_size_right=0 if causal else left,
     )
-    return cast(Tensor, out)  # a pair only where it is asked for more
+    return cast(Tensor, out[0])
+
+
+def computing_type(tensor: Tensor) -> torch.dtype:
+    """Type in which a product with a tensor is computed: autocast's inside of that, else the tensor's."""
+    kind = tensor.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
+
+
+def flash_fits(query: Tensor, key: Tensor, value: Tensor, causal: bool, window: int | None) -> bool:
+    """Whether `flash` can compute this attention."""
+    dtype = computing_type(value)
+    if not query.is_cuda or dtype not in (torch.float16, torch.bfloat16):
+        return False
+    return flash_works(query.device, dtype, query.shape[1], key.shape[1], query.shape[3], causal, window is not None)
+
+
+@lru_cache(maxsize=256)
+def flash_works(
+    device: torch.device, dtype: torch.dtype, heads: int, key_heads: int, size: int, causal: bool, windowed: bool
+) -> bool:
+    """Whether `flash` gives values and gradients of `attend_group` on a GPU, found by trying it on two sequences.
+
+    It does not on GPUs before Ampere, for some sizes of heads, and where PyTorch is built without it.
+
+    Raises:
+        torch.OutOfMemoryError: that says nothing about the kernel; the next call tries again.
+    """
+    packing, window = Packing([7, 5], device), 3 if windowed else None
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        made = [torch.randn(1, n, 12, size, generator=generator, device="cpu") for n in (heads, key_heads, key_heads)]
+        q, k, v = (tensor.to(device, dtype).requires_grad_() for tensor in made)
+        views = packing.views(*(tensor[0].transpose(0, 1) for tensor in (q, k, v)))
+        expected = torch.cat([attend_group(a, b, c, None, 0.0, None, causal, window) for a, b, c in views])
+        try:
+            found = flash(q, k, v, packing, None, causal, window)
+            pairs = [(found, expected)]
+            gradients = (torch.autograd.grad(out.float().square().sum(), (q, k, v)) for out in (found, expected))
+            works = all(same(*pair) for pair in [*pairs, *zip(*gradients, strict=True)])
+            reason = "its values are wrong"
+        except (RuntimeError, TypeError, AttributeError) as error:
+            if is_out_of_memory(error):
+                raise
+            works, reason = False, f"{type(error).__name__}: {error}"
+    if not works:
+        logger.warning(
+            "PyTorch's variable-length attention does not work here (%s, %s, heads of %d: %s). Attention runs once for "
+            "each length in a batch, which is slower.",
+            *(device, dtype, size, reason),
+        )
+    return works
 
 
 def mask(*args: Any, **kwargs: Any) -> Tensor | None:
@@ -219,21 +267,46 @@ def learned_positions(model: nn.Module) -> int | None:
 def prove(together: Any, alone: Any, sequences: list[Tensor]) -> bool:
     """Whether a model gives sequences the same vectors together and alone.
 
+    Rounding may differ between the two, in 16 bit by as much as a neighbour's faint influence. So that is looked for
+    by itself: the middle one keeps its rows when the sequences around it hold other tokens.
+
     Args:
-        together: list of (l,) int64 token ids of different lengths -> rows, one sequence after the other.
+        together: list of three (l,) int64 token ids -> rows, one sequence after the other.
         alone: (l,) int64 token ids -> its rows.
+
+    Raises:
+        torch.OutOfMemoryError: or what a device raises in its place; that says nothing about the model.
     """
+    first, middle, last = sequences
     try:
-        got, expected = together(sequences), torch.cat([alone(ids) for ids in sequences])
+        expected = [alone(ids) for ids in sequences]
+        got = together(sequences)
+        beside_others = together([middle[:1].expand(len(first)), middle, middle[-1:].expand(len(last))])
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         logger.info("The architecture cannot take the batch: %s: %s", type(error).__name__, error)
         return False
-    return same(got, expected)
+    its_rows = slice(len(expected[0]), len(expected[0]) + len(expected[1]))
+    return same(got, torch.cat(expected)) and same(beside_others[its_rows], got[its_rows], exact=True)
 
 
-def same(got: Tensor, expected: Tensor) -> bool:
-    """Whether two results of one computation agree, up to the rounding of their type."""
-    tolerance = 1e-4 if got.dtype == torch.float32 else 2e-2
+def same(got: Tensor, expected: Tensor, exact: bool = False) -> bool:
+    """Whether two results of one computation agree, up to the rounding of the type in which it was done.
+
+    Args:
+        exact: whether the same products of the same shapes were taken.
+    """
+    coarse = computing_type(got) != torch.float32 or not float32_is_exact()
+    tolerance = (1e-2 if exact else 5e-2) if coarse else 1e-4
     got, expected = got.float(), expected.float()
     scale = expected.abs().max().clamp(min=1e-6)
     return got.shape == expected.shape and bool((got - expected).abs().max() <= tolerance * scale)
+
+
+def float32_is_exact() -> bool:
+    """Whether products of float32 keep its precision (no TF32)."""
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # older and newer names of the switches were mixed; then something was switched
+        return False

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context, copy_context
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -21,27 +22,47 @@ from sentence_transformers.util.tensor import take_rows
 
 
 class Request(NamedTuple):
-    """One waiting call."""
+    """One waiting call.
+
+    Attributes:
+        context: the context variables of the caller.
+        state: what else the result depends on.
+    """
 
     texts: list[str]
     kwargs: dict[str, Any]
     future: Future[Any]
     alone: bool
+    context: Context
+    state: Hashable
 
     @property
-    def key(self) -> str:
-        return repr((id(self) if self.alone else 0, sorted(self.kwargs.items(), key=lambda item: item[0])))
+    def key(self) -> Hashable:
+        """Equal for calls that may be merged."""
+        return id(self.future) if self.alone else None, self.state, certain(self.kwargs)
+
+
+def certain(value: Any) -> Hashable:
+    """Equal for two arguments only if they are certainly the same: plain values of one type, or one object."""
+    if value is None or isinstance(value, (str, bytes, bool, int, float)):
+        return type(value), value
+    if isinstance(value, (list, tuple)):
+        return type(value), *map(certain, value)
+    if isinstance(value, dict):
+        return frozenset((certain(key), certain(item)) for key, item in value.items())
+    return type(value), id(value)
 
 
 class Batcher:
     """Merges concurrent calls of one function.
 
     Args:
-        encode: list of texts, keyword arguments -> one row per text.
+        encode: list of texts, keyword arguments -> one row per text; called with the caller's context variables.
+        state: what the result depends on besides; calls are merged where it is equal.
     """
 
-    def __init__(self, encode: Callable[..., Any]) -> None:
-        self._encode = encode
+    def __init__(self, encode: Callable[..., Any], state: Callable[[], Hashable] = lambda: None) -> None:
+        self._encode, self._state = encode, state
         self._waiting: list[Request] = []
         self._lock = threading.Lock()
         self._busy = False
@@ -50,8 +71,9 @@ class Batcher:
     async def submit(self, texts: list[str], kwargs: dict[str, Any], alone: bool = False) -> Any:
         """Rows of these texts, when their batch is done; `alone` keeps it to this call's texts."""
         future: Future[Any] = Future()
+        request = Request(texts, kwargs, future, alone, copy_context(), self._state())
         with self._lock:
-            self._waiting.append(Request(texts, kwargs, future, alone))
+            self._waiting.append(request)
             if not self._busy:
                 self._busy = True
                 self._thread.submit(self._drain)
@@ -65,7 +87,7 @@ class Batcher:
                 if not waiting:
                     self._busy = False
                     return
-            groups: dict[str, list[Request]] = {}
+            groups: dict[Hashable, list[Request]] = {}
             for request in waiting:
                 if request.future.set_running_or_notify_cancel():
                     groups.setdefault(request.key, []).append(request)
@@ -75,7 +97,8 @@ class Batcher:
     def _compute(self, group: list[Request]) -> None:
         """One batch for all requests of a group; if it fails each is tried alone, so that one cannot spoil another."""
         try:
-            rows = self._encode([text for request in group for text in request.texts], **group[0].kwargs)
+            first, texts = group[0], [text for request in group for text in request.texts]
+            rows = first.context.run(self._encode, texts, **first.kwargs)
             sizes = [len(request.texts) for request in group]
             parts = [row_slice(rows, stop - size, stop) for size, stop in zip(sizes, accumulate(sizes), strict=True)]
         except Exception as error:

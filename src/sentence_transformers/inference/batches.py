@@ -89,7 +89,7 @@ def join(parts: Sequence[Features]) -> Features:
         lengths = [n for packing in packings for n in packing.lengths]
         joined["packing"] = Packing(lengths, packings[0].device, seen)
     else:
-        starts = torch.tensor([len(part["input_ids"]) for part in parts]).cumsum(0).tolist()
+        starts = torch.tensor([len(part["input_ids"]) for part in parts], device="cpu").cumsum(0).tolist()
         shifts = [0, *starts[:-1]]
         joined["offsets"] = torch.cat([part["offsets"] + shift for part, shift in zip(parts, shifts, strict=True)])
     return joined
@@ -115,13 +115,13 @@ def take(features: Features, rows: Sequence[int]) -> Features:
             needed = slice(int(used[0]), int(used[-1]) + 1)
             taken |= {key: taken[key][:, needed] for key in PER_TOKEN if key in taken}
         return taken
-    lengths = torch.tensor(text_lengths(features))
+    lengths = torch.tensor(text_lengths(features), device="cpu")
     device = features["input_ids"].device
-    index = rows_of_texts(lengths, torch.as_tensor(rows)).to(device)
+    index = rows_of_texts(lengths, torch.as_tensor(rows, device="cpu")).to(device)
     for key in PER_TOKEN:
         if key in taken:
             taken[key] = features[key][index]
-    kept = lengths[torch.as_tensor(rows)]
+    kept = lengths[torch.as_tensor(rows, device="cpu")]
     if kind == "packing":
         packing = features["packing"]
         seen = None if packing.seen is None else [packing.seen[row] for row in rows]
@@ -135,7 +135,7 @@ def rows_of_texts(lengths: Tensor, rows: Tensor) -> Tensor:
     """Which rows of a run the given texts take: (B,) lengths of all texts, (b,) texts -> (t,) int64."""
     starts, kept = lengths.cumsum(0) - lengths, lengths[rows]
     begins = kept.cumsum(0) - kept
-    return torch.arange(int(kept.sum())) + torch.repeat_interleave(starts[rows] - begins, kept)
+    return torch.arange(int(kept.sum()), device="cpu") + torch.repeat_interleave(starts[rows] - begins, kept)
 
 
 def unpad(features: Features, position_offset: int) -> Features:

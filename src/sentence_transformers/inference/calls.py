@@ -14,9 +14,11 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+import torch
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import engine, workers
+from sentence_transformers.inference.devices import on_device
 from sentence_transformers.inference.plan import make_plan
 from sentence_transformers.inference.progress import progress_bar
 from sentence_transformers.inference.results import Gather
@@ -27,7 +29,8 @@ class Where:
     """Where a call is computed, and what is seen of it.
 
     Attributes:
-        device: where to compute; None for where the model is. A list starts one worker process per entry.
+        device: where to compute; None for where the model is, which stays there. A list starts one worker process per
+            entry.
         pool: worker processes that run already.
         chunk_size: inputs sent to a worker at a time.
         num_workers: start that many CPU worker processes for this call.
@@ -48,9 +51,7 @@ def compute(model: Any, inputs: Sequence[Any], job: engine.Job, where: Where) ->
         devices = workers.devices_asked(where.device, where.num_workers)
         if where.pool is not None or devices:
             return compute_in_workers(model, inputs, job, where, devices, advance)
-        if where.device is not None:
-            model.to(where.device)
-        return compute_here(model, inputs, job, advance)
+        return compute_here(on_device(model, where.device), inputs, job, advance)
 
 
 def compute_here(model: Any, inputs: Sequence[Any], job: engine.Job, advance: Any = None) -> Any:
@@ -79,6 +80,12 @@ def compute_in_workers(
         if own:
             model.stop_multi_process_pool(pool)
     return merge([parts[start] for start in sorted(parts)])
+
+
+def result_device(model: Any, where: Where) -> torch.device:
+    """Where tensors of a result lie: where the caller wanted it computed, else with the model."""
+    asked = None if isinstance(where.device, (list, tuple)) or where.pool is not None else where.device
+    return model.device if asked is None else torch.device(asked)
 
 
 def merge(parts: list[Any]) -> Any:

@@ -29,6 +29,7 @@ from sentence_transformers.inference import lanes
 from sentence_transformers.inference.inputs import own_preprocess
 from sentence_transformers.inference.plan import DefaultInt, micro_batches, windows
 from sentence_transformers.storage.parts import accepts
+from sentence_transformers.util.environment import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def run(model: Any, inputs: Sequence[Any], job: Job, put: Put) -> None:
 
     head = list(islice(batches, 2))
     if len(head) > 1 and not here_only and (count > 1 or device.type != "cpu"):
-        lanes.run_side_by_side(compute, chain(head, batches), count)  # this thread tokenises meanwhile
+        lanes.run_side_by_side(compute, chain(head, batches), count, device)  # this thread tokenises meanwhile
     else:
         for batch in chain(head, batches):
             compute(batch)
@@ -163,14 +164,15 @@ def token_budget(module: Any, device: torch.device, total: int, count: int) -> i
 def compute_batch(model: Any, places: np.ndarray, source: Any, job: Job, put: Put, device: torch.device) -> None:
     """One micro-batch through the modules; in halves if an accelerator's memory does not hold it."""
     try:
-        put(places, job.output.rows(model, embed(model, source, job, device), len(places)))
-        return
-    except torch.OutOfMemoryError:
-        if len(places) == 1:
+        rows = job.output.rows(model, embed(model, source, job, device), len(places))
+    except (RuntimeError, MemoryError) as error:
+        if len(places) == 1 or device.type == "cpu" or not is_out_of_memory(error):
             raise
+    else:
+        put(places, rows)
+        return
     logger.info("Out of memory with %d texts; going on with halves.", len(places))
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    torch.get_device_module(device).empty_cache()
     half = len(places) // 2
     for part in (slice(0, half), slice(half, None)):
         smaller = source.take(np.arange(len(places))[part]) if hasattr(source, "take") else source[part]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference.packing import is_packed
+from sentence_transformers.util.tensor import normalize_embeddings
 
 Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
@@ -63,7 +64,7 @@ class Output:
             )
         rows = features["sentence_embedding"]
         if self.normalize:
-            rows = torch.nn.functional.normalize(rows, p=2, dim=-1)
+            rows = normalize_embeddings(rows)
         return to_numpy(rows) if self.as_arrays else rows
 
 
@@ -90,7 +91,7 @@ class TokenOutput:
 
     def rows(self, model: Any, features: dict[str, Any], count: int) -> list[Any]:
         if self.normalize:
-            unit = torch.nn.functional.normalize(features["token_embeddings"], p=2, dim=-1)
+            unit = normalize_embeddings(features["token_embeddings"])
             features = features | {"token_embeddings": unit}
         with torch.inference_mode(False):  # so that the rows are ordinary tensors
             if self.value is None:
@@ -156,7 +157,7 @@ def feature_rows(features: dict[str, Any], count: int) -> list[dict[str, Any]]:
             rows[i][key] = part
     lengths = packing.lengths if packing is not None else mask.sum(1).tolist() if mask is not None else []
     for row, length in zip(rows, lengths, strict=False):
-        row["attention_mask"] = torch.ones(int(length), dtype=torch.int64)
+        row["attention_mask"] = torch.ones(int(length), dtype=torch.int64, device="cpu")
     return rows
 
 
@@ -171,12 +172,13 @@ def split_feature(value: Any, count: int, packing: Any, mask: Tensor | None) -> 
     return [row.clone() for row in value] if value.shape[:1] == (count,) else [value] * count
 
 
-def as_asked(rows: Any, output: Output, singular: bool, model: Any) -> Any:
+def as_asked(rows: Any, output: Output, singular: bool, model: Any, device: torch.device | None = None) -> Any:
     """The gathered rows in the caller's form.
 
     Args:
         rows: array, tensor or list; None where there were no inputs.
         singular: whether one text was given, not a list.
+        device: where tensors lie; default: the model's device.
     """
     if output.value != "sentence_embedding":
         rows = [] if rows is None else rows
@@ -190,7 +192,7 @@ def as_asked(rows: Any, output: Output, singular: bool, model: Any) -> Any:
     if output.tensor:
         rows = torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows
         if output.precision == "float32":
-            rows = rows.to(model.device)
+            rows = rows.to(model.device if device is None else device)
     elif output.numpy:
         rows = to_numpy(rows) if isinstance(rows, Tensor) else rows
     else:

@@ -85,6 +85,15 @@ class Packing:
         """(T,) int64: 0-based place of each token in its sequence."""
         return torch.arange(self.total, device=self.device) - self.offsets[self.sequence_ids]
 
+    def on(self, device: torch.device) -> Packing:
+        """The same packing with its index tensors on another device; made once for each."""
+        if device == self.device:
+            return self
+        moved: dict[torch.device, Packing] = self.__dict__.setdefault("_moved", {})
+        if device not in moved:
+            moved[device] = Packing(self.lengths, device, self.seen)
+        return moved[device]
+
     def keep(self, kept: Tensor) -> Packing:
         """The packing of the tokens where `kept` (T,) bool is true; a sequence may end up empty."""
         counts = torch.zeros(len(self), dtype=torch.int64, device=kept.device)

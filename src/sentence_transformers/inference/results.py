@@ -43,8 +43,6 @@ class Gather:
         with self._lock:
             if self.rows is None:
                 self.rows = self._empty(rows)
-            if self.progress is not None:
-                self.progress(int(self.counts[places].sum()))
         if isinstance(rows, list):
             for target, row in zip(targets, rows, strict=True):
                 self.rows[target] = row
@@ -52,6 +50,9 @@ class Gather:
             self.rows[torch.from_numpy(targets).to(rows.device)] = rows
         else:
             self.rows[targets] = rows
+        if self.progress is not None:
+            with self._lock:
+                self.progress(int(self.counts[places].sum()))
 
     def _empty(self, rows: Any) -> Any:
         if isinstance(rows, list):

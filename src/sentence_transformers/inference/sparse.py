@@ -79,8 +79,8 @@ def as_matrix(rows: Sequence[SparseRow], dimension: int, device: torch.device, d
     if not rows:
         empty = torch.empty(2, 0, dtype=torch.int64, device=device)
         return coo(empty, torch.empty(0, dtype=dtype, device=device), (0, dimension))
-    counts = torch.tensor([len(row.columns) for row in rows])
-    numbers = torch.repeat_interleave(torch.arange(len(rows)), counts).to(device)
+    counts = torch.tensor([len(row.columns) for row in rows], device="cpu")
+    numbers = torch.repeat_interleave(torch.arange(len(rows), device="cpu"), counts).to(device)
     columns = torch.cat([row.columns for row in rows]).to(device)
     values = torch.cat([row.values for row in rows]).to(device)
     return coo(torch.stack([numbers, columns]), values, (len(rows), dimension))

@@ -27,6 +27,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from sentence_transformers.errors import InputError, WorkerError
+from sentence_transformers.modules.base import module_device
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +41,12 @@ class Pool(dict[str, Any]):
     Attributes:
         lock: held by the call that uses the pool.
         current: number of that call, shared with the workers; they throw away chunks of earlier ones.
+        model, home: the model of the parent, and where it goes back to when the pool is stopped.
     """
 
-    def __init__(self, current: Any, **parts: Any) -> None:
+    def __init__(self, current: Any, model: Any, home: torch.device, **parts: Any) -> None:
         super().__init__(parts)
-        self.current = current
+        self.current, self.model, self.home = current, model, home
         self.lock = threading.Lock()
 
 
@@ -69,13 +71,14 @@ def start(model: Any, devices: Sequence[str | torch.device] | None = None) -> Po
     """Start one process per device, each with the model.
 
     Args:
-        model: is moved to the CPU, shared with the workers and stays on the CPU.
+        model: is moved to the CPU, shared with the workers and stays there until the pool is stopped.
         devices: e.g. ["cuda:0", "cuda:1"] or ["cpu"] * 4.
     """
     names = [str(device) for device in (devices or default_devices())]
     if not names:
         raise InputError("A pool needs at least one device.")
     logger.info("Starting %d worker processes: %s", len(names), ", ".join(names))
+    home = module_device(model)
     model.to("cpu")
     model.share_memory()
     context = mp.get_context("spawn")
@@ -94,7 +97,7 @@ def start(model: Any, devices: Sequence[str | torch.device] | None = None) -> Po
         far_end.close()  # now the worker alone holds it, so its death ends the pipe
         processes.append(process)
         pipes.append(pipe)
-    return Pool(current, input=inbox, output=pipes, processes=processes)
+    return Pool(current, model, home, input=inbox, output=pipes, processes=processes)
 
 
 def stop(pool: Pool) -> None:
@@ -110,13 +113,27 @@ def stop(pool: Pool) -> None:
     pool["input"].cancel_join_thread()
     for pipe in pool["output"]:
         pipe.close()
+    if module_device(pool.model).type == "cpu":
+        pool.model.to(pool.home)
+
+
+def end_with_parent() -> None:
+    """End this worker as soon as its parent has ended, which may have been killed."""
+    parent = mp.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def work(device: str, model: Any, inbox: Any, pipe: Any, current: Any, threads: int) -> None:
     """Body of a worker process."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
     if threads and device == "cpu":
         torch.set_num_threads(threads)
     try:
+        place = torch.device(device)
+        if place.index is not None and place.type != "cpu":
+            torch.get_device_module(place).set_device(place)  # else what asks for no device takes the first one
         model.to(device)
     except Exception:
         pipe.send((None, None, traceback.format_exc()))

@@ -161,8 +161,8 @@ def over_columns(
         joined = batches.join(parts)
         order, groups = forwards(model, joined, most)
         rows = torch.cat([rows_of(batches.take(joined, group)) for group in groups])
-        back = torch.empty(len(order), dtype=torch.int64)
-        back[torch.tensor(order)] = torch.arange(len(order))
+        back = torch.empty(len(order), dtype=torch.int64, device="cpu")
+        back[torch.tensor(order, device="cpu")] = torch.arange(len(order), device="cpu")
         for i, part in zip(members, rows[back.to(rows.device)].split(sizes), strict=True):
             results[i] = part
     return results

@@ -48,23 +48,37 @@ class RandContext:
     """
 
     def __init__(self, *tensors: Tensor) -> None:
-        from torch.utils.checkpoint import get_device_states
-
-        self.cpu_state = torch.get_rng_state()
-        self.devices, self.states = get_device_states(*tensors)
+        self.states = random_states({torch.device("cpu"), *(tensor.device for tensor in tensors)})
 
     def __enter__(self) -> RandContext:
-        from torch.utils.checkpoint import set_device_states
-
-        self._fork = torch.random.fork_rng(devices=self.devices, enabled=True)
-        self._fork.__enter__()
-        torch.set_rng_state(self.cpu_state)
-        set_device_states(self.devices, self.states)
+        self.before = random_states(self.states)
+        set_random_states(self.states)
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._fork.__exit__(*exception)
-        del self._fork
+        set_random_states(self.before)
+        del self.before
+
+
+def random_states(devices: Iterable[torch.device]) -> dict[torch.device, Tensor]:
+    """State of each device's generator of random numbers."""
+    return {device: generator_module(device).get_rng_state(*device_argument(device)) for device in devices}
+
+
+def set_random_states(states: dict[torch.device, Tensor]) -> None:
+    """Undo `random_states`."""
+    for device, state in states.items():
+        generator_module(device).set_rng_state(state, *device_argument(device))
+
+
+def generator_module(device: torch.device) -> Any:
+    """The module of torch that has `get_rng_state` and `set_rng_state` for a device."""
+    return torch if device.type == "cpu" else torch.get_device_module(device)
+
+
+def device_argument(device: torch.device) -> tuple[torch.device, ...]:
+    """What those functions are told: CPU and MPS have one generator each, and take no device."""
+    return () if device.type in ("cpu", "mps") else (device,)
 
 
 def uses_gradient_cache(loss: Any) -> bool:
@@ -158,13 +172,13 @@ def cut(model: Any, columns: list[Features], sizes: list[int], size: int, most_t
         return slices
     for members in alike(model, columns):
         parts = [columns[i] for i in members]
-        places = torch.cat([torch.arange(starts[i], starts[i] + sizes[i]) for i in members])
+        places = torch.cat([torch.arange(starts[i], starts[i] + sizes[i], device="cpu") for i in members])
         if batches.layout(parts[0]) is None:
             slices.append(Slice(parts[0], places))
             continue
         joined = batches.join(parts)
         for group in mini_batches(batches.text_lengths(joined), size, most_tokens):
-            slices.append(Slice(batches.take(joined, group), places[torch.tensor(group)]))
+            slices.append(Slice(batches.take(joined, group), places[torch.tensor(group, device="cpu")]))
     return slices
 
 

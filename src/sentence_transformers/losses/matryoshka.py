@@ -17,12 +17,12 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss
 from sentence_transformers.losses.columns import is_foreign, patched_forward, replaced_forward, unwrap
+from sentence_transformers.util.tensor import normalize_embeddings
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def shrink(tensor: Tensor, dim: int) -> Tensor:
     """
     if dim > tensor.shape[-1]:
         raise InputError(f"Dimension {dim} in matryoshka_dims is more than the {tensor.shape[-1]} that the model has.")
-    return F.normalize(tensor[..., :dim], p=2, dim=-1)
+    return normalize_embeddings(tensor[..., :dim])
 
 
 class MatryoshkaLoss(Loss):

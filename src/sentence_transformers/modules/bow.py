@@ -64,10 +64,12 @@ class BoW(InputModule):
 
     def get_sentence_features(self, tokenized_texts: list[list[int]], pad_seq_length: int = 0) -> dict[str, Tensor]:
         """Ids of the words of B texts -> `sentence_embedding` (B, V)."""
-        rows = torch.tensor([row for row, ids in enumerate(tokenized_texts) for _ in ids], dtype=torch.int64)
-        columns = torch.tensor([index for ids in tokenized_texts for index in ids], dtype=torch.int64)
-        bags = torch.zeros(len(tokenized_texts), len(self.vocab))
-        values = torch.tensor(self.weights, dtype=torch.float32)[columns]
+        rows = torch.tensor(
+            [row for row, ids in enumerate(tokenized_texts) for _ in ids], dtype=torch.int64, device="cpu"
+        )
+        columns = torch.tensor([index for ids in tokenized_texts for index in ids], dtype=torch.int64, device="cpu")
+        bags = torch.zeros(len(tokenized_texts), len(self.vocab), device="cpu")
+        values = torch.tensor(self.weights, dtype=torch.float32, device="cpu")[columns]
         bags.index_put_((rows, columns), values, accumulate=self.cumulative_term_frequency)
         return {"sentence_embedding": bags}
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from sentence_transformers.modules.base import Module
+from sentence_transformers.util.tensor import normalize_embeddings
 
 
 class Normalize(Module):
@@ -33,7 +34,7 @@ class Normalize(Module):
         self.module_output_name = module_output_name or module_input_name
 
     def forward(self, features: dict[str, Tensor | Any], **kwargs) -> dict[str, Tensor | Any]:
-        features[self.module_output_name] = nn.functional.normalize(features[self.module_input_name], p=2, dim=-1)
+        features[self.module_output_name] = normalize_embeddings(features[self.module_input_name])
         return features
 
     @classmethod

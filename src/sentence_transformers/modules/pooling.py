@@ -168,11 +168,7 @@ def pool(rows: Tensor, lengths: Tensor, mode: str, weights_sum: Tensor | None = 
         picked = rows[(ends - lengths if mode == "cls" else ends - 1).clamp(0, max(len(rows) - 1, 0))]
         return torch.where(lengths[:, None] > 0, picked, torch.zeros_like(picked))
     if mode == "max":
-        return (
-            torch.segment_reduce(rows, "max", lengths=lengths, initial=None, unsafe=True)
-            if len(rows)
-            else zero(rows, lengths)
-        )
+        return reduce_texts(rows, lengths, "max")
     values = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
     count = lengths if weights_sum is None else weights_sum
     if mode == "weightedmean":
@@ -180,12 +176,24 @@ def pool(rows: Tensor, lengths: Tensor, mode: str, weights_sum: Tensor | None = 
         positions = positions - torch.repeat_interleave(ends - lengths, lengths, output_size=len(rows))
         values = values * positions[:, None].to(values.dtype)
         count = lengths * (lengths + 1 + 2 * skipped) / 2
-    total = torch.segment_reduce(values, "sum", lengths=lengths, unsafe=True) if len(rows) else zero(values, lengths)
+    total = reduce_texts(values, lengths, "sum")
     count = count.to(values.dtype).clamp(min=1e-9)
     if mode == "mean_sqrt_len_tokens":
         count = count.sqrt()
     return (total / count.reshape(-1, 1)).to(rows.dtype)
 
 
-def zero(rows: Tensor, lengths: Tensor) -> Tensor:
-    return rows.new_zeros(len(lengths), rows.shape[1])
+def reduce_texts(rows: Tensor, lengths: Tensor, operation: Literal["sum", "max"]) -> Tensor:
+    """Sum or maximum of each text's rows: (T, H), (B,) -> (B, H); zeros for a text without rows.
+
+    CPU and CUDA have a kernel for it, which adds in one order. Other devices (MPS, XPU, NPU) do not: there each row is
+    scattered to its text.
+    """
+    if len(rows) and rows.device.type in ("cpu", "cuda"):
+        reduced = torch.segment_reduce(rows, operation, lengths=lengths, unsafe=True)
+        return reduced if operation == "sum" else reduced.masked_fill(lengths[:, None] == 0, 0)
+    reduced = rows.new_zeros(len(lengths), rows.shape[1])
+    texts = torch.repeat_interleave(lengths, output_size=len(rows))
+    if operation == "sum":
+        return reduced.index_add(0, texts, rows)
+    return reduced.scatter_reduce(0, texts[:, None].expand_as(rows), rows, "amax", include_self=False)

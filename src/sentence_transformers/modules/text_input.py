@@ -288,7 +288,7 @@ class TextInput(InputModule):
             return features
         packing = Packing(tokens.lengths)
         left = getattr(self._cutter, "padding_side", "right") == "left"
-        steps = torch.arange(packing.longest)
+        steps = torch.arange(packing.longest, device="cpu")
         features["input_ids"] = pad_rows(ids, packing, self.padding_id)
         features["attention_mask"] = (steps[None, :] < packing.lengths_tensor[:, None]).long()
         if tokens.seen is not None:
@@ -437,4 +437,4 @@ def unpadded_tokens(features: dict[str, Any]) -> Tokens:
 def shift_left(tensor: Tensor, packing: Packing) -> Tensor:
     """Move the padding of a right-padded (B, L) tensor to the left."""
     gaps = tensor.shape[1] - packing.lengths_tensor[:, None]
-    return tensor.gather(1, (torch.arange(tensor.shape[1])[None, :] - gaps) % tensor.shape[1])
+    return tensor.gather(1, (torch.arange(tensor.shape[1], device=tensor.device)[None, :] - gaps) % tensor.shape[1])

@@ -21,7 +21,7 @@ from sentence_transformers.errors import InputError, MissingExtraError
 from sentence_transformers.inference.packing import Packing, is_packed, pad_rows
 from sentence_transformers.modules.base import Module
 from sentence_transformers.modules.multi_vector_mask import as_tasks
-from sentence_transformers.util.tensor import repad_flattened_features
+from sentence_transformers.util.tensor import normalize_embeddings, repad_flattened_features
 
 
 class BaseTokenPooling(Module, ABC):
@@ -144,7 +144,7 @@ class HierarchicalTokenPooling(BaseTokenPooling):
         means.index_add_(0, labels, rest)
         means /= torch.bincount(labels)[:, None].to(means.dtype)
         if self.normalize_embeddings:
-            means = torch.nn.functional.normalize(means, p=2, dim=-1)
+            means = normalize_embeddings(means)
         return torch.cat([kept, means])
 
 

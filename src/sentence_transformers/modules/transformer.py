@@ -31,9 +31,9 @@ from sentence_transformers.backends.vocabulary import VocabularyRows
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference import attention
 from sentence_transformers.inference.packing import pad, pad_rows
+from sentence_transformers.inference.tokens import check_template
 from sentence_transformers.modules.chat import message_format
 from sentence_transformers.modules.processing import checked, warn_unknown
-from sentence_transformers.inference.tokens import check_template
 from sentence_transformers.modules.text_input import TextInput
 from sentence_transformers.storage.files import Source, check_links
 from sentence_transformers.storage.settings import argument_types, check_settings
@@ -564,10 +564,18 @@ class Transformer(TextInput):
 
     @property
     def token_budget(self) -> int | None:
-        """Tokens per micro-batch where the model asks for less than the device: whole rows of logits are large."""
+        """Most tokens per micro-batch; None leaves it to the device. May be set. Whole rows of logits are large, so a
+        model that needs them may take less.
+        """
+        asked: int | None = self.__dict__.get("_token_budget")
         if self.transformer_task not in VOCABULARY_TASKS or self.defers:
-            return None
-        return max(MOST_LOGITS // self.vocabulary_size, 16)
+            return asked
+        most = max(MOST_LOGITS // self.vocabulary_size, 16)
+        return most if asked is None else min(asked, most)
+
+    @token_budget.setter
+    def token_budget(self, value: int | None) -> None:
+        self.__dict__["_token_budget"] = value
 
     @property
     def position_offset(self) -> int:

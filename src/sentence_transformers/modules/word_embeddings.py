@@ -86,7 +86,9 @@ class WordEmbeddings(InputModule):
         sequences = [self.tokenizer.tokenize(text)[: self.max_seq_length] for text in texts]
         length = max(1, *map(len, sequences)) if sequences else 1
         return {
-            "input_ids": torch.tensor([ids + [0] * (length - len(ids)) for ids in sequences], dtype=torch.int64),
+            "input_ids": torch.tensor(
+                [ids + [0] * (length - len(ids)) for ids in sequences], dtype=torch.int64, device="cpu"
+            ),
             "attention_mask": torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids in sequences]),
         }
 

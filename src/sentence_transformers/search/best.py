@@ -69,7 +69,7 @@ def insert(best: Best, rows: Tensor, ids: Tensor, values: Tensor) -> None:
     """Put candidates in their places in `best`: (M,) each, by rising row, then id; ids higher than those in `best`."""
     k = best[0].shape[1]
     found, which, counts = rows.unique_consecutive(return_inverse=True, return_counts=True)
-    places = k + torch.arange(len(rows)) - (counts.cumsum(0) - counts)[which]
+    places = k + torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[which]
     width = k + int(counts.max())
     all_values = values.new_full((len(found), width), lowest(values.dtype))
     all_ids = ids.new_zeros(len(found), width)

@@ -37,6 +37,7 @@ Source: TypeAlias = Tensor | np.ndarray | SparseRows | list
 Blocks: TypeAlias = Iterable[tuple[int, Any]]
 """Parts of a source in order, each with the number of its first row."""
 
+CPU = torch.device("cpu")
 BLOCK_SCORES = 2**25
 """Scores held at once, at most (unless one row of a block has more)."""
 PRODUCT_SCORES = 2**22
@@ -228,7 +229,7 @@ def as_source(embeddings: ArrayLike) -> Source:
     raise InputError(f"Embeddings must be a tensor, a numpy array or a list of them, got {describe(embeddings)}.")
 
 
-def blocks_of(source: Source, size: int, device: torch.device | str = "cpu") -> Iterator[tuple[int, Any]]:
+def blocks_of(source: Source, size: int, device: torch.device) -> Iterator[tuple[int, Any]]:
     """The blocks of at most `size` rows, each with the number of its first row."""
     for start in range(0, len(source), size):
         yield start, take_block(source, start, start + size, device)
@@ -245,14 +246,14 @@ def prepared(
         yield start, ready
 
 
-def take_block(source: Source, start: int, stop: int, device: torch.device | str) -> Any:
+def take_block(source: Source, start: int, stop: int, device: torch.device) -> Any:
     """Rows `start:stop` as float on `device`; sparse rows stay what they are."""
     if isinstance(source, SparseRows):
         return source.take(start, stop)
     if isinstance(source, list):
-        return [to_float(item).to(device) for item in source[start:stop]]
+        return [to_float(item, device) for item in source[start:stop]]
     rows = take_rows(source, start, stop) if isinstance(source, Tensor) else source[start:stop]
-    return to_float(rows).to(device)
+    return to_float(rows, device)
 
 
 def as_tensor(rows: Any, device: torch.device) -> Any:
@@ -269,8 +270,9 @@ def as_results(scores: Tensor, ids: Tensor) -> list[list[dict[str, int | float]]
 
 
 def common_device(queries: Any, documents: Any) -> torch.device:
-    """The accelerator that either side lies on (documents first), else the CPU."""
-    devices = [torch.device(getattr(side, "device", "cpu")) for side in (documents, queries)]
+    """The accelerator that either side lies on (documents first), else the CPU; a list lies where its first is."""
+    firsts = [side[0] if isinstance(side, list) and side else side for side in (documents, queries)]
+    devices = [torch.device(getattr(first, "device", "cpu")) for first in firsts]
     return next((device for device in devices if device.type != "cpu"), devices[0])
 
 

@@ -390,7 +390,7 @@ def choose(found: Found, rules: Rules) -> Found:
     """The negatives of each query: (Q, num_negatives) in the order of the ranks, those there are first."""
     keys = np.broadcast_to(np.arange(found.mask.shape[1], dtype=np.float64), found.mask.shape)
     if rules.sampling_strategy == "random":
-        keys = torch.rand(found.mask.shape, dtype=torch.float64).numpy()
+        keys = torch.rand(found.mask.shape, dtype=torch.float64, device="cpu").numpy()
     keys = np.where(found.mask, keys, np.inf)
     taken = np.argsort(keys, axis=1, kind="stable")[:, : rules.num_negatives]
     there = np.isfinite(np.take_along_axis(keys, taken, 1))

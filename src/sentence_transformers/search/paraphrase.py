@@ -169,7 +169,7 @@ def halves(
     device = common_device(source, source)
     rows = prepare(take_block(source, 0, len(source), device))
     size = max(1, min(most_rows, math.isqrt(PRODUCT_SCORES if device.type == "cpu" else BLOCK_SCORES)))
-    for start, block in blocks_of(rows, size):
+    for start, block in blocks_of(rows, size, device):
         for other in range(start, len(rows), size):
             yield start, other, score(block, rows[other : other + size])
 

@@ -35,6 +35,7 @@ import numpy as np
 from sentence_transformers.errors import IndexFormatError, IndexNotFoundError, InputError
 from sentence_transformers.search.blocks import (
     BLOCK_SCORES,
+    CPU,
     as_results,
     best_of_blocks,
     blocks_of,
@@ -106,7 +107,7 @@ class SparseIndex:
         step = max(1, min(QUERY_BLOCK, BLOCK_SCORES // max(map(len, self._segments))))
         starts = np.cumsum([0, *map(len, self._segments)]).tolist()
         segments = ((start, one) for start, one in zip(starts, self._segments, strict=False) if len(one))
-        return as_results(*best_of_blocks(lambda: blocks_of(queries, step), segments, top_k, inverted_score))
+        return as_results(*best_of_blocks(lambda: blocks_of(queries, step, CPU), segments, top_k, inverted_score))
 
     def _rows(self, embeddings: ArrayLike, name: str) -> SparseRows:
         """Embeddings as sparse rows of the dimension of this index."""

@@ -87,9 +87,9 @@ class BaseDataCollator:
         settings = {"prompt": of_column(self.prompts, dataset, name), "task": task, **self.limits(name, task)}
         features = self.preprocess_fn(texts, **{key: value for key, value in settings.items() if value})
         packing = features.pop("packing", None)
-        first = {} if packing is None else {LENGTHS: torch.tensor(packing.lengths)}
+        first = {} if packing is None else {LENGTHS: torch.tensor(packing.lengths, device="cpu")}
         if packing is not None and packing.seen is not None:
-            first[SEEN] = torch.tensor(packing.seen)
+            first[SEEN] = torch.tensor(packing.seen, device="cpu")
         if task:
             features["task"] = task
         return {f"{name}_{key}": value for key, value in {**first, **features}.items()}
@@ -137,7 +137,7 @@ class CrossEncoderDataCollator(BaseDataCollator):
     def labels(self, values: list[Any], column: str) -> Any:
         """Labels (B,), or one tensor per row where rows have several."""
         if all(hasattr(value, "__len__") for value in values):
-            return [torch.as_tensor(check_value(value, column, i)) for i, value in enumerate(values)]
+            return [torch.as_tensor(check_value(value, column, i), device="cpu") for i, value in enumerate(values)]
         return super().labels(values, column)
 
     def of_pairs(self, columns: list[str], dataset: str | None) -> dict[str, str]:
@@ -236,7 +236,7 @@ def as_labels(values: list[Any], column: str) -> Tensor:
     try:
         if isinstance(values[0], Tensor):
             return torch.stack(values)
-        return torch.as_tensor(values)
+        return torch.as_tensor(values, device="cpu")
     except (ValueError, TypeError, RuntimeError) as error:
         kinds = sorted({f"{type(v).__name__} of length {len(v)}" if hasattr(v, "__len__") else type(v).__name__
                         for v in values})  # fmt: skip

@@ -67,7 +67,7 @@ class DefaultBatchSampler(SetEpochMixin, BatchSampler):
     def order(self) -> list[int]:
         """All rows in the order of this epoch."""
         self.generator.manual_seed(self.seed + self.epoch)
-        return torch.randperm(len(self.dataset), generator=self.generator).tolist()
+        return torch.randperm(len(self.dataset), generator=self.generator, device=self.generator.device).tolist()
 
     def __iter__(self) -> Iterator[list[int]]:
         yield from cut(self.order(), self.batch_size, self.drop_last)
@@ -122,9 +122,10 @@ class GroupByLabelBatchSampler(DefaultBatchSampler):
         self.generator.manual_seed(self.seed + self.epoch)
         pairs = []
         for rows in self.groups.values():
-            shuffled = torch.tensor(rows)[torch.randperm(len(rows), generator=self.generator)].tolist()
+            order = torch.randperm(len(rows), generator=self.generator, device=self.generator.device).tolist()
+            shuffled = [rows[i] for i in order]
             pairs += [shuffled[start : start + 2] for start in range(0, len(shuffled) - 1, 2)]
-        mixed = torch.randperm(len(pairs), generator=self.generator).tolist()
+        mixed = torch.randperm(len(pairs), generator=self.generator, device=self.generator.device).tolist()
         yield from cut(list(chain.from_iterable(pairs[i] for i in mixed)), self.batch_size, self.drop_last)
 
     def __len__(self) -> int:
@@ -265,7 +266,7 @@ class ProportionalBatchSampler(MultiDatasetDefaultBatchSampler):
     def __iter__(self) -> Iterator[list[int]]:
         self.generator.manual_seed(self.seed + self.epoch)
         turns = [i for i, sampler in enumerate(self.batch_samplers) for _ in range(len(sampler))]
-        mixed = torch.randperm(len(turns), generator=self.generator).tolist()
+        mixed = torch.randperm(len(turns), generator=self.generator, device=self.generator.device).tolist()
         streams, starts = [iter(sampler) for sampler in self.batch_samplers], self.starts
         for turn in mixed:
             batch = next(streams[turns[turn]], None)

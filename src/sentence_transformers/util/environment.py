@@ -53,6 +53,16 @@ def _local_rank(device: str) -> int:
     return torch.distributed.get_rank() % max(1, getattr(torch, device).device_count())
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out: CUDA's own, and those of MPS and cuBLAS, which have no class."""
+    import torch
+
+    said = ("MPS backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "out of memory")
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+
+
 def check_package_availability(package_name: str, owner: str) -> bool:
     """Whether the package from github.com/`owner` is installed, and not just a folder that happens to be called so."""
     if find_spec(package_name) is None:

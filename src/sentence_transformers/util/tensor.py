@@ -44,10 +44,16 @@ def to_tensor(a: ArrayLike) -> Tensor:
         raise InputError(f"Expected numbers in rows of one length, got {describe(a)}: {error}") from error
 
 
-def to_float(a: ArrayLike) -> Tensor:
-    """`to_tensor`, then float64 stays float64 and any other dtype (integers, bool, half precision) becomes float32."""
+def to_float(a: ArrayLike, device: torch.device | None = None) -> Tensor:
+    """`to_tensor`, then float64 stays float64 and any other dtype (integers, bool, half precision) becomes float32.
+
+    Args:
+        device: where the tensor is moved to; float64 becomes float32 on MPS, which does not have it.
+    """
     tensor = to_tensor(a)
-    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+    wide = tensor.dtype == torch.float64 and (device is None or device.type != "mps")
+    tensor = tensor if wide or tensor.dtype == torch.float32 else tensor.float()
+    return tensor if device is None else tensor.to(device)
 
 
 def to_rows(a: ArrayLike, name: str = "embeddings") -> Tensor:
@@ -151,6 +157,9 @@ def normalize_embeddings(embeddings: Tensor) -> Tensor:
     Args:
         embeddings: float of shape (..., H), or sparse of shape (N, H) or (H,).
     """
+    if embeddings.dtype == torch.float16 and not torch.is_autocast_enabled(embeddings.device.type):
+        # 1e-12 and the squares of small values are 0 there
+        return normalize_embeddings(embeddings.float()).to(embeddings.dtype)
     if not is_sparse(embeddings):
         return torch.nn.functional.normalize(embeddings, p=2, dim=-1)
     coo = to_coo(embeddings)

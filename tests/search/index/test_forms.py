@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent import futures
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -231,3 +233,16 @@ def test_bad_documents_of_a_hybrid_index(arguments, message):
     assert len(index) == COUNT
     with pytest.raises(InputError, match="no `sparse_embeddings`; its documents came without"):
         filled(Index()).add(embeddings=VECTORS[:2], sparse_embeddings=SPARSE[:2])
+
+
+def test_searches_of_bits_leave_no_threads():
+    index = Index(precision="binary")
+    index.add(embeddings=np.random.default_rng(0).normal(size=(50, 64)).astype(np.float32))
+    query = np.ones(64, np.float32)
+    index.search(embeddings=query)
+    pools: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(futures.thread.ThreadPoolExecutor, "__init__", lambda *args, **kwargs: pools.append(args))
+        for _ in range(5):
+            index.search(embeddings=query, exact=True)
+    assert not pools

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 from sentence_transformers import Index
 from sentence_transformers.errors import IndexFormatError
 from sentence_transformers.search.index import graph
+from sentence_transformers.search.index.settings import Settings
 from tests.search.index.cases import unit
 
 COUNT, DIMENSION = 2000, 32
@@ -111,3 +115,50 @@ def test_small_segments_have_no_graph():
     index.add(embeddings=VECTORS[:499])
     assert index._state.segments[0].graph is None
     assert len(index.search(embeddings=QUERIES)[0]) == 10
+
+
+class Watched(graph.Graph):
+    """A graph whose searches last until they are let go, and which notes the breadth that each of them sees."""
+
+    def __init__(self) -> None:
+        super().__init__(Settings(), inner=0)
+        self.begun, self.go, self.seen = threading.Semaphore(0), threading.Event(), []
+
+    def _empty(self) -> None: ...
+    def _add(self, start, vectors) -> None: ...
+    def write(self, path) -> None: ...
+    @classmethod
+    def read(cls, path, settings): ...
+
+    def _look_at(self, breadth: int) -> None:
+        self.inner = breadth
+
+    def _find(self, vectors: np.ndarray, count: int) -> np.ndarray:
+        before = self.inner
+        self.begun.release()
+        self.go.wait(20)
+        self.seen.append((count, before, self.inner))
+        return np.zeros((len(vectors), 1), np.int64)
+
+
+def test_searches_do_not_change_each_others_breadth():
+    watched = Watched()
+    with ThreadPoolExecutor(4) as pool:
+        wide = [pool.submit(watched.find, QUERIES[:1], 900) for _ in range(2)]
+        assert all(watched.begun.acquire(timeout=20) for _ in wide)  # side by side
+        narrow = [pool.submit(watched.find, QUERIES[:1], 10) for _ in range(2)]
+        assert not watched.begun.acquire(timeout=0.2)
+        watched.go.set()
+        for future in wide + narrow:
+            future.result(timeout=20)
+    assert sorted(watched.seen) == [(10, graph.BREADTH, graph.BREADTH)] * 2 + [(900, 900, 900)] * 2
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_searches_from_many_threads_find_what_each_finds_alone(library):
+    index = filled(approximate=library)
+    sizes = [5, 400, 60, 1000] * 8
+    alone = {size: [hit.id for hit in index.search(embeddings=QUERIES[0], top_k=size)] for size in set(sizes)}
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda size: index.search(embeddings=QUERIES[0], top_k=size), sizes))
+    assert [[hit.id for hit in hits] for hits in found] == [alone[size] for size in sizes]

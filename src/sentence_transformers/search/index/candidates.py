@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.search import filters
-from sentence_transformers.search.blocks import BLOCK_SCORES, best_of_blocks, blocks_of
+from sentence_transformers.search.blocks import BLOCK_SCORES, CPU, best_of_blocks, blocks_of
 from sentence_transformers.search.index import metadata, sparse
 from sentence_transformers.search.index.scoring import QUERIES, rescore, scorer, signed
 from sentence_transformers.search.index.segments import Segment
@@ -211,7 +211,7 @@ def best_sparse(pool: Pool, queries: SparseRows, top_k: int) -> list[Ranking]:
         scores.masked_fill_(scores == 0, -torch.inf)
         return scores if block[1] is None else scores.masked_fill_(torch.from_numpy(~block[1]), -torch.inf)
 
-    values, places = best_of_blocks(lambda: blocks_of(queries, step), blocks(), top_k, score)
+    values, places = best_of_blocks(lambda: blocks_of(queries, step, CPU), blocks(), top_k, score)
     return rankings(values, places, None) if values.numel() else [[] for _ in range(len(queries))]
 
 

@@ -13,8 +13,11 @@ usearch maps its file, faiss reads it into memory.
 
 from __future__ import annotations
 
+import threading
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +36,39 @@ BLOCK = 2**15
 """Vectors that are put into a graph at a time."""
 
 
+class Breadth:
+    """How many candidates searches of a graph look at. The libraries keep it with the graph, so that searches of
+    different breadth take turns, while those of one run side by side.
+    """
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.value, self.running = 0, 0
+
+    @contextmanager
+    def of(self, value: int, change: Callable[[int], None]) -> Iterator[None]:
+        """Within this context the breadth is `value`; `change` sets it."""
+        with self.changed:
+            self.changed.wait_for(lambda: value == self.value or not self.running)
+            if value != self.value:
+                change(value)
+                self.value = value
+            self.running += 1
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.running -= 1
+                self.changed.notify_all()
+
+
 class Graph(ABC):
     """The graph of one segment; `settings` are those of the index."""
 
     def __init__(self, settings: Settings, inner: Any = None) -> None:
         self.settings = settings
         self.inner = self._empty() if inner is None else inner
+        self.breadth = Breadth()
 
     @abstractmethod
     def _empty(self) -> Any:
@@ -49,7 +79,11 @@ class Graph(ABC):
         """Put documents `start`, `start + 1`, … into it."""
 
     @abstractmethod
-    def _find(self, vectors: np.ndarray, count: int, breadth: int) -> np.ndarray:
+    def _look_at(self, breadth: int) -> None:
+        """Let searches look at so many candidates."""
+
+    @abstractmethod
+    def _find(self, vectors: np.ndarray, count: int) -> np.ndarray:
         """The nearest documents of queries, (Q, count); below 0 where there are fewer."""
 
     @abstractmethod
@@ -78,7 +112,8 @@ class Graph(ABC):
     def find(self, queries: np.ndarray, count: int) -> list[np.ndarray]:
         """About the nearest `count` documents of each query (Q, H): their rows."""
         vectors = np.packbits(queries > 0, axis=1) if self.bits else queries
-        return [rows[rows >= 0] for rows in self._find(vectors, count, max(count, BREADTH))]
+        with self.breadth.of(max(count, BREADTH), self._look_at):
+            return [rows[rows >= 0] for rows in self._find(vectors, count)]
 
 
 class Usearch(Graph):
@@ -101,8 +136,10 @@ class Usearch(Graph):
     def _add(self, start: int, vectors: np.ndarray) -> None:
         self.inner.add(np.arange(start, start + len(vectors)), vectors)
 
-    def _find(self, vectors: np.ndarray, count: int, breadth: int) -> np.ndarray:
+    def _look_at(self, breadth: int) -> None:
         self.inner.expansion_search = breadth
+
+    def _find(self, vectors: np.ndarray, count: int) -> np.ndarray:
         found = self.inner.search(vectors, count)
         keys = np.atleast_2d(found.keys).astype(np.int64)
         counts = np.atleast_1d(found.counts) if len(vectors) > 1 else np.array([len(found)])
@@ -137,8 +174,10 @@ class Faiss(Graph):
             self.inner.train(vectors)
         self.inner.add(vectors)
 
-    def _find(self, vectors: np.ndarray, count: int, breadth: int) -> np.ndarray:
+    def _look_at(self, breadth: int) -> None:
         self.inner.hnsw.efSearch = breadth
+
+    def _find(self, vectors: np.ndarray, count: int) -> np.ndarray:
         return self.inner.search(vectors, count)[1]
 
     def write(self, path: Path) -> None:

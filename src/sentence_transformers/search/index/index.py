@@ -143,6 +143,13 @@ class Index:
         return {kind: known["name"] for kind, known in self._state.models.items()}
 
     @property
+    def remembered_models(self) -> dict[str, dict[str, Any]]:
+        """What is known of the models that the index was made with, by kind: name, revision, dimension, settings and
+        the beginning of one vector.
+        """
+        return {kind: dict(known) for kind, known in self._state.models.items()}
+
+    @property
     def models(self) -> dict[str, Any]:
         """The models that encode texts for it, by kind, the dense one first; empty where vectors are given."""
         return dict(self._encoders.models)

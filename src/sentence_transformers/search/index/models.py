@@ -16,6 +16,8 @@ from sentence_transformers.errors import InputError
 
 DENSE, SPARSE = "SentenceTransformer", "SparseEncoder"
 PROBE = "The quick brown fox jumps over the lazy dog."
+SETTINGS = ("truncate_dim",)
+"""Arguments of the model's class without which it gives vectors of another dimension."""
 PROBE_SIZE = 64
 """Values of the vector that are kept."""
 LEAST_COSINE = 0.9
@@ -114,16 +116,26 @@ def probe(model: Any) -> list[float]:
 
 def describe(model: Any) -> dict[str, Any]:
     """What an index remembers of a model."""
-    return {"kind": kind_of(model), "name": name_of(model), "dimension": model.get_embedding_dimension(), "probe": None}
+    name, revision = origin_of(model)
+    return {
+        "kind": kind_of(model),
+        "name": name,
+        "revision": revision,
+        "settings": {key: value for key in SETTINGS if (value := getattr(model, key, None)) is not None},
+        "dimension": model.get_embedding_dimension(),
+        "probe": None,
+    }
 
 
-def name_of(model: Any) -> str | None:
-    """By what the model can be loaded again: its name on the hub, or the folder that it was loaded from."""
-    card = getattr(model, "model_card_data", None)
-    if name := getattr(card, "base_model", None) or getattr(card, "model_id", None):
-        return name
-    folder = getattr(model, "_folder", None)
-    return str(folder) if folder else getattr(card, "model_name", None)
+def origin_of(model: Any) -> tuple[str | None, str | None]:
+    """By what the model can be loaded again: the folder that it was loaded from, or its name on the hub and its
+    revision there. What a model card says is something else: the model that this one was trained from.
+    """
+    if folder := getattr(model, "_folder", None):
+        return str(folder), None
+    if made_from := getattr(model, "_made_from", None):
+        return made_from
+    return getattr(getattr(model, "model_card_data", None), "model_id", None), None
 
 
 def check(model: Any, known: Mapping[str, Any]) -> None:

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sentence_transformers.inference import lanes
 from sentence_transformers.search.index.arrays import Arrays
 from sentence_transformers.search.index.dense import pick, take, to_bytes
 from sentence_transformers.search.index.settings import Settings
@@ -88,8 +88,8 @@ class BitScorer(Scorer):
         self.product = Product(BLOCK)
         self.signs = np.where(queries > 0, 1, -1).astype(np.int8)
         self.bits = np.packbits(queries > 0, axis=1)
-        self.threads = torch.get_num_threads()
-        self.count = BitCounts(ThreadPoolExecutor(self.threads), self.threads)
+        threads = lanes.lane_count(lanes.CPU)
+        self.count = BitCounts(lanes.pool(threads), threads)  # of the process: one search is too short for its own
 
     def __call__(self, some: slice, arrays: Arrays, rows: Rows) -> Tensor:
         dimension, documents = self.queries.shape[1], pick(arrays, "dense.binary", rows)
