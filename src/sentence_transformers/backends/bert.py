@@ -22,8 +22,9 @@ Vaswani et al. 2017 (attention), Devlin et al. 2019 (BERT), Hendrycks & Gimpel 2
 from __future__ import annotations
 
 import re
+import threading
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,7 @@ from sentence_transformers.backends.bert_heads import HEADS, ROBERTA, HeadNames,
 from sentence_transformers.backends.prepacked import PACK_LIMIT_BYTES, compute_dtype
 from sentence_transformers.backends.products import GELU_LOWEST, FloatProduct, Int8Product, Product
 from sentence_transformers.backends.vocabulary import VocabularyRows
+from sentence_transformers.backends.write_detection import Watch, address, watch
 from sentence_transformers.inference.packing import Packing
 
 FAMILY = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta.", "camembert": "roberta."}
@@ -40,6 +42,9 @@ OFFSET_FAMILY = set(ROBERTA)  # positions start at padding_idx + 1
 WIDE_ROWS = 384  # rows that go through the wide layers at a time: the same speed, less memory (benchmarks/LOG.md)
 SHORT, SEVERAL = range(5, 30), 8  # tokens and texts of a group that two products attend sooner than the kernel
 FAINT = 1e-25  # the least sum of a row's weights: then what was rounded to nothing did not count
+WORDS = "embeddings.word_embeddings.weight"  # read where it is
+COPIED = re.compile(r"encoder\.layer\.\d+\.(attention\.self\.\w+\.(weight|bias)|.*dense\.weight)$")
+COPIED_INT8 = re.compile(r"encoder\.layer\.\d+\.output\.dense\.bias$")
 ENCODER_NAME = re.compile(r"(embeddings|encoder|pooler)\.")
 
 
@@ -110,11 +115,15 @@ class BertEncoder(nn.Module):
                     place.add_module(part, nn.Module())
                 place = cast(nn.Module, place._modules[part])
             place.register_parameter(leaf, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
-        self._slots: list[tuple[dict[str, Any], str]] | None = None
-        self._laid_out: tuple[Any, Layout] | None = None
+        self._slots: list[tuple[dict[str, nn.Parameter | None], str, str]] | None = None
+        self._laid_out: tuple[list[Check], Layout] | None = None
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_laid_out": None, "_slots": None}
+        return self.__dict__ | {"_laid_out": None, "_slots": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state | {"_lock": threading.Lock()})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BertEncoder:
         import copy
@@ -122,6 +131,7 @@ class BertEncoder(nn.Module):
         clone = self.__class__.__new__(self.__class__)
         memo[id(self)] = clone
         clone.__dict__ = copy.deepcopy(self.__getstate__(), memo)
+        clone._lock = threading.Lock()
         return clone
 
     def __repr__(self) -> str:
@@ -131,22 +141,15 @@ class BertEncoder(nn.Module):
         """Whether this forward pass can be used now: weights on CPU, of a type it computes in, nothing else
         interfering.
         """
-        first = self._current()[0]
+        parameters, leaf, _ = self._places()[0]
+        first = parameters[leaf]
         return (
-            first.device.type == "cpu"
+            first is not None
+            and first.device.type == "cpu"
             and compute_dtype(first.dtype) is not None
             and not torch.compiler.is_compiling()
             and not torch.is_autocast_enabled("cpu")
         )
-
-    def forward(
-        self, ids: Tensor, positions: Tensor, packing: Packing, types: Tensor | None = None
-    ) -> Tensor | VocabularyRows:
-        """(T,) int64 token ids, positions and segments (None: all 0) -> (T, H), or what the head makes of it: scores
-        (B, labels), or logits (T, V) that are yet to be computed.
-        """
-        out = self.layout().run(ids, positions, packing, types)
-        return out.to(self._current()[0].dtype) if isinstance(out, Tensor) else out
 
     @property
     def positions(self) -> int:
@@ -164,23 +167,78 @@ class BertEncoder(nn.Module):
         name = HEADS[self.auto_class][self.config["model_type"]].labels
         return self.get_parameter(name).shape[0] if name else 0
 
-    def _current(self) -> list[nn.Parameter]:
-        """All parameters as they are now; quicker than `parameters()`, which walks the modules at every call."""
+    def _places(self) -> list[tuple[dict[str, nn.Parameter | None], str, str]]:
+        """Where all parameters are kept: the module's dictionary, the name in it, and the full name."""
         if self._slots is None:
-            self._slots = [(part._parameters, name) for part in self.modules() for name in part._parameters]
-        return [parameters[name] for parameters, name in self._slots]
+            self._slots = [
+                (part._parameters, leaf, f"{path}.{leaf}".removeprefix(self.prefix))
+                for path, part in self.named_modules()
+                for leaf in part._parameters
+            ]
+        return self._slots
 
-    def layout(self) -> Layout:
-        """The weights in the order and layout of the forward pass, made anew if any has changed."""
-        state = [(p.data_ptr(), p._version, p.dtype) for p in self._current()]
+    def layout(self) -> Layout | None:
+        """The weights in the order and layout of the forward pass, made anew if any has changed; None if changes of a
+        weight could go unseen (`backends.write_detection`).
+        """
         kept = self._laid_out
-        if kept is None or kept[0] != state:
-            weights: dict[str, Tensor] = {
-                name.removeprefix(self.prefix): weight for name, weight in self.named_parameters()
-            }
-            head = HEADS[self.auto_class][self.config["model_type"]]
-            kept = self._laid_out = (state, Layout(self.shape, weights, head, self.int8))
-        return kept[1]
+        if kept is not None and all(check.holds() for check in kept[0]):
+            return kept[1]
+        with self._lock:  # one copy, however many threads ask for it
+            kept = self._laid_out
+            if kept is None or not all(check.holds() for check in kept[0]):
+                self._laid_out = kept = None  # ends the watch over weights that are read again
+                weights: dict[str, Tensor] = {
+                    name: parameter
+                    for parameters, leaf, name in self._places()
+                    if (parameter := parameters[leaf]) is not None
+                }
+                head = HEADS[self.auto_class][self.config["model_type"]]
+                made = Layout(self.shape, weights, head, self.int8)
+                checks = [Check.of(*place, made.dtype, self.int8) for place in self._places()]
+                if all(check is not None for check in checks):
+                    self._laid_out = kept = ([check for check in checks if check is not None], made)
+            return None if kept is None else kept[1]
+
+
+class Check(NamedTuple):
+    """What tells that a weight is still the one that a layout was made with.
+
+    Attributes:
+        parameters, leaf: where it is kept.
+        parameter: itself, as it was then.
+        address, dtype: where its numbers lay, and their type.
+        guard: watches over the numbers, if the layout holds a copy of them.
+    """
+
+    parameters: dict[str, nn.Parameter | None]
+    leaf: str
+    parameter: nn.Parameter
+    address: int
+    dtype: torch.dtype
+    guard: Watch | None
+
+    @classmethod
+    def of(
+        cls, parameters: dict[str, nn.Parameter | None], leaf: str, name: str, dtype: torch.dtype, int8: bool
+    ) -> Check | None:
+        """The check of one parameter; None if it would have to be watched and cannot be."""
+        parameter = parameters[leaf]
+        if parameter is None:
+            return None
+        copied = COPIED.match(name) or (int8 and COPIED_INT8.match(name)) or parameter.dtype != dtype
+        guard = watch(parameter) if copied and name != WORDS else None
+        if copied and name != WORDS and guard is None:
+            return None
+        return cls(parameters, leaf, parameter, address(parameter), parameter.dtype, guard)
+
+    def holds(self) -> bool:
+        parameter = self.parameter
+        if self.parameters[self.leaf] is not parameter:
+            return False
+        if self.guard is not None:
+            return self.guard.unchanged(parameter)
+        return address(parameter) == self.address and parameter.dtype is self.dtype
 
 
 class Layer:

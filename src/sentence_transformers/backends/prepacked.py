@@ -5,11 +5,11 @@ which counts most for short inputs (one query reads all weights to multiply a fe
 layers of a model that ability by changing their class; parameters, names, `state_dict` and `isinstance` stay as they
 are.
 
-The packed copy is made at the first call without gradients and made again whenever the weight changes
-(`Tensor._version` counts in-place changes; fused optimizers do not, so a call with gradients drops it). With gradients,
-in training, on other devices, inside `torch.compile` or for unusual
-types the layer is an ordinary linear layer. Weights in bfloat16 or float16 on a CPU without such arithmetic are packed
-as float32, which gives results at least as precise and many times faster than emulating it.
+The packed copy is made at the first call without gradients and made again whenever the weight changes, however it does
+(`backends.write_detection`). With gradients, in training, on other devices, inside `torch.compile`, for unusual types,
+and where changes of the weight could go unseen, the layer is an ordinary linear layer. Weights in bfloat16 or float16
+on a CPU without such arithmetic are packed as float32, which gives results at least as precise and many times faster
+than emulating it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sentence_transformers.backends.write_detection import Watch, own_memory, watch
+
 PACK_LIMIT_BYTES = 2 * 2**30  # the packed copy doubles a layer's memory; models beyond this stay as they are
 ROWS_HINT = 1024  # number of rows the layout is chosen for
 
@@ -27,39 +29,43 @@ ROWS_HINT = 1024  # number of rows the layout is chosen for
 class Linear(nn.Linear):
     """`nn.Linear` that keeps a packed copy of its weight for inference on CPU."""
 
-    _packed: tuple[Any, Tensor, Tensor | None] | None = None
+    _packed: tuple[Watch, torch.dtype, Tensor] | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         weight = self.weight
         if torch.is_grad_enabled() or self.training:
-            self._packed = None  # the weights are about to change, which a fused optimizer does not count
+            self._packed = None  # the weights are about to change
             return F.linear(input, weight, self.bias)
         if (
             input.device.type != "cpu"
             or weight.device.type != "cpu"
             or weight.is_inference()
             or torch.compiler.is_compiling()
+            or torch.jit.is_tracing()
             or torch.is_autocast_enabled("cpu")
         ):
             return F.linear(input, weight, self.bias)
         dtype = compute_dtype(weight.dtype)
         if input.dtype != weight.dtype or dtype is None:
             return F.linear(input, weight, self.bias)
-        packed, bias = self.pack(dtype)
+        kept = self.pack(dtype)
+        if kept is None:
+            return F.linear(input, weight, self.bias)
+        bias = None if self.bias is None else self.bias.detach().to(dtype)
         if dtype == weight.dtype:
-            return torch.ops.mkldnn._linear_pointwise(input, packed, bias, "none", [], "")
-        return torch.ops.mkldnn._linear_pointwise(input.to(dtype), packed, bias, "none", [], "").to(weight.dtype)
+            return torch.ops.mkldnn._linear_pointwise(input, kept, bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(input.to(dtype), kept, bias, "none", [], "").to(weight.dtype)
 
-    def pack(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-        """The packed weight and the bias, made anew if the weight has changed."""
-        weight, bias = self.weight, self.bias
-        state = (weight.data_ptr(), weight._version, dtype, None if bias is None else bias._version)
-        kept = self._packed
-        if kept is None or kept[0] != state:
-            plain = weight.detach().to(dtype)
-            packed = torch.ops.mkldnn._reorder_linear_weight(plain, ROWS_HINT)
-            kept = self._packed = (state, packed, None if bias is None else bias.detach().to(dtype))
-        return kept[1], kept[2]
+    def pack(self, dtype: torch.dtype) -> Tensor | None:
+        """The packed weight, made anew if the weight has changed; None where it cannot be watched."""
+        weight, kept = self.weight, self._packed
+        if kept is None or not kept[0].unchanged(weight) or kept[1] != dtype:
+            self._packed = kept = None  # ends the watch over the weight, which is written to again
+            packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype), ROWS_HINT)
+            guard = watch(weight)
+            if guard is not None:
+                kept = self._packed = (guard, dtype, packed)
+        return None if kept is None else kept[2]
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
@@ -110,4 +116,5 @@ def prepack(model: nn.Module) -> None:
     if sum(layer.weight.numel() for layer in layers) * 4 > PACK_LIMIT_BYTES:
         return
     for layer in layers:
+        own_memory(layer.weight)
         layer.__class__ = Linear

@@ -26,6 +26,7 @@ import torch
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import lanes
+from sentence_transformers.inference.extension_points import is_untouched
 from sentence_transformers.inference.inputs import own_preprocess
 from sentence_transformers.inference.plan import DefaultInt, micro_batches, windows
 from sentence_transformers.storage.parts import accepts
@@ -84,10 +85,11 @@ def run(model: Any, inputs: Sequence[Any], job: Job, put: Put) -> None:
         inputs: distinct inputs, longest first, as `make_plan` gives them.
         put: called with (places in `inputs`, rows) of each micro-batch; from several threads, never for the same place.
     """
-    device = model.device
-    here_only = torch.is_autocast_enabled(device.type)  # autocast holds for the caller's thread alone
+    device, untouched = model.device, is_untouched(model)
+    # autocast holds for the caller's thread alone, and code of the caller's need not be ready for several
+    here_only = torch.is_autocast_enabled(device.type) or not untouched
     count = 1 if here_only else lanes.lane_count(device)
-    batches = planned(model, inputs, job, device, count)
+    batches = planned(model, inputs, job, device, count, untouched)
 
     def compute(batch: tuple[np.ndarray, Any]) -> None:
         with torch.no_grad():
@@ -102,13 +104,17 @@ def run(model: Any, inputs: Sequence[Any], job: Job, put: Put) -> None:
 
 
 def planned(
-    model: Any, inputs: Sequence[Any], job: Job, device: torch.device, count: int
+    model: Any, inputs: Sequence[Any], job: Job, device: torch.device, count: int, untouched: bool
 ) -> Iterator[tuple[np.ndarray, Any]]:
-    """Micro-batches as (places in `inputs`, tokens or the inputs themselves)."""
+    """Micro-batches as (places in `inputs`, tokens or the inputs themselves).
+
+    Args:
+        untouched: whether the model is this library's alone (`inference.extension_points`).
+    """
     module = input_module(model, job.task, job.kwargs.get("modality"))
     settings = job.kwargs.get("processing_kwargs")
     check_settings(module, settings)
-    if not plans_by_tokens(module, settings):
+    if not untouched or not plans_by_tokens(module, settings):
         size = job.batch_size
         for start in range(0, len(inputs), size):
             yield np.arange(start, min(start + size, len(inputs))), inputs[start : start + size]

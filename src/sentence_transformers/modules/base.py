@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
+from sentence_transformers.inference.extension_points import says_packed
 from sentence_transformers.inference.packing import is_packed, pad
 from sentence_transformers.storage import files, settings, weights
 from sentence_transformers.storage.files import Source
@@ -230,13 +231,20 @@ def kwargs_of(module: Any) -> set[str]:
     return set(getattr(module, "forward_kwargs", ())).union(*map(kwargs_of, inner))
 
 
+def understands_packed(module: Any) -> bool:
+    """Whether a module takes packed batches, by the word of the class that defines its `forward`."""
+    kind = type(module)
+    declared = getattr(module, "takes_packed", False) and "forward" not in vars(module)
+    return bool(declared) and (says_packed(kind) or kind.forward.__module__.startswith("sentence_transformers."))
+
+
 def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any], following: Any = None) -> dict[str, Any]:
     """Call one module with those keyword arguments that it takes, on a padded batch if it does not take packed ones.
 
     Args:
         following: the module that comes next; given to modules that leave it work (`sees_following`).
     """
-    if is_packed(features) and not getattr(module, "takes_packed", False):
+    if is_packed(features) and not understands_packed(module):
         features = pad(features)
     wanted = kwargs_of(module)
     given = {key: value for key, value in kwargs.items() if key in wanted}

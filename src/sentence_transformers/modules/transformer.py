@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.backends import boundary, vocabulary
-from sentence_transformers.backends.bert import BertEncoder
+from sentence_transformers.backends.bert import BertEncoder, Layout
 from sentence_transformers.backends.graph import Graph
 from sentence_transformers.backends.origin import NO_LIMIT, Origin, TokenizerFile
 from sentence_transformers.backends.prepacked import prepack
@@ -421,8 +421,9 @@ class Transformer(TextInput):
         defer = getattr(following, "takes_vocabulary", False) and self.defers
         if "input_ids" in features and not features["input_ids"].numel():
             value = self._without_tokens(features)
-        elif packing is not None and (light := self._light_now()) is not None:
-            value = light(features["input_ids"], features["position_ids"], packing, features.get("token_type_ids"))
+        elif packing is not None and (layout := self._layout_now()) is not None:
+            value = layout.run(features["input_ids"], features["position_ids"], packing, features.get("token_type_ids"))
+            value = value.to(layout.words.dtype) if isinstance(value, Tensor) else value
         else:
             value = self.run(features, defer)
         if "kept_mask" in features:  # tokens that nobody looks at have vectors all the same
@@ -432,13 +433,13 @@ class Transformer(TextInput):
             return features | {"vocabulary": value}
         return features | {self.module_output_name: value.logits() if isinstance(value, VocabularyRows) else value}
 
-    def _light_now(self) -> BertEncoder | None:
-        """The model without transformers if its forward pass can be used: no gradients, no dropout, nothing else in the
-        way.
+    def _layout_now(self) -> Layout | None:
+        """The weights of the forward pass without transformers if it can be used: no gradients, no dropout, nothing
+        else in the way.
         """
         light = self.light
         plain = not torch.is_grad_enabled() and not self.training
-        return light if light is not None and plain and light.fits_here() else None
+        return light.layout() if light is not None and plain and light.fits_here() else None
 
     def run(self, features: dict[str, Any], defer: bool = False) -> Tensor | VocabularyRows:
         """The transformers model's output: (B, L, …) or, of a packed batch, (T, …); (B, labels) of a classifier."""

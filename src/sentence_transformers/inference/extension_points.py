@@ -1,0 +1,75 @@
+"""Whether a model computes with this library's code alone, or with code of the caller's too.
+
+The engine has a way of its own: texts become unpadded tokens, and batches run without padding. It is taken only where
+nothing on it was overridden, patched or hooked: otherwise texts go through `preprocess` of the model and `forward` of
+each module, in padded batches, in the caller's thread, as they do in every other program that calls the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+from torch.nn.modules import module as globally
+
+from sentence_transformers.backends import boundary
+from sentence_transformers.inference.inputs import own_preprocess
+
+LIBRARIES = ("sentence_transformers.", "torch.", "transformers.", "transformers_modules.", "peft.")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+OWN_HOOKS = (boundary.give_packed, boundary.pad_output)
+GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
+
+
+def is_untouched(model: Any) -> bool:
+    """Whether nothing between a model's inputs and its outputs is the caller's."""
+    return next(extensions(model), None) is None
+
+
+def extensions(model: Any) -> Iterator[str]:
+    """What of a model is not this library's, PyTorch's or transformers': a sentence for each."""
+    if any(getattr(globally, name, None) for name in GLOBAL_HOOKS):
+        yield "hooks are set on all modules"
+    if not own_preprocess(model):
+        yield f"preprocess of {type(model).__name__} is not this library's"
+    kinds: dict[type, None] = {}
+    stack: list[nn.Module | None] = [model]
+    while stack:
+        part = stack.pop()
+        if part is None:
+            continue
+        own = part.__dict__
+        kinds[type(part)] = None
+        if any(own.get(name) and hooked(own[name]) for name in HOOKS):
+            yield f"a {type(part).__name__} has hooks"
+        if "forward" in own and "_original_forward" not in own:  # accelerate's autocast leaves the original there
+            yield f"forward of a {type(part).__name__} was replaced"
+        if hasattr(part, "preprocess") and not own_preprocess(part):
+            yield f"preprocess of a {type(part).__name__} is not this library's"
+        stack.extend(own.get("_modules", {}).values())
+    for kind in kinds:
+        if not comes_from_libraries(kind):
+            yield f"forward of {kind.__name__} is not this library's"
+
+
+def hooked(hooks: Any) -> bool:
+    """Whether there are hooks other than this library's."""
+    return any(hook not in OWN_HOOKS for hook in hooks.values())
+
+
+def comes_from_libraries(kind: type) -> bool:
+    """Whether a class computes by the code of a library, or says itself that it takes packed batches."""
+    forward = getattr(kind, "forward", None)
+    module = getattr(forward, "__globals__", {}).get("__name__", "")  # of the outermost function, wrapped or not
+    return f"{module}.".startswith(LIBRARIES) or says_packed(kind)
+
+
+def says_packed(kind: type) -> bool:
+    """Whether the class that defines `forward` says that it takes packed batches; a subclass of the caller's that has a
+    `forward` of its own has to say so again.
+    """
+    for base in kind.__mro__:
+        if "forward" in vars(base):
+            return bool(vars(base).get("takes_packed", False))
+    return False
