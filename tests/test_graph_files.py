@@ -23,7 +23,7 @@ from sentence_transformers.backends.configs import (
 from sentence_transformers.backends.fingerprint import check_origin, encode, fingerprint
 from sentence_transformers.errors import InputError, ModelFormatError, ModelNotFoundError
 from sentence_transformers.storage.files import Source
-from sentence_transformers.storage.folder import keep_others
+from sentence_transformers.storage.folder import atomic_folder
 from tests.models import SENTENCES, build
 from tests.test_backends import BACKENDS, with_head
 
@@ -167,13 +167,12 @@ def test_graphs_of_others_with_open_and_fixed_shapes(tmp_path: Path, shape: list
 
 def test_saving_keeps_other_graph_files(tmp_path: Path) -> None:
     """A file that was derived from the graph stays where it is when the model is saved again."""
-    old, new = tmp_path / "old", tmp_path / "new"
-    for folder, names in ((old, ("model.onnx", "model_O3.onnx")), (new, ("model.onnx",))):
-        (folder / "onnx").mkdir(parents=True)
-        for name in names:
-            (folder / "onnx" / name).write_text(folder.name)
-    keep_others(old, new)
-    assert {path.name: path.read_text() for path in (new / "onnx").iterdir()} == {
+    for state, names in (("old", ("model.onnx", "model_O3.onnx")), ("new", ("model.onnx",))):
+        with atomic_folder(tmp_path / "model") as folder:
+            (folder / "onnx").mkdir()
+            for name in names:
+                (folder / "onnx" / name).write_text(state)
+    assert {path.name: path.read_text() for path in (tmp_path / "model" / "onnx").iterdir()} == {
         "model.onnx": "new",
         "model_O3.onnx": "old",
     }

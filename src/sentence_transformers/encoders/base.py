@@ -103,6 +103,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         if modules is None:
             asked = Source(str(model_name_or_path), "", token, cache_folder, revision, local_files_only)
             source = resolve.resolve(asked, self.default_huggingface_organization)
+            folder.complete(source.name)
             parts, kwargs, config = self._load(
                 source,
                 trust_remote_code=trust_remote_code,
@@ -127,9 +128,11 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
                 f"default_prompt_name={self.default_prompt_name!r} is not among the prompts {sorted(self.prompts)}."
             )
         self._card: BaseModelCardData | None = model_card_data
+        saved = modules is None and Path(source.name, folder.MODULES_FILE).is_file()
+        self.came_from = Path(source.name).resolve() if saved else None
         self._made_from: tuple[str, str | None] | None = None
-        folder = Path(model_name_or_path or "").expanduser().absolute()
-        self._folder = folder if model_name_or_path and folder.exists() else None
+        place = Path(model_name_or_path or "").expanduser().absolute()
+        self._folder = place if model_name_or_path and place.exists() else None
         if model_name_or_path and self._folder is None:
             name = resolve.full_name(str(model_name_or_path), self.default_huggingface_organization)
             self._made_from = (name, revision)
@@ -452,7 +455,8 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         train_datasets: list[str] | None = None,
         safe_serialization: bool = True,
     ) -> None:
-        """Write the model into the folder `path`, in one step: interrupted, it leaves an older model there intact.
+        """Write the model into the folder `path`. Files of other names that are there are kept; interrupted, it leaves
+        the older model there or, where only files had yet to be moved, the new one (`storage.folder.atomic_folder`).
 
         Args:
             model_name: name in the model card.
@@ -464,12 +468,9 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
             modules = dict(self.named_children())
             folder.write(fresh, modules, self.get_saved_config(), self.module_kwargs, safe_serialization)
             if create_model_card:
-                from sentence_transformers.storage.model_card import generate_model_card
-                from sentence_transformers.storage.training_report import write_curve
+                from sentence_transformers.storage.model_card import write_card
 
-                card = generate_model_card(self, model_name, train_datasets)
-                Path(fresh, "README.md").write_text(card, encoding="utf-8")
-                write_curve(self.model_card_data, fresh)
+                write_card(self, fresh, Path(path), model_name, train_datasets)
 
     save = save_pretrained
 

@@ -361,6 +361,23 @@ class MultiVectorEncoderModelCardData(BaseModelCardData):
         }
 
 
+def write_card(model: Any, fresh: Path, target: Path, model_name: str | None, train_datasets: list[str] | None) -> None:
+    """Write a model's card into `fresh`, which is to become `target`; the card that came with the model, or that stands
+    in `target`, is kept unless the model was trained since it was loaded.
+    """
+    from sentence_transformers.storage.training_report import write_curve
+
+    data: BaseModelCardData = model.model_card_data
+    readme = "README.md"
+    kept = next((place / readme for place in (model.came_from, target) if place and (place / readme).is_file()), None)
+    if kept is not None and not data.training_logs and not data.all_hyperparameters:
+        if kept != target / readme:
+            (fresh / readme).write_bytes(kept.read_bytes())
+        return
+    (fresh / readme).write_text(generate_model_card(model, model_name, train_datasets), encoding="utf-8")
+    write_curve(data, fresh)
+
+
 def generate_model_card(model: Any, model_name: str | None = None, train_datasets: list[str] | None = None) -> str:
     """The README.md of a model, header included.
 

@@ -86,7 +86,7 @@ def fits(value: Any, hint: Any) -> bool:
     if origin is Literal:
         return value in parts
     if origin in (list, collections.abc.Sequence, tuple):
-        return isinstance(value, list) and all(fits(item, parts[0] if parts else Any) for item in value)
+        return isinstance(value, (list, tuple)) and all(fits(item, parts[0] if parts else Any) for item in value)
     if origin is dict or origin is collections.abc.Mapping:
         return isinstance(value, dict) and all(fits(item, parts[1]) for item in value.values())
     if hint is type(None):
