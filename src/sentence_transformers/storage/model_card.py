@@ -6,7 +6,7 @@ the template beside this file with it and with what the model itself tells: modu
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from string import Template
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ from huggingface_hub import CardData, ModelCard
 
 from sentence_transformers.storage.training_report import describe_dataset, training_report
 
+PLACEHOLDER = "sentence_transformers_model_id"  # in the card of a model that was saved without a name
 TEMPLATE = Path(__file__).parent / "model_card_template.md"
 
 ENCODE = """\
@@ -363,19 +364,30 @@ class MultiVectorEncoderModelCardData(BaseModelCardData):
 
 def write_card(model: Any, fresh: Path, target: Path, model_name: str | None, train_datasets: list[str] | None) -> None:
     """Write a model's card into `fresh`, which is to become `target`; the card that came with the model, or that stands
-    in `target`, is kept unless the model was trained since it was loaded.
+    in `target`, is kept unless the model was trained since it was loaded, or its card data was given or changed.
     """
     from sentence_transformers.storage.training_report import write_curve
 
     data: BaseModelCardData = model.model_card_data
     readme = "README.md"
     kept = next((place / readme for place in (model.came_from, target) if place and (place / readme).is_file()), None)
-    if kept is not None and not data.training_logs and not data.all_hyperparameters:
-        if kept != target / readme:
-            (fresh / readme).write_bytes(kept.read_bytes())
+    trained = data.training_logs or data.all_hyperparameters
+    if kept is not None and not trained and not is_changed(data, model):
+        text = kept.read_text(encoding="utf-8")
+        named = text.replace(PLACEHOLDER, model_name) if model_name else text
+        if kept != target / readme or named != text:
+            (fresh / readme).write_text(named, encoding="utf-8")
         return
     (fresh / readme).write_text(generate_model_card(model, model_name, train_datasets), encoding="utf-8")
     write_curve(data, fresh)
+
+
+def is_changed(data: BaseModelCardData, model: Any) -> bool:
+    """Whether card data says anything that was not found out from the model."""
+    fresh = type(data)()
+    fresh.register_model(model)
+    names = [entry.name for entry in fields(data) if entry.init and not entry.name.startswith("base_model")]
+    return any(getattr(data, name) != getattr(fresh, name) for name in names)
 
 
 def generate_model_card(model: Any, model_name: str | None = None, train_datasets: list[str] | None = None) -> str:
