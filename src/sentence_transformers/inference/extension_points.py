@@ -23,7 +23,7 @@ GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
 
 
 def is_untouched(model: Any) -> bool:
-    """Whether nothing between a model's inputs and its outputs is the caller's."""
+    """Whether nothing between the inputs and outputs of a model, or of a loss with its model, is the caller's."""
     return next(extensions(model), None) is None
 
 
@@ -31,8 +31,6 @@ def extensions(model: Any) -> Iterator[str]:
     """What of a model is not this library's, PyTorch's or transformers': a sentence for each."""
     if any(getattr(globally, name, None) for name in GLOBAL_HOOKS):
         yield "hooks are set on all modules"
-    if not own_preprocess(model):
-        yield f"preprocess of {type(model).__name__} is not this library's"
     kinds: dict[type, None] = {}
     stack: list[nn.Module | None] = [model]
     while stack:

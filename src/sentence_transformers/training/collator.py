@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference.engine import input_module, plans_by_tokens
+from sentence_transformers.inference.extension_points import is_untouched
 from sentence_transformers.inference.packing import Packing
 
 logger = logging.getLogger(__name__)
@@ -176,15 +177,21 @@ class MultiVectorEncoderDataCollator(BaseDataCollator):
 
 @dataclass
 class Preprocess:
-    """Texts -> features as the model computes them in training: packed, where it can take that."""
+    """Texts -> features as the model computes them in training: packed, where it can take that and nobody else looks.
+
+    Attributes:
+        own_losses: whether features go to this library's losses and trainer alone. Others get what `model.preprocess`
+            gives: (B, L) with `attention_mask`.
+    """
 
     model: Any
+    own_losses: bool = True
 
     def __call__(
         self, texts: list[Any], prompt: str | None = None, task: str | None = None, **limits: Any
     ) -> dict[str, Any]:
         module = input_module(self.model, task)
-        if not plans_by_tokens(module):
+        if not (self.own_losses and plans_by_tokens(module) and is_untouched(self.model)):
             return self.model.preprocess(texts, prompt=prompt, **({"task": task} if task else {}), **limits)
         tokens = module.tokens(texts, prompt, task=task, **limits)
         return module.features(tokens, packed=bool(getattr(module, "packs", False)))

@@ -46,7 +46,7 @@ class FollowEvaluation(TrainerCallback):
         self, args: Any, state: Any, control: Any, model: Any = None, metrics: dict[str, Any] | None = None, **kw: Any
     ) -> None:
         key = getattr(self.evaluator, "primary_metric", None) or "evaluator"
-        score = (metrics or {}).get(f"eval_{key}")
+        score = (metrics or {}).get(key if key.startswith("eval_") else f"eval_{key}")
         if score is None:
             return
         if self.callback is not None:

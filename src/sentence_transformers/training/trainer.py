@@ -27,6 +27,7 @@ from sentence_transformers import _names
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.encoders.base import BaseModel, LazyClass
 from sentence_transformers.errors import InputError, NonFiniteLossError
+from sentence_transformers.inference.extension_points import is_untouched
 from sentence_transformers.training import checkpoints, dataloaders
 from sentence_transformers.training.arguments import BaseTrainingArguments
 from sentence_transformers.training.checks import check_dataset
@@ -169,11 +170,17 @@ class BaseTrainer(Trainer, ABC):
     def get_data_collator(self, model: Any, args: Any, processing_class: Any = None) -> BaseDataCollator:
         """The collator of a run that brings none."""
         return self.data_collator_class(
-            preprocess_fn=Preprocess(model),
+            preprocess_fn=Preprocess(model, self._computes_alone()),
             router_mapping=args.router_mapping,
             prompts=args.prompts,
             max_length=getattr(args, "max_length", None),
         )
+
+    def _computes_alone(self) -> bool:
+        """Whether batches meet this library's code only: no loss and no step of the caller's."""
+        steps = (type(self).compute_loss, type(self).collect_features)
+        own = all(step.__module__.startswith("sentence_transformers.") for step in steps)
+        return own and all(is_untouched(loss) for loss in self._losses)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Let the model card follow the run."""
