@@ -270,7 +270,8 @@ class Layer:
         self.first_only = first_only
         self.mix = product(together("weight"), together("bias"))
         if first_only:
-            self.query = whole("attention.self.query")
+            query = "attention.self.query"
+            self.query = product(get(f"{query}.weight"), get(f"{query}.bias").clone())
         self.out, self.up = whole("attention.output.dense"), whole("intermediate.dense")
         self.down = whole("output.dense", GELU_LOWEST)
         self.norm1 = get("attention.output.LayerNorm.weight"), get("attention.output.LayerNorm.bias")

@@ -202,7 +202,8 @@ class Origin:
         """The transformers config of a config.json that has been read."""
         import transformers
 
-        made = transformers.AutoConfig.for_model(**config)
+        with reading(f"{self.name}/config.json"):
+            made = transformers.AutoConfig.for_model(**config)
         made.name_or_path = self.name
         return made
 

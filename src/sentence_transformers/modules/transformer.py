@@ -654,7 +654,12 @@ class Transformer(TextInput):
             known["module_output_name"] = known.get("module_output_name") or TASKS[task][2]
         if surplus := saved.keys() - known.keys():
             logger.warning("Settings %s of %s are not known and are ignored.", sorted(surplus), model_name_or_path)
-        module = cls(model_name_or_path, **(init_defaults or {}) | known | given, backend=backend)
+        try:
+            module = cls(model_name_or_path, **(init_defaults or {}) | known | given, backend=backend)
+        except InputError as error:
+            if "modality_config" not in saved or "modality_config" not in str(error):
+                raise
+            raise ModelFormatError(f"{file}: {error}") from error
         check_template(getattr(module._cutter, "backend_tokenizer", None), source.place("tokenizer.json"))
         return module
 
