@@ -246,20 +246,14 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.exists():
-        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        try:
-            yield fresh
-            target.mkdir(exist_ok=True)  # with the permissions that new folders have
-            commit(fresh, target)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-        return
-    finish_save(target)
-    same = os.access(target.parent, os.W_OK) and target.parent.stat().st_dev == target.stat().st_dev
-    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent if same else target))
+    there = target.exists()
+    if there:
+        finish_save(target)
+    beside = not there or (os.access(target.parent, os.W_OK) and target.parent.stat().st_dev == target.stat().st_dev)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent if beside else target))
     try:
         yield fresh
+        target.mkdir(exist_ok=True)  # with the permissions that new folders have
         commit(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
