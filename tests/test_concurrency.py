@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -262,7 +263,9 @@ if __name__ == "__main__":
 def test_workers_end_with_a_parent_that_is_killed(tmp_path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(KILLED, encoding="utf-8")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=120)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr
     worker, deadline = int(done.stdout), time.monotonic() + 20
     while time.monotonic() < deadline and runs(worker):
