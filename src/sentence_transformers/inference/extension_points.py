@@ -31,29 +31,31 @@ def extensions(model: Any) -> Iterator[str]:
     """What of a model is not this library's, PyTorch's or transformers': a sentence for each."""
     if any(getattr(globally, name, None) for name in GLOBAL_HOOKS):
         yield "hooks are set on all modules"
-    kinds: dict[type, None] = {}
+    kinds: dict[type, nn.Module] = {}
     stack: list[nn.Module | None] = [model]
-    while stack:
+    while stack:  # all layers of a model, at every call: as little as possible for each
         part = stack.pop()
         if part is None:
             continue
         own = part.__dict__
-        kinds[type(part)] = None
-        if any(own.get(name) and hooked(own[name]) for name in HOOKS):
+        get = own.get
+        kinds[type(part)] = part
+        if (
+            get("_forward_hooks") or get("_forward_pre_hooks") or get("_backward_hooks") or get("_backward_pre_hooks")
+        ) and any(hook not in OWN_HOOKS for name in HOOKS for hook in (get(name) or {}).values()):
             yield f"a {type(part).__name__} has hooks"
         if "forward" in own and "_original_forward" not in own:  # accelerate's autocast leaves the original there
             yield f"forward of a {type(part).__name__} was replaced"
-        if hasattr(part, "preprocess") and not own_preprocess(part):
-            yield f"preprocess of a {type(part).__name__} is not this library's"
-        stack.extend(own.get("_modules", {}).values())
-    for kind in kinds:
+        if "preprocess" in own or "tokenize" in own:
+            yield f"preprocess of a {type(part).__name__} was replaced"
+        children = get("_modules")
+        if children:
+            stack.extend(children.values())
+    for kind, part in kinds.items():
         if not comes_from_libraries(kind):
             yield f"forward of {kind.__name__} is not this library's"
-
-
-def hooked(hooks: Any) -> bool:
-    """Whether there are hooks other than this library's."""
-    return any(hook not in OWN_HOOKS for hook in hooks.values())
+        if hasattr(kind, "preprocess") and not own_preprocess(part):
+            yield f"preprocess of {kind.__name__} is not this library's"
 
 
 def comes_from_libraries(kind: type) -> bool:
