@@ -27,7 +27,7 @@ from sentence_transformers.inference.engine import Job
 from sentence_transformers.inference.inputs import is_conversation, own_preprocess
 from sentence_transformers.modules.base import Module, kwargs_of, module_device, run_module, warn_tokenize
 from sentence_transformers.modules.transformer import Transformer
-from sentence_transformers.storage import folder, hub, resolve
+from sentence_transformers.storage import folder, hub, resolve, saving
 from sentence_transformers.storage.files import Source
 
 if TYPE_CHECKING:
@@ -103,7 +103,6 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         if modules is None:
             asked = Source(str(model_name_or_path), "", token, cache_folder, revision, local_files_only)
             source = resolve.resolve(asked, self.default_huggingface_organization)
-            folder.complete(source.name)
             parts, kwargs, config = self._load(
                 source,
                 trust_remote_code=trust_remote_code,
@@ -456,7 +455,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         safe_serialization: bool = True,
     ) -> None:
         """Write the model into the folder `path`. Files of other names that are there are kept; interrupted, it leaves
-        the older model there or, where only files had yet to be moved, the new one (`storage.folder.atomic_folder`).
+        the older model there or, where only files had yet to be moved, the new one (`storage.saving.atomic_folder`).
 
         Args:
             model_name: name in the model card.
@@ -464,7 +463,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
             train_datasets: hub ids of data sets named in the card.
             safe_serialization: safetensors (default) or `pytorch_model.bin`.
         """
-        with folder.atomic_folder(path) as fresh:
+        with saving.atomic_folder(path) as fresh:
             modules = dict(self.named_children())
             folder.write(fresh, modules, self.get_saved_config(), self.module_kwargs, safe_serialization)
             if create_model_card:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
+from uuid import uuid4
 
 from sentence_transformers.errors import ModelFormatError, SentenceTransformersError
 
@@ -105,6 +107,25 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise ModelFormatError(
             f"{path} is not valid JSON: {error}. The file may be truncated; fetch it again."
         ) from error
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new file, to be written in the block, that takes the place of `path` when the block ends without an error.
+
+    Whoever reads `path` finds the old content or the new one, never a part. Permissions stay, and a link is followed.
+    """
+    target = Path(path).resolve()
+    fresh = target.with_name(f".{uuid4().hex}-{target.name}")
+    try:
+        yield fresh
+        with fresh.open("rb+") as file:
+            os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, fresh)
+        fresh.replace(target)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def join(*parts: str) -> str:

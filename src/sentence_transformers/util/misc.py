@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.errors import InputError, ModelFormatError, UntrustedCodeError
+from sentence_transformers.storage.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -203,7 +204,7 @@ def append_to_last_row(csv_path: str | os.PathLike[str], additional_data: list[A
     if len(rows) < 2:
         return False
     rows[-1].extend(additional_data)
-    with Path(csv_path).open("w", newline="", encoding="utf-8") as file:
+    with replacing(csv_path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
     return True
 
