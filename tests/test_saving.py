@@ -221,3 +221,10 @@ def test_the_card_that_came_with_a_model_is_kept(old_and_new, tmp_path):
     for name in ("copy", "mine"):
         model.save_pretrained(str(tmp_path / name))
         assert (tmp_path / name / "README.md").read_text() == text
+
+
+def test_a_path_of_none_writes_nothing_and_no_modules_are_an_error(old_and_new, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert old_and_new[0].save(None) is None and not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="at least one module"):
+        SentenceTransformer(modules=[])
