@@ -191,6 +191,7 @@ def test_metadata_of_a_training_run(data, loss, tags, sources, tmp_path):
     kind = ["sentence-transformers", "sentence-similarity", "feature-extraction", "dense"]
     assert header["tags"] == [*kind, "generated_from_trainer", *tags]
     widget = header.get("widget", [])
+    assert str(tmp_path) not in card_of(tmp_path / "saved").text
     assert len(widget) == sources
     for example in widget:
         assert example["source_sentence"].replace("a cat", "the cat") in example["sentences"]
@@ -227,7 +228,10 @@ def test_results_as_the_hub_reads_them(tmp_path):
             "metrics": [{"type": "cosine_x", "value": 0.25, "name": "Cosine X"}],
         },
     ]
-    assert "| cosine_precision@3 | 0.3333 |" in text
+    assert "| cosine_precision@3 | 0.3333 |" in text and "model.encode(sentences)" in text
+    searched = evaluation.InformationRetrievalEvaluator({"q": "a"}, {"d": "b"}, {"q": {"d"}})
+    model.model_card_data.set_evaluation_metrics(searched, {"cosine_map@100": 1.0})
+    assert "model.encode_query(queries)" in model.model_card_data.generate_usage_snippet()
 
 
 def test_times_and_emissions_of_a_run(tmp_path):

@@ -226,8 +226,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
             self._card = self.model_card_data_class()
         if self._card.model is not self:
             self._card.register_model(self)
-            if self._made_from and self._card.base_model is None:
-                self._card.set_base_model(*self._made_from)
+            self._card.try_to_set_base_model()
         return self._card
 
     @model_card_data.setter

@@ -26,6 +26,10 @@ from sentence_transformers.storage.training_report import (
 )
 
 TEMPLATE = Path(__file__).parent / "model_card_template.md"
+ALSO_SAID = (  # besides the arguments
+    "base_model", "pipeline_tag", "datasets", "widget", "usage_examples", "label_example_list", "similarities",
+    "template_path",
+)  # fmt: skip
 WIDGET_EXAMPLES = 5
 LABEL_COLUMNS = ("label", "labels", "score", "scores")
 
@@ -166,6 +170,11 @@ class BaseModelCardData(CardData):
         self.base_model, self.base_model_revision = model_id, revision
         return True
 
+    def try_to_set_base_model(self) -> None:
+        """Note the hub model that the registered model was loaded from, if no other is noted."""
+        if self.base_model is None and (made_from := getattr(self.model, "_made_from", None)):
+            self.set_base_model(*made_from)
+
     def set_language(self, language: str | list[str]) -> None:
         self.language = as_list(language)
 
@@ -181,7 +190,7 @@ class BaseModelCardData(CardData):
     def said(self) -> dict[str, Any]:
         """What may be said of the model by its user."""
         names = [entry.name for entry in fields(self) if entry.init and entry.name != "model_id"]
-        return deepcopy({name: getattr(self, name) for name in (*names, "template_path", "label_example_list")})
+        return deepcopy({name: getattr(self, name) for name in (*names, *ALSO_SAID)})
 
     def is_changed(self) -> bool:
         """Whether anything was said of the model that it, or a training run, does not tell itself."""
@@ -189,6 +198,7 @@ class BaseModelCardData(CardData):
             fresh = type(self)()
             if self.model is not None:
                 fresh.register_model(self.model)
+                fresh.try_to_set_base_model()
             return self.said() != fresh.said()
         return self.said() != self._found
 
@@ -236,6 +246,13 @@ class BaseModelCardData(CardData):
         )
         self.eval_results_dict.pop(key, None)
         self.eval_results_dict[key] = {name: number(value) for name, value in metrics.items()}
+        self.try_to_set_ir_model_from_evaluators()
+
+    def try_to_set_ir_model_from_evaluators(self) -> None:
+        """Let the code of the card search, if nothing was said of it and the model was evaluated by searching."""
+        kinds = ("InformationRetrievalEvaluator", "NanoBEIREvaluator", "RerankingEvaluator")
+        if self.ir_model is None and any(one.class_name.endswith(kinds) for one in self.eval_results_dict):
+            self.ir_model = True
 
     def add_log(self, epoch: float, step: int, values: dict[str, Any]) -> None:
         """Note values of a step; those of one step share a line."""
@@ -294,16 +311,16 @@ class BaseModelCardData(CardData):
             return
         pool = list(dict.fromkeys(text for row in rows for text in row[1:]))
         if self.generate_widget_examples:
-            self.widget = self.widget_of(rows, pool)
-        self.usage_examples = self.examples_of(rows, pool)
+            self.widget = self._widget_of(rows, pool)
+        self.usage_examples = self._examples_of(rows, pool)
 
-    def widget_of(self, rows: list[list[str]], pool: list[str]) -> list[dict[str, Any]]:
+    def _widget_of(self, rows: list[list[str]], pool: list[str]) -> list[dict[str, Any]]:
         """The widget's inputs from rows of texts; `pool` has the texts of all columns but the first."""
         if self.pipeline_tag != "sentence-similarity":
             return [{"text": row[-1]} for row in rows]
         return [{"source_sentence": row[0], "sentences": filled(row, pool)[1:]} for row in rows if len(row) > 1]
 
-    def examples_of(self, rows: list[list[str]], pool: list[str]) -> list[Any]:
+    def _examples_of(self, rows: list[list[str]], pool: list[str]) -> list[Any]:
         """The inputs in the code of the card."""
         return filled(rows[-1], pool)
 
@@ -471,8 +488,8 @@ def as_list(value: str | list[str] | None) -> list[str]:
 
 
 def is_loss(module: Any) -> bool:
-    """Whether a module inside a loss is a loss itself, rather than a part of the model."""
-    return type(module).__name__.endswith("Loss")
+    """Whether a module inside a loss is a loss itself, rather than a part of the model or of torch."""
+    return type(module).__name__.endswith("Loss") and not type(module).__module__.startswith("torch.")
 
 
 def row_count(dataset: Any) -> int:
@@ -555,11 +572,11 @@ class CrossEncoderModelCardData(BaseModelCardData):
             "text reranking and semantic search" if ranks else "text pair classification"
         )
 
-    def widget_of(self, rows: list[list[str]], pool: list[str]) -> list[dict[str, Any]]:
+    def _widget_of(self, rows: list[list[str]], pool: list[str]) -> list[dict[str, Any]]:
         """None: the hub has no widget for pairs."""
         return []
 
-    def examples_of(self, rows: list[list[str]], pool: list[str]) -> list[Any]:
+    def _examples_of(self, rows: list[list[str]], pool: list[str]) -> list[Any]:
         """Pairs of texts."""
         return [row[:2] for row in rows if len(row) > 1]
 

@@ -21,6 +21,7 @@ HIDDEN = {  # of the settings that were chosen: where files go, what is shown, a
     "report_to",
     "run_name",
 }
+PRIVATE = ("_", "hub_", "push_to_hub", "output_dir", "logging_dir", "run_name", "resume_from_checkpoint")
 
 
 class BaseModelCardCallback(TrainerCallback):
@@ -54,7 +55,7 @@ class BaseModelCardCallback(TrainerCallback):
         card, plain = model.model_card_data, args.to_dict()
         card.evaluation_duration = card.training_duration = 0.0
         self.started = time.monotonic()
-        shown = {key: value for key, value in plain.items() if not key.startswith(("_", "hub_", "push_to_hub"))}
+        shown = {key: value for key, value in plain.items() if not key.startswith(PRIVATE)}
         card.all_hyperparameters = json.loads(json.dumps(shown, default=str))
         card.non_default_hyperparameters = {
             key: value
