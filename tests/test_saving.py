@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import stat
 from pathlib import Path
 from typing import ClassVar
@@ -172,6 +174,33 @@ def test_two_processes_may_finish_a_save_at_once(old_and_new, tmp_path, monkeypa
             new.save_pretrained(str(tmp_path / str(step)))
         assert not (tmp_path / str(step) / saving.PENDING).exists()
         np.testing.assert_array_equal(vectors(tmp_path / str(step)), new.encode(TEXTS))
+
+
+def test_a_mounted_folder(old_and_new, tmp_path, monkeypatch):
+    """Files cannot be moved into it from the folder around it, nor into a folder inside it that is mounted too, and
+    permissions cannot be changed.
+    """
+    old, new = old_and_new
+    old.save_pretrained(str(tmp_path / "out"))
+    volumes = [tmp_path / "out" / "1_Pooling", tmp_path / "out", tmp_path]
+
+    def moved(self, target, own):
+        places = [next(volume for volume in volumes if volume in path.parents) for path in (self, Path(target))]
+        if places[0] != places[1]:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return own(self, target)
+
+    def denied(*args):
+        raise PermissionError
+
+    monkeypatch.setattr(shutil, "copymode", denied)
+    for name in ("rename", "replace"):
+        own = getattr(Path, name)
+        monkeypatch.setattr(Path, name, lambda self, target, own=own: moved(self, target, own))
+    new.save_pretrained(str(tmp_path / "out"))
+    monkeypatch.undo()
+    assert not list(tmp_path.rglob(".*"))
+    np.testing.assert_array_equal(vectors(tmp_path / "out"), new.encode(TEXTS))
 
 
 @pytest.mark.parametrize(

@@ -119,13 +119,23 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     fresh = target.with_name(f".{uuid4().hex}-{target.name}")
     try:
         yield fresh
-        with fresh.open("rb+") as file:
-            os.fsync(file.fileno())
-        if target.exists():
-            shutil.copymode(target, fresh)
+        sync(fresh)
+        keep_mode(target, fresh)
         fresh.replace(target)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Have the content of a file on disk."""
+    with path.open("rb+" if os.name == "nt" else "rb") as file:
+        os.fsync(file.fileno())
+
+
+def keep_mode(old: Path, new: Path) -> None:
+    """Give a new file the permissions of the one it replaces, if there is one and the file system has permissions."""
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        shutil.copymode(old, new)
 
 
 def join(*parts: str) -> str:

@@ -455,7 +455,9 @@ class BaseModelCardData(CardData):
         titles = [entry.get("name") or entry.get("id") for entry in self.train_datasets]
         data |= {
             "language": as_list(self.language),
-            "datasets": list(dict.fromkeys(self.datasets + [one["id"] for one in self.train_datasets if "id" in one])),
+            "datasets": list(
+                dict.fromkeys(self.datasets + [one["id"] for one in self.train_datasets if one.get("id")])
+            ),
             "training_data": list(dict.fromkeys([title for title in titles if title] + self.datasets)),
             "model_type": self.KIND,
             "co2_eq_emissions": None,
@@ -485,6 +487,11 @@ class BaseModelCardData(CardData):
 def as_list(value: str | list[str] | None) -> list[str]:
     """One string, several or none as a list."""
     return [value] if isinstance(value, str) else list(value or [])
+
+
+def distinct(values: list[str | None]) -> list[str]:
+    """The strings among the values, each once, in their order."""
+    return list(dict.fromkeys(filter(None, values)))
 
 
 def is_loss(module: Any) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sentence_transformers.errors import ModelFormatError
-from sentence_transformers.storage.files import check_relative, replacing
+from sentence_transformers.storage.files import check_relative, keep_mode, replacing, sync
 
 MODULES_FILE = "modules.json"
 PENDING = ".sentence_transformers_save"  # files of a save that is complete but for moving them
@@ -69,9 +69,15 @@ def commit(fresh: Path, target: Path) -> None:
     obsolete = [name.as_posix() for name in obsolete_files(names, target)]
     (fresh / OBSOLETE).write_text(json.dumps(obsolete), encoding="utf-8")
     for name in [*names, OBSOLETE]:
-        with (fresh / name).open("rb") as file:
-            os.fsync(file.fileno())
-    fresh.rename(target / PENDING)
+        sync(fresh / name)
+    try:
+        fresh.rename(target / PENDING)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # the folder is mounted, from the same device as the one around it
+            raise
+        inside = tempfile.mkdtemp(prefix=".", dir=target)
+        shutil.copytree(fresh, inside, dirs_exist_ok=True)
+        Path(inside).rename(target / PENDING)
     finish_save(target)
 
 
@@ -116,8 +122,7 @@ def move(source: Path, target: Path) -> None:
     """Let a file take the place of another, with its permissions; nothing happens if another process has moved it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if target.exists():
-            shutil.copymode(target, source)
+        keep_mode(target, source)
         source.replace(target)
     except FileNotFoundError:
         if source.exists():
