@@ -163,5 +163,5 @@ def test_save_to_hub_is_push_to_hub(dense, monkeypatch):
     }
     dense.save_to_hub("name", "owner", **settings)
     assert seen == settings | {"repo_id": "owner/name"}
-    dense.save_to_hub("mine/name", organization="owner")
-    assert seen["repo_id"] == "mine/name"
+    dense.save_to_hub("owner/name", organization="owner")
+    assert seen["repo_id"] == "owner/name"

@@ -23,7 +23,7 @@ from sentence_transformers.backends.configs import (
 from sentence_transformers.backends.fingerprint import check_origin, encode, fingerprint
 from sentence_transformers.errors import InputError, ModelFormatError, ModelNotFoundError
 from sentence_transformers.storage.files import Source
-from sentence_transformers.storage.folder import atomic_folder
+from sentence_transformers.storage.saving import atomic_folder
 from tests.models import SENTENCES, build
 from tests.test_backends import BACKENDS, with_head
 

@@ -15,7 +15,7 @@ from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 from transformers import PreTrainedTokenizerFast
 
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder, models
-from sentence_transformers.errors import InputError
+from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.training.collator import Preprocess
 from tests.golden.input_cases import CASES, CHECKPOINTS, LONG_PAIRS, PAIRS, TEXT_SETTINGS
 from tests.golden.input_models import load, values_of
@@ -624,9 +624,13 @@ def test_the_output_may_be_any_hidden_state(checkpoint_of, tmp_path):
         ),
     ],
 )
-def test_an_incomplete_modality_config(checkpoint_of, settings, words):
+def test_an_incomplete_modality_config(checkpoint_of, settings, words, tmp_path):
     with pytest.raises(InputError, match=words):
         models.Transformer(str(checkpoint_of("plain")), **settings)
+    models.Transformer(str(checkpoint_of("plain"))).save(str(tmp_path))
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelFormatError, match=rf"sentence_bert_config\.json.*{words}"):
+        models.Transformer.load(str(tmp_path))
 
 
 def test_the_last_logits_alone(checkpoint_of):

@@ -285,6 +285,19 @@ def test_a_model_merged_with_itself_is_itself(folders):
         np.testing.assert_allclose(merged.encode(layouts.TEXTS), expected, atol=1e-5, err_msg=method)
 
 
+def test_a_merged_model_has_a_card_of_its_own_and_may_replace_a_source(folders, tmp_path):
+    SentenceTransformer(str(folders / "a"), device="cpu").save_pretrained(str(tmp_path))
+    first = SentenceTransformer(str(tmp_path), device="cpu")
+    first.model_card_data.set_license("mit")
+    merged = SentenceTransformer.merge([first, str(folders / "b")])
+    assert merged.came_from is None and first.came_from == tmp_path
+    expected = merged.encode(["one two"])
+    merged.save_pretrained(str(tmp_path))
+    np.testing.assert_array_equal(SentenceTransformer(str(tmp_path), device="cpu").encode(["one two"]), expected)
+    card = (tmp_path / "README.md").read_text()
+    assert "- merge\n" in card and "license: mit\n" in card
+
+
 def test_task_arithmetic_of_whole_models(folders):
     a, b, c = (state(folders / name) for name in "abc")
     merged = SentenceTransformer.merge(

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import stat
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 from sentence_transformers import SentenceTransformer, models
+from sentence_transformers.backends.derive import derive
+from sentence_transformers.backends.graph import Graph
+from sentence_transformers.storage import saving
+from sentence_transformers.storage.files import Source, replacing
+from sentence_transformers.storage.resolve import resolve
 from tests.models import build
 
 TEXTS = ["a cat sat on the mat", "hi"]
@@ -67,39 +76,157 @@ class Killed(BaseException):
     """In the place of a signal."""
 
 
-def test_killed_at_any_write_the_old_or_the_new_model_loads(old_and_new, tmp_path, monkeypatch):
-    old, new = old_and_new
-    expected = [old.encode(TEXTS), new.encode(TEXTS)]
-    outcomes = []
+def states_after_kills(monkeypatch, prepare, action, state):
+    """`state(folder)` after `action(folder)` was killed at its first write, its second, …; the last one is finished."""
     for step in range(60):
-        folder = tmp_path / str(step)
-        old.save_pretrained(str(folder))
-        counts = {"done": 0}
+        folder = prepare(step)
+        done = [0]
 
-        def counted(self, *args, name, own, step=step, counts=counts, **kwargs):
-            if counts["done"] == step:
+        def counted(self, *args, own, step=step, done=done, **kwargs):
+            if done[0] == step:
                 raise Killed
-            counts["done"] += 1
+            done[0] += 1
             return own(self, *args, **kwargs)
 
         with monkeypatch.context() as patch:
             for name in ("replace", "rename", "unlink"):
                 own = getattr(Path, name)
-                patch.setattr(
-                    Path, name, lambda self, *a, name=name, own=own, **k: counted(self, *a, name=name, own=own, **k)
-                )
+                patch.setattr(Path, name, lambda self, *a, own=own, **k: counted(self, *a, own=own, **k))
             try:
-                new.save_pretrained(str(folder))
+                action(folder)
                 finished = True
             except Killed:
                 finished = False
-        found = vectors(folder)
-        matches = [bool(np.allclose(found, one, atol=1e-6)) for one in expected]
-        assert sum(matches) == 1, step
-        outcomes.append(matches.index(True))
+        yield state(folder)
         if finished:
-            break
-    assert finished and outcomes == sorted(outcomes) and outcomes[0] == 0 and outcomes[-1] == 1
+            return
+    raise AssertionError("never finished")
+
+
+def test_killed_at_any_write_the_old_or_the_new_model_loads(old_and_new, tmp_path, monkeypatch):
+    old, new = old_and_new
+    expected = [old.encode(TEXTS), new.encode(TEXTS)]
+
+    def prepare(step):
+        old.save_pretrained(str(tmp_path / str(step)))
+        return tmp_path / str(step)
+
+    outcomes = []
+    for found in states_after_kills(monkeypatch, prepare, lambda folder: new.save_pretrained(str(folder)), vectors):
+        matches = [bool(np.allclose(found, one, atol=1e-6)) for one in expected]
+        assert sum(matches) == 1
+        outcomes.append(matches.index(True))
+    assert outcomes == sorted(outcomes) and outcomes[0] == 0 and outcomes[-1] == 1
+
+
+class TwoFiles(Graph):
+    """A graph whose weights lie in a second file."""
+
+    folder = "onnx"
+    on_cpu: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, path, config=None, task="", options=None):
+        torch.nn.Module.__init__(self)
+        self.path, self.config, self.task = Path(path), config, task
+
+    @staticmethod
+    def companions(name):
+        return [f"{name}_data"]
+
+
+def test_an_export_killed_at_any_write_leaves_files_that_belong_together(tmp_path, monkeypatch):
+    def export(folder, state="new"):
+        def write(path):
+            for file in (path, path.with_name("model.onnx_data")):
+                file.write_text(state)
+
+        derive(TwoFiles("model.onnx"), write, "model.onnx", str(folder), False, False)
+
+    def prepare(step):
+        export(tmp_path / str(step), "old")
+        (tmp_path / str(step) / "onnx" / "notes").write_text("mine")
+        return tmp_path / str(step)
+
+    def state(folder):
+        resolve(Source(str(folder)))
+        assert (folder / "onnx" / "notes").read_text() == "mine"
+        return tuple((folder / "onnx" / name).read_text() for name in ("model.onnx", "model.onnx_data"))
+
+    outcomes = list(states_after_kills(monkeypatch, prepare, export, state))
+    assert set(outcomes) == {("old", "old"), ("new", "new")} and outcomes[-1] == ("new", "new")
+
+
+def test_two_processes_may_finish_a_save_at_once(old_and_new, tmp_path, monkeypatch):
+    """Another one finishes it while this one is about to move a file, at each of the files."""
+    old, new = old_and_new
+    for step in range(4):
+        old.save_pretrained(str(tmp_path / str(step)))
+        own, moved = Path.replace, [0]
+
+        def replace(self, target, own=own, moved=moved, step=step):
+            moved[0] += 1
+            if moved[0] == step + 1:
+                saving.finish_save(tmp_path / str(step))
+            return own(self, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", replace)
+            new.save_pretrained(str(tmp_path / str(step)))
+        assert not (tmp_path / str(step) / saving.PENDING).exists()
+        np.testing.assert_array_equal(vectors(tmp_path / str(step)), new.encode(TEXTS))
+
+
+def test_a_mounted_folder(old_and_new, tmp_path, monkeypatch):
+    """Files cannot be moved into it from the folder around it, nor into a folder inside it that is mounted too, and
+    permissions cannot be changed.
+    """
+    old, new = old_and_new
+    old.save_pretrained(str(tmp_path / "out"))
+    volumes = [tmp_path / "out" / "1_Pooling", tmp_path / "out", tmp_path]
+
+    def moved(self, target, own):
+        places = [next(volume for volume in volumes if volume in path.parents) for path in (self, Path(target))]
+        if places[0] != places[1]:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return own(self, target)
+
+    def denied(*args):
+        raise PermissionError
+
+    monkeypatch.setattr(shutil, "copymode", denied)
+    for name in ("rename", "replace"):
+        own = getattr(Path, name)
+        monkeypatch.setattr(Path, name, lambda self, target, own=own: moved(self, target, own))
+    new.save_pretrained(str(tmp_path / "out"))
+    monkeypatch.undo()
+    assert not list(tmp_path.rglob(".*"))
+    np.testing.assert_array_equal(vectors(tmp_path / "out"), new.encode(TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("there", "safe"), [("adapter_config.json", True), ("model.safetensors", False)], ids=["adapter", "weights"]
+)
+def test_weights_of_others_that_would_be_read_with_the_model_are_an_error(old_and_new, tmp_path, there, safe):
+    (tmp_path / there).write_text("{}")
+    with pytest.raises(FileExistsError, match=there):
+        old_and_new[0].save_pretrained(str(tmp_path), safe_serialization=safe)
+    assert [path.name for path in tmp_path.iterdir()] == [there]
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):
+    file, link = tmp_path / "file.csv", tmp_path / "link.csv"
+    file.write_text("old")
+    file.chmod(0o640)
+    link.symlink_to(file)
+    with pytest.raises(ZeroDivisionError), replacing(link) as fresh:
+        fresh.write_text("half")
+        raise ZeroDivisionError
+    assert file.read_text() == "old"
+    with replacing(link) as fresh:
+        fresh.write_text("new")
+        assert file.read_text() == "old"
+    assert link.is_symlink() and file.read_text() == "new" and stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert {path.name for path in tmp_path.iterdir()} == {"file.csv", "link.csv"}
 
 
 def test_a_folder_in_the_place_of_a_file_is_an_error_before_anything_changes(old_and_new, tmp_path):
@@ -123,3 +250,10 @@ def test_the_card_that_came_with_a_model_is_kept(old_and_new, tmp_path):
     for name in ("copy", "mine"):
         model.save_pretrained(str(tmp_path / name))
         assert (tmp_path / name / "README.md").read_text() == text
+
+
+def test_a_path_of_none_writes_nothing_and_no_modules_are_an_error(old_and_new, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert old_and_new[0].save(None) is None and not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="at least one module"):
+        SentenceTransformer(modules=[])

@@ -118,8 +118,8 @@ def test_embeddings_that_were_kept_are_those_of_the_model_as_it_is(
 
 def test_embeddings_are_kept_for_a_model_that_was_loaded_again(tmp_path: Path, bert_folder: Path) -> None:
     data = datasets.Dataset.from_dict(BERT_TEXTS)
-    for _ in range(2):
-        model = SentenceTransformer(str(bert_folder), device="cpu")
+    made = SentenceTransformer(modules=list(SentenceTransformer(str(bert_folder), device="cpu")), device="cpu")
+    for model in (made, SentenceTransformer(str(bert_folder), device="cpu")):
         mine_hard_negatives(data, model, cache_folder=str(tmp_path), num_negatives=2, verbose=False)
         assert len(list(tmp_path.iterdir())) == 2
 

@@ -23,6 +23,7 @@ from sentence_transformers.backends.export import INLINE_BYTES
 from sentence_transformers.backends.graph import Graph
 from sentence_transformers.backends.onnx import OnnxGraph
 from sentence_transformers.errors import InputError, MissingExtraError
+from sentence_transformers.storage.saving import atomic_folder
 
 AnyGraph = TypeVar("AnyGraph", bound=Graph)
 BACKENDS = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
@@ -172,20 +173,15 @@ def derive(
     """
     if Path(name).name != name:
         raise InputError(f"file_suffix makes the file name {name!r}; a name has no slashes.")
-    target = Path(tempfile.gettempdir()) if push_to_hub else Path(model, graph.folder)
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target, prefix=".") as folder:
-        path = Path(folder, name)
+    with tempfile.TemporaryDirectory() if push_to_hub else atomic_folder(model) as folder:
+        path = Path(folder, graph.folder, name)
+        path.parent.mkdir()
         write(path)
         made = type(graph)(path, graph.config, graph.task, graph.on_cpu)
         if check is not None:
             check(made)
-        files = made.files()
         if push_to_hub:
-            upload(files, model, graph.folder, create_pr)
-            return
-        for file in reversed(files):  # the graph last: its weights are there before it
-            file.replace(target / file.name)
+            upload(made.files(), model, graph.folder, create_pr)
 
 
 def upload(files: list[Path], repo_id: str, folder: str, create_pr: bool) -> None:

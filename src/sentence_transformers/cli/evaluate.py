@@ -22,6 +22,7 @@ from sentence_transformers.cli import options, show
 from sentence_transformers.cli.guard import usage_error
 from sentence_transformers.cli.options import READING, Kind
 from sentence_transformers.cli.texts import Rows
+from sentence_transformers.storage.files import replacing
 
 
 class Task(StrEnum):
@@ -99,7 +100,10 @@ def evaluate(
     metrics = load(model, loading, kind).evaluate(evaluator)
     plain = {name: float(value) for name, value in metrics.items()}
     if output is not None:
-        output.write_text(json.dumps({"model": model, "data": data, "task": task, "metrics": plain}, indent=2) + "\n")
+        with replacing(output) as fresh:
+            fresh.write_text(
+                json.dumps({"model": model, "data": data, "task": task, "metrics": plain}, indent=2) + "\n"
+            )
     show.rows(({"metric": name, "value": value} for name, value in plain.items()), layout, ["metric", "value"])
 
 

@@ -12,6 +12,7 @@ from sentence_transformers.cli import options
 from sentence_transformers.cli.guard import complain, hush, only_our_progress, usage_error
 from sentence_transformers.cli.options import Kind
 from sentence_transformers.cli.texts import Rows
+from sentence_transformers.storage.files import replacing
 
 RULES = "Which candidates are taken"
 
@@ -120,11 +121,10 @@ def check_output(output: Path) -> None:
 
 def write(dataset: Any, output: Path) -> None:
     """Write a data set, in one step."""
-    fresh = output.with_name(f".{output.name}.fresh")
-    if output.suffix == ".parquet":
-        dataset.to_parquet(fresh)
-    elif output.suffix == ".csv":
-        dataset.to_csv(fresh)
-    else:
-        dataset.to_json(fresh, force_ascii=False)
-    fresh.replace(output)
+    with replacing(output) as fresh:
+        if output.suffix == ".parquet":
+            dataset.to_parquet(fresh)
+        elif output.suffix == ".csv":
+            dataset.to_csv(fresh)
+        else:
+            dataset.to_json(fresh, force_ascii=False)

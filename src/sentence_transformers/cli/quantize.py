@@ -11,6 +11,7 @@ import typer
 
 from sentence_transformers.cli import options, show
 from sentence_transformers.cli.guard import complain, hush, usage_error
+from sentence_transformers.storage.files import replacing
 
 ROWS = 65536
 
@@ -58,18 +59,18 @@ def quantize(
     if precision in (Code.int8, Code.uint8):
         limits = np.load(ranges, allow_pickle=False) if ranges else extremes(source)
         if ranges is None:
-            np.save(output.with_suffix(".ranges.npy"), limits)
+            with replacing(output.with_suffix(".ranges.npy")) as fresh:
+                np.save(fresh, limits)
     first = quantize_embeddings(source[:1].astype(np.float32), str(precision), ranges=limits)  # type: ignore[arg-type]
     shape = (len(source), first.shape[1])  # type: ignore[union-attr]
-    fresh = output.with_name(f".{output.name}.fresh")
-    target = np.lib.format.open_memmap(fresh, "w+", first.dtype, shape)  # type: ignore[union-attr]
-    with show.progress(len(source), unit="vectors", quiet=quiet) as advance:
+    with replacing(output) as fresh, show.progress(len(source), unit="vectors", quiet=quiet) as advance:
+        target = np.lib.format.open_memmap(fresh, "w+", first.dtype, shape)  # type: ignore[union-attr]
         for start, block in blocks(source):
             coded = quantize_embeddings(block.astype(np.float32), str(precision), ranges=limits)  # type: ignore[arg-type]
             target[start : start + len(block)] = coded
             advance(len(block))
-    target.flush()
-    fresh.replace(output)
+        target.flush()
+        del target  # closes the file
     if not quiet:
         before, after = vectors.stat().st_size / 2**20, output.stat().st_size / 2**20
         complain(f"{len(source):,} vectors, {before:,.1f} MiB -> {after:,.1f} MiB, {output}")

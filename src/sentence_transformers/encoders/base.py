@@ -27,8 +27,9 @@ from sentence_transformers.inference.engine import Job
 from sentence_transformers.inference.inputs import is_conversation, own_preprocess
 from sentence_transformers.modules.base import Module, kwargs_of, module_device, run_module, warn_tokenize
 from sentence_transformers.modules.transformer import Transformer
-from sentence_transformers.storage import folder, hub, resolve
+from sentence_transformers.storage import folder, hub, resolve, saving
 from sentence_transformers.storage.files import Source
+from sentence_transformers.util.misc import save_to_hub_args_decorator
 
 if TYPE_CHECKING:
     from sentence_transformers.storage.model_card import BaseModelCardData
@@ -98,12 +99,13 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
     ) -> None:
         if (modules is None) == (model_name_or_path is None or model_name_or_path == ""):
             raise InputError("Give either model_name_or_path or modules=[...].")
+        if modules is not None and not modules:
+            raise InputError("modules is empty; give at least one module, such as a Transformer.")
         self.module_kwargs: dict[str, list[str]] = {}
         config: dict[str, Any] = {}
         if modules is None:
             asked = Source(str(model_name_or_path), "", token, cache_folder, revision, local_files_only)
             source = resolve.resolve(asked, self.default_huggingface_organization)
-            folder.complete(source.name)
             parts, kwargs, config = self._load(
                 source,
                 trust_remote_code=trust_remote_code,
@@ -128,12 +130,9 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
                 f"default_prompt_name={self.default_prompt_name!r} is not among the prompts {sorted(self.prompts)}."
             )
         self._card: BaseModelCardData | None = model_card_data
-        saved = modules is None and Path(source.name, folder.MODULES_FILE).is_file()
-        self.came_from = Path(source.name).resolve() if saved else None
+        self.came_from = None if modules is not None else Path(source.name).absolute()
         self._made_from: tuple[str, str | None] | None = None
-        place = Path(model_name_or_path or "").expanduser().absolute()
-        self._folder = place if model_name_or_path and place.exists() else None
-        if model_name_or_path and self._folder is None:
+        if model_name_or_path and not Path(model_name_or_path).expanduser().exists():
             name = resolve.full_name(str(model_name_or_path), self.default_huggingface_organization)
             self._made_from = (name, revision)
         self._place(device)
@@ -227,8 +226,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
             self._card = self.model_card_data_class()
         if self._card.model is not self:
             self._card.register_model(self)
-            if self._made_from and self._card.base_model is None:
-                self._card.set_base_model(*self._made_from)
+            self._card.try_to_set_base_model()
         return self._card
 
     @model_card_data.setter
@@ -449,26 +447,30 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
 
     def save_pretrained(
         self,
-        path: str,
+        path: str | None,
         model_name: str | None = None,
         create_model_card: bool = True,
         train_datasets: list[str] | None = None,
         safe_serialization: bool = True,
     ) -> None:
         """Write the model into the folder `path`. Files of other names that are there are kept; interrupted, it leaves
-        the older model there or, where only files had yet to be moved, the new one (`storage.folder.atomic_folder`).
+        the older model there or, where only files had yet to be moved, the new one (`storage.saving.atomic_folder`).
 
         Args:
-            model_name: name in the model card.
-            create_model_card: whether README.md is written.
+            path: the folder; made if need be. None writes nothing.
+            model_name: the hub id by which the code in the model card loads the model.
+            create_model_card: whether README.md is written. The text of one that is there is kept, unless this library
+                wrote it (`storage.readme`).
             train_datasets: hub ids of data sets named in the card.
             safe_serialization: safetensors (default) or `pytorch_model.bin`.
         """
-        with folder.atomic_folder(path) as fresh:
+        if path is None:
+            return
+        with saving.atomic_folder(path) as fresh:
             modules = dict(self.named_children())
             folder.write(fresh, modules, self.get_saved_config(), self.module_kwargs, safe_serialization)
             if create_model_card:
-                from sentence_transformers.storage.model_card import write_card
+                from sentence_transformers.storage.readme import write_card
 
                 write_card(self, fresh, Path(path), model_name, train_datasets)
 
@@ -501,6 +503,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
             train_datasets,
         )
 
+    @save_to_hub_args_decorator
     def save_to_hub(
         self,
         repo_id: str,
@@ -514,9 +517,19 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         replace_model_card: bool = False,
         train_datasets: list[str] | None = None,
     ) -> str:
-        """Older name of `push_to_hub`; `organization` goes before a `repo_id` without one."""
+        """Older name of `push_to_hub`; `organization` goes before a `repo_id` without one.
+
+        Raises:
+            InputError: if `repo_id` names another organization.
+        """
+        logger.warning("save_to_hub is deprecated; use push_to_hub, with repo_id='owner/name'.")
+        if organization:
+            owner, _, name = repo_id.rpartition("/")
+            if owner not in ("", organization):
+                raise InputError(f"organization={organization!r}, but repo_id={repo_id!r}; give repo_id alone.")
+            repo_id = f"{organization}/{name}"
         return self.push_to_hub(
-            f"{organization}/{repo_id}" if organization and "/" not in repo_id else repo_id,
+            repo_id,
             token=token,
             private=private,
             safe_serialization=safe_serialization,

@@ -26,6 +26,7 @@ from sentence_transformers.evaluation.triplet import side_of
 from sentence_transformers.search.best import merge
 from sentence_transformers.search.blocks import as_source, best_documents
 from sentence_transformers.similarity import SimilarityFunction, named_function
+from sentence_transformers.storage.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -359,7 +360,8 @@ class InformationRetrievalEvaluator(BaseEvaluator):
             json.dumps({"query_id": key, "query": query, "results": hits}, ensure_ascii=False)
             for key, query, hits in zip(self.queries_ids, self.queries, self._hits(scores, ids), strict=True)
         ]
-        Path(folder, file).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        with replacing(folder / file) as fresh:
+            fresh.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def embed_inputs(
         self,

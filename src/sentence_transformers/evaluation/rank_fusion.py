@@ -18,6 +18,7 @@ from sentence_transformers.evaluation import metrics as measures
 from sentence_transformers.evaluation.base import BaseEvaluator, file_name
 from sentence_transformers.evaluation.reranking import ndcg_with_ties
 from sentence_transformers.search.fusion import reciprocal_rank_fusion
+from sentence_transformers.storage.files import replacing
 
 SAMPLE = ("query_id", "query", "positive", "documents")
 
@@ -98,7 +99,8 @@ class ReciprocalRankFusionEvaluator(BaseEvaluator):
         if self.write_predictions and output_path is not None:
             lines = [json.dumps({key: sample[key] for key in SAMPLE}, ensure_ascii=False) for sample in fused]
             Path(output_path).mkdir(parents=True, exist_ok=True)
-            Path(output_path, self.predictions_file).write_text("\n".join(lines) + "\n", encoding="utf-8")
+            with replacing(Path(output_path, self.predictions_file)) as fresh:
+                fresh.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return self.prefix_name_to_metrics(metrics, self.name)
 
     def fused_samples(self) -> list[dict[str, Any]]:

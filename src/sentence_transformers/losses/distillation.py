@@ -24,6 +24,7 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss, check_columns, check_labels, with_twin
 from sentence_transformers.losses.columns import unwrap
 from sentence_transformers.similarity import pairwise_dot_score
+from sentence_transformers.storage.files import replacing
 from sentence_transformers.util.misc import check_teacher_targets
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
@@ -108,7 +109,8 @@ class EmbedDistillLoss(Loss):
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.projection.state_dict().items()}
         file = projection_file(path)
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, str(file))
+        with replacing(file) as fresh:
+            save_file(tensors, str(fresh))
 
     def load_projection(self, path: str | os.PathLike[str]) -> None:
         """Read a projection that was saved; without `projection_dim` it is made as it was.

@@ -35,7 +35,7 @@ from sentence_transformers.inference.tokens import check_template
 from sentence_transformers.modules.chat import message_format
 from sentence_transformers.modules.processing import checked, warn_unknown
 from sentence_transformers.modules.text_input import TextInput
-from sentence_transformers.storage.files import Source, check_links
+from sentence_transformers.storage.files import Source, check_links, reading
 from sentence_transformers.storage.settings import argument_types, check_settings
 
 logger = logging.getLogger(__name__)
@@ -654,12 +654,10 @@ class Transformer(TextInput):
             known["module_output_name"] = known.get("module_output_name") or TASKS[task][2]
         if surplus := saved.keys() - known.keys():
             logger.warning("Settings %s of %s are not known and are ignored.", sorted(surplus), model_name_or_path)
-        try:
-            module = cls(model_name_or_path, **(init_defaults or {}) | known | given, backend=backend)
-        except InputError as error:
-            if "modality_config" not in saved or "modality_config" not in str(error):
-                raise
-            raise ModelFormatError(f"{file}: {error}") from error
+        settings = (init_defaults or {}) | known
+        with reading(file):
+            check_modalities(settings.get("modality_config"), settings.get("module_output_name"))
+        module = cls(model_name_or_path, **settings | given, backend=backend)
         check_template(getattr(module._cutter, "backend_tokenizer", None), source.place("tokenizer.json"))
         return module
 

@@ -15,6 +15,7 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.plots import png, svg
 from sentence_transformers.plots.charts import Heat, Lines, Scatter
 from sentence_transformers.plots.projection import Method, project
+from sentence_transformers.storage.files import replacing
 
 SUFFIXES = (".svg", ".html", ".png")
 MOST_CELLS = 250_000
@@ -185,11 +186,10 @@ def checked(path: str | os.PathLike[str]) -> Path:
 
 def save(chart: Any, target: Path) -> None:
     """Write a chart, in one step."""
-    fresh = target.with_name(f".{target.name}.fresh")
-    if target.suffix.lower() == ".png":
-        png.save(chart, fresh)
-    else:
+    with replacing(target) as fresh:
+        if target.suffix.lower() == ".png":
+            png.save(chart, fresh)
+            return
         picture = svg.draw(chart)
         page = PAGE.format(title=escape(chart.title or "Sentence Transformers"), picture=picture)
         fresh.write_text(page if target.suffix.lower() == ".html" else picture, encoding="utf-8")
-    fresh.replace(target)

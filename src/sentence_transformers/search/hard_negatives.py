@@ -26,6 +26,7 @@ from sentence_transformers.errors import InputError, MissingExtraError
 from sentence_transformers.search.blocks import as_source, best_documents
 from sentence_transformers.search.model_fingerprint import model_fingerprint
 from sentence_transformers.similarity import cos_sim, dot_score, named_function, pairwise_cos_sim
+from sentence_transformers.storage.files import replacing
 from sentence_transformers.util.misc import column_values, similarity_fct_name
 from sentence_transformers.util.tensor import to_tensor
 
@@ -278,9 +279,8 @@ class Encoding:
             return np.load(file)
         vectors = self.encode(texts, side, prompt, prompt_name)
         file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = file.with_suffix(".part.npy")
-        np.save(fresh, vectors)
-        fresh.replace(file)
+        with replacing(file) as fresh:
+            np.save(fresh, vectors)
         return vectors
 
     def encode(self, texts: list[str], side: str, prompt: str | None, prompt_name: str | None) -> np.ndarray:

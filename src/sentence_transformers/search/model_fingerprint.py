@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from sentence_transformers.modules.base import Module
 from sentence_transformers.util.misc import fullname
 
-VOLATILE = ("training", "model_card_data")
+VOLATILE = ("training", "model_card_data", "came_from")
 TOKENIZER_SETTINGS = ("truncation_side", "padding_side", "model_max_length", "do_lower_case", "chat_template")
 ADAPTERS = ("_active_adapter", "_disable_adapters")
 

@@ -1,22 +1,14 @@
 """A model folder: `modules.json`, `config_sentence_transformers.json` and one folder per module.
 
 Reading walks `modules.json`, checks every entry (known class, path inside the folder) before any class is loaded, and
-loads the modules in order. Writing puts everything into a folder of its own first and then moves file after file to its
-place. A process killed while it writes leaves the old model as it was; one killed while it moves files leaves those
-that are left where the next `load` finds them and goes on. What is not the model's is never touched.
+loads the modules in order. `write` fills a new folder, whose files `storage.saving` moves to their place.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import logging
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,19 +16,12 @@ from sentence_transformers import _names
 from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.storage.files import Source, check_inside, check_relative, read_json
 from sentence_transformers.storage.parts import load_module, save_module
+from sentence_transformers.storage.saving import MODULES_FILE
 from sentence_transformers.storage.settings import check_settings
 
 logger = logging.getLogger(__name__)
 
-MODULES_FILE = "modules.json"
 CONFIG_FILE = "config_sentence_transformers.json"
-PENDING = ".sentence_transformers_save"  # files of a save that is complete but for moving them
-OBSOLETE = ".obsolete.json"
-SETTINGS_FILES = ("config.json", "modules.json")
-OWN_FILE = re.compile(  # what would be read beside the files of another model
-    r"model(-\d+-of-\d+)?\.safetensors|pytorch_model(-\d+-of-\d+)?\.bin|(model\.safetensors|pytorch_model\.bin)\.index\.json"
-    r"|adapter_model\.(safetensors|bin)|adapter_config\.json|added_tokens\.json|special_tokens_map\.json|chat_template\.jinja"
-)
 MODULE_FOLDER = re.compile(r"\d+_[A-Z]\w*$")
 TASK = "transformer_task"
 FEATURES = {"token_embeddings", "sentence_embedding", "scores", "causal_logits", "all_layer_embeddings"}
@@ -230,110 +215,3 @@ def copy_code(module: Any, folder: Path) -> None:
             from transformers.dynamic_module_utils import custom_object_save
 
             custom_object_save(module_class, folder)
-
-
-@contextlib.contextmanager
-def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A new empty folder whose files go into `path`, one by one, when the block ends without an error.
-
-    Files of other names stay as they are, but for weights and adapters of the model that was there, which
-    would be read in the place of the new ones. Permissions of files that are replaced stay; a link to a folder is
-    followed. Interrupted before all files are written, the older model is there as it was; later, the next `load` or
-    save moves the rest (`finish_save`).
-
-    Raises:
-        OSError: if a folder stands where a file has to go, before anything is changed.
-    """
-    target = Path(path).resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    there = target.exists()
-    if there:
-        finish_save(target)
-    beside = not there or (os.access(target.parent, os.W_OK) and target.parent.stat().st_dev == target.stat().st_dev)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent if beside else target))
-    try:
-        yield fresh
-        target.mkdir(exist_ok=True)  # with the permissions that new folders have
-        commit(fresh, target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def commit(fresh: Path, target: Path) -> None:
-    """Let the files of `fresh` be those of the model in `target`: from here on the save can only be completed."""
-    names = files_of(fresh)
-    for name in names:
-        if (target / name).is_dir():
-            raise IsADirectoryError(f"{target / name} is a folder, where a file of the model has to go. Rename it.")
-    for name in names:
-        with (fresh / name).open("rb") as file:
-            os.fsync(file.fileno())
-    obsolete = [str(name) for name in obsolete_files(fresh, target)]
-    (fresh / OBSOLETE).write_text(json.dumps(obsolete), encoding="utf-8")
-    fresh.rename(target / PENDING)
-    finish_save(target)
-
-
-def finish_save(target: Path) -> None:
-    """Move what an interrupted save left into its place, `modules.json` last."""
-    pending = target / PENDING
-    if not pending.is_dir():
-        return
-    for name in files_of(pending):
-        if name != Path(OBSOLETE):
-            move(pending / name, target / name)
-    listed = pending / OBSOLETE
-    for name in json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else ():
-        (target / check_relative(name)).unlink(missing_ok=True)
-    shutil.rmtree(pending)
-
-
-def complete(path: str) -> None:
-    """Finish a save into the folder `path`, if it is one, that was interrupted.
-
-    Raises:
-        ModelFormatError: if the folder cannot be written to.
-    """
-    folder = Path(path).resolve()
-    try:
-        finish_save(folder)
-    except OSError as error:
-        raise ModelFormatError(
-            f"Saving into {folder} was interrupted, and the rest, in {PENDING}, cannot be moved to its place: {error}. "
-            "Load the model once with the right to write there, or save it anew."
-        ) from error
-
-
-def files_of(folder: Path) -> list[Path]:
-    """Names of all files below a folder, `modules.json` last."""
-    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
-    return sorted(names, key=lambda name: name == Path(MODULES_FILE))
-
-
-def move(source: Path, target: Path) -> None:
-    """Let a file take the place of another, with its permissions."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        shutil.copymode(target, source)
-    try:
-        source.replace(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:  # a link below the folder leads to another file system
-            raise
-        beside = target.with_name(f".{target.name}.new")
-        shutil.copy2(source, beside)
-        beside.replace(target)
-        source.unlink()
-
-
-def obsolete_files(fresh: Path, target: Path) -> list[Path]:
-    """Weights, adapters and token files of the model in `target` that a new one does not replace."""
-    if not (target / MODULES_FILE).is_file():
-        return []
-    names = files_of(fresh)
-    found = []
-    for part in {name.parent for name in names if name.name in SETTINGS_FILES or OWN_FILE.fullmatch(name.name)}:
-        if (target / part).is_dir():
-            here = [item.name for item in (target / part).iterdir() if item.is_file()]
-            found += [part / name for name in here if OWN_FILE.fullmatch(name) and part / name not in names]
-    return found

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from sentence_transformers.storage.saving import complete
+
+logger = logging.getLogger(__name__)
 
 
 class Upload(NamedTuple):
@@ -43,6 +48,8 @@ def push(
     """
     from huggingface_hub import HfApi
 
+    if local_model_path is not None:
+        complete(local_model_path)
     api = HfApi(token=upload.token, library_name="sentence-transformers")
     exist_ok = upload.exist_ok or upload.create_pr
     url = api.create_repo(upload.repo_id, private=upload.private, repo_type=None, exist_ok=exist_ok)
@@ -53,6 +60,7 @@ def push(
     arguments: dict[str, Any] = {
         "repo_id": repo_id,
         "commit_message": upload.commit_message or f"Add new {type(model).__name__} model",
+        "commit_description": description(model, repo_id) if upload.create_pr else None,
         "revision": upload.revision,
         "create_pr": upload.create_pr,
     }
@@ -60,13 +68,58 @@ def push(
         commit = api.upload_folder(folder_path=local_model_path, **arguments)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            has_card = api.file_exists(repo_id, "README.md", revision=upload.revision)
             model.save_pretrained(
                 folder,
                 model_name=repo_id,
-                create_model_card=upload.replace_model_card or not has_card,
+                create_model_card=not exist_ok or upload.replace_model_card or not has_card(api, upload, repo_id),
                 train_datasets=train_datasets,
                 safe_serialization=safe_serialization,
             )
             commit = api.upload_folder(folder_path=str(Path(folder)), **arguments)
     return commit.pr_url if upload.create_pr else commit.commit_url
+
+
+def has_card(api: Any, upload: Upload, repo_id: str) -> bool:
+    """Whether a repository that was there before may have a README.md."""
+    try:
+        return bool(api.file_exists(repo_id, "README.md", revision=upload.revision))
+    except Exception as error:
+        logger.warning(
+            "Whether %s has a README.md cannot be seen (%s), so no model card is uploaded; replace_model_card=True "
+            "uploads one.",
+            repo_id,
+            error,
+        )
+        return True
+
+
+def description(model: Any, repo_id: str) -> str:
+    """What a pull request is for, and how to try it."""
+    kind = type(model).__name__
+    calls = type(model).model_card_data_class.TRIAL
+    return f"""Hello!
+
+This pull request adds files with which Sentence Transformers loads this model as a {kind}.
+
+## Full Model Architecture
+```
+{model}
+```
+
+## Testing this pull request
+Load the model from this pull request, before it is merged, by its `revision`:
+```python
+from sentence_transformers import {kind}
+
+pr_number = 2  # the number of this pull request
+model = {kind}(
+    "{repo_id}",
+    revision=f"refs/pr/{{pr_number}}",
+    backend="{model.get_backend()}",
+)
+
+{calls}
+```
+
+*Written by `push_to_hub` of Sentence Transformers.*
+"""

@@ -445,6 +445,7 @@ def merge_models(
     **load_kwargs: Any,
 ) -> M:
     """Merge models into a new one; everything but the weights (tokenizer, modules, prompts) is the first model's.
+    Its card is a new one, with the tag "merge" and the first model's language and license.
 
     Args:
         cls: class of the result, e.g. SentenceTransformer.
@@ -498,6 +499,10 @@ def merge_models(
         for name, tensor in result.state_dict().items()
     }
     result.load_state_dict(merged)
+    said = result.model_card_data
+    result.came_from = result._made_from = None  # what is there is one of the models
+    result.model_card_data = type(said)(language=said.language, license=said.license)
+    result.model_card_data.add_tags("merge")
     return result if out_dtype is None else result.to(as_dtype(out_dtype))
 
 

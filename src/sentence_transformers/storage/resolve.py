@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from sentence_transformers.errors import ModelFormatError, ModelNotFoundError, NotAFolderError
 from sentence_transformers.storage.files import Source, offline, read_json
+from sentence_transformers.storage.saving import complete
 
 ENTRY_POINT_GROUP = "sentence_transformers.models"
 NOT_NEEDED = ("onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.tflite", "coreml/*", "*.gguf")
@@ -57,7 +58,7 @@ PACKAGES = {
 
 
 def resolve(source: Source, organization: str | None = None) -> Source:
-    """The same model as a local folder.
+    """The same model as a local folder; a save into it that was interrupted is finished.
 
     Args:
         source: name as the user gave it.
@@ -70,6 +71,7 @@ def resolve(source: Source, organization: str | None = None) -> Source:
     """
     path = Path(source.name).expanduser()
     if path.is_dir():
+        complete(str(path))
         return replace(source, name=str(path))
     if path.is_file():
         raise NotAFolderError(f"{source.name!r} is a file; give the folder of the model.")

@@ -76,6 +76,8 @@ def dataset_section(entry: dict[str, Any]) -> str:
         lines.append(f"- **Columns, in order:** {', '.join(f'`{name}`' for name in entry['columns'])}")
     if entry.get("loss"):
         lines.append(f"- **Loss:** `{entry['loss']}` with `{json.dumps(entry.get('loss_config') or {}, default=str)}`")
+    if entry.get("router_mapping"):
+        lines.append(f"- **Routes:** `{json.dumps(entry['router_mapping'], default=str)}`")
     if entry.get("stats"):
         count = min(FIRST_ROWS, entry["size"])
         rows = [[name, text] for name, text in entry["stats"].items()]
@@ -102,28 +104,42 @@ def has_curve(logs: list[dict[str, Any]]) -> bool:
     return any(count > 1 for name, count in names.items() if name not in ("Epoch", "Step"))
 
 
-def write_curve(card: Any, folder: Path) -> None:
-    """Draw the curve that the report shows, if it shows one."""
-    if has_curve(card.training_logs):
-        from sentence_transformers.plots import functions, svg
+def write_curve(card: Any, folder: Path) -> bool:
+    """Draw the curve that the report shows; False if it shows none."""
+    if not has_curve(card.training_logs):
+        return False
+    from sentence_transformers.plots import functions, svg
 
-        picture = svg.draw(functions.curves(card.training_logs, best=card.best_model_step))
-        (folder / CURVE_FILE).write_text(picture, encoding="utf-8")
+    picture = svg.draw(functions.curves(card.training_logs, best=card.best_model_step))
+    (folder / CURVE_FILE).write_text(picture, encoding="utf-8")
+    return True
 
 
-def metrics_section(results: list[tuple[str, str, dict[str, Any]]]) -> str:
-    """The metrics of each evaluator: (title, name, metrics)."""
+def metrics_section(results: list[dict[str, Any]]) -> str:
+    """The metrics of each evaluator, as `format_eval_metrics` of the card gives them."""
     parts = []
-    for title, name, metrics in results:
-        rows = [[key, value] for key, value in metrics.items()]
-        parts += [f"### {cell(title)}{f': {cell(name)}' if name else ''}", "", table(["metric", "value"], rows), ""]
+    for one in results:
+        name, config = one["dataset_name"], one["config"]
+        parts += [f"### {cell(one['description'])}{f': {cell(name)}' if name else ''}", ""]
+        settings = f" with `{json.dumps(config, default=str)}`" if config else ""
+        parts += [f"By `{one['class_name']}`{settings}:", "", one["table"], ""]
     return "\n".join(parts).rstrip()
+
+
+def label_table(examples: list[dict[str, str]]) -> str:
+    """Examples of labels as a table; "" for none."""
+    return table(list(examples[0]), [list(row.values()) for row in examples]) if examples else ""
+
+
+def shown(value: Any) -> Any:
+    """A value as it is shown: numbers with four decimals."""
+    return round(float(value), 4) if isinstance(value, int | float) or hasattr(value, "item") else value
 
 
 def training_report(card: Any) -> str:
     """All sections that a card's data have something for; "" for a model that was not trained here."""
     parts: list[str] = []
-    results = [(kind, name, metrics) for (kind, name), metrics in card.eval_results_dict.items()]
+    results = card.format_eval_metrics()["eval_metrics"]
     if results:
         parts += ["## Evaluation", metrics_section(results)]
     for title, entries in (("Training data", card.train_datasets), ("Evaluation data", card.eval_datasets)):

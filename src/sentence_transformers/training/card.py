@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.integrations import CodeCarbonCallback
 
 HIDDEN = {  # of the settings that were chosen: where files go, what is shown, and what the trainer always sets
     "accelerator_config",
@@ -19,6 +21,7 @@ HIDDEN = {  # of the settings that were chosen: where files go, what is shown, a
     "report_to",
     "run_name",
 }
+PRIVATE = ("_", "hub_", "push_to_hub", "output_dir", "logging_dir", "run_name", "resume_from_checkpoint")
 
 
 class BaseModelCardCallback(TrainerCallback):
@@ -31,6 +34,7 @@ class BaseModelCardCallback(TrainerCallback):
     def __init__(self, default_args_dict: dict[str, Any]) -> None:
         super().__init__()
         self.default_args_dict = default_args_dict
+        self.started: float | None = None  # time at which the training began; None outside of it
 
     def on_init_end(
         self, args: Any, state: Any, control: Any, model: Any = None, trainer: Any = None, **kw: Any
@@ -39,19 +43,19 @@ class BaseModelCardCallback(TrainerCallback):
         if trainer is None:
             return
         card = model.model_card_data
-        card.set_losses(trainer._losses)
-        for kind, dataset in (("train", trainer.train_dataset), ("eval", trainer.eval_dataset)):
-            if hasattr(dataset, "column_names") or isinstance(dataset, dict):
-                known = getattr(card, f"{kind}_datasets")
-                described = card.extract_dataset_metadata(dataset, known, trainer.loss, kind)
-                setattr(card, f"{kind}_datasets", described)
+        card.start_run(trainer._losses, trainer.loss, trainer.train_dataset, trainer.eval_dataset)
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, CodeCarbonCallback):
+                card.code_carbon_callback = callback
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kw: Any) -> None:
         """Note the settings."""
         import json
 
         card, plain = model.model_card_data, args.to_dict()
-        shown = {key: value for key, value in plain.items() if not key.startswith(("_", "hub_", "push_to_hub"))}
+        card.evaluation_duration = card.training_duration = 0.0
+        self.started = time.monotonic()
+        shown = {key: value for key, value in plain.items() if not key.startswith(PRIVATE)}
         card.all_hyperparameters = json.loads(json.dumps(shown, default=str))
         card.non_default_hyperparameters = {
             key: value
@@ -64,7 +68,9 @@ class BaseModelCardCallback(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, model: Any = None, metrics: dict[str, float] | None = None, **kw: Any
     ) -> None:
-        """Note the losses and metrics of an evaluation."""
+        """Note the losses and metrics of an evaluation, and its time if it is a part of the training."""
+        if self.started is not None:
+            model.model_card_data.evaluation_duration += (metrics or {}).get("eval_runtime", 0.0)
         left_out = ("runtime", "_per_second", "epoch", "preparation_time")
         kept = {key: value for key, value in (metrics or {}).items() if not key.endswith(left_out)}
         renamed = {
@@ -75,9 +81,15 @@ class BaseModelCardCallback(TrainerCallback):
     def on_log(
         self, args: Any, state: Any, control: Any, model: Any = None, logs: dict[str, float] | None = None, **kw: Any
     ) -> None:
-        """Note the training loss."""
+        """Note the training loss, and the time until now."""
+        if self.started is not None:
+            model.model_card_data.training_duration = time.monotonic() - self.started
         if logs and "loss" in logs:
             model.model_card_data.add_log(state.epoch or 0, state.global_step, {"Training Loss": logs["loss"]})
+
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kw: Any) -> None:
+        """What is measured from now on is no part of the training."""
+        self.started = None
 
 
 class SentenceTransformerModelCardCallback(BaseModelCardCallback):

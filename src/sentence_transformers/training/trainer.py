@@ -14,6 +14,7 @@ import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,11 +24,12 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput, speed_metrics
 
-from sentence_transformers import _names
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.encoders.base import BaseModel, LazyClass
 from sentence_transformers.errors import InputError, NonFiniteLossError
 from sentence_transformers.inference.extension_points import is_untouched
+from sentence_transformers.storage.model_card import as_list
+from sentence_transformers.storage.readme import replace_card
 from sentence_transformers.training import checkpoints, dataloaders
 from sentence_transformers.training.arguments import BaseTrainingArguments
 from sentence_transformers.training.checks import check_dataset
@@ -601,7 +603,16 @@ class BaseTrainer(Trainer, ABC):
         dataset_args: str | list[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write the model card into the output folder, with what is given here added to it."""
+        """Write the model card into the output folder, as saving there would, with what is given here added to it.
+
+        Args:
+            language, license, tags, model_name: see `BaseModelCardData`.
+            finetuned_from: hub id of the model that was trained.
+            tasks: hub ids of tasks, added to the tags.
+            dataset_tags: hub ids of the data sets.
+            dataset: their names.
+            dataset_args: which part of each: a configuration or language.
+        """
         if not self.is_world_process_zero():
             return
         data = self.model.model_card_data
@@ -613,10 +624,13 @@ class BaseTrainer(Trainer, ABC):
             data.add_tags(tags)
         if model_name:
             data.model_name = model_name
-        folder = Path(self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        card = _names.home("generate_model_card")(self.model)
-        Path(folder, "README.md").write_text(card, encoding="utf-8")
+        if finetuned_from:
+            data.base_model = finetuned_from
+        data.add_tags(as_list(tasks))
+        for name, tag, part in zip_longest(*map(as_list, (dataset, dataset_tags, dataset_args))):
+            title = " ".join(filter(None, (name or tag, part and f"({part})")))
+            data.train_datasets.append({"name": title} | ({"id": tag} if tag else {}))
+        replace_card(self.model, Path(self.args.output_dir))
 
 
 def column_of(key: str, value: Any) -> bool:

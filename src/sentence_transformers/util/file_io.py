@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
-from uuid import uuid4
 
 from tqdm.auto import tqdm
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.storage.files import load_dir_path, load_file_path
+from sentence_transformers.storage.files import load_dir_path, load_file_path, replacing
 
 try:
     from huggingface_hub.errors import IncompleteSnapshotError, RevisionResolutionError
@@ -85,8 +84,7 @@ def http_get(url: str, path: str | os.PathLike[str]) -> None:
         raise InputError(f"Expected an http or https address, got {url!r}.")
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{uuid4().hex}.part")
-    try:
+    with replacing(target) as partial:
         with urlopen(url, timeout=TIMEOUT_SECONDS) as response, partial.open("xb") as file:
             size = int(response.headers.get("Content-Length") or 0)
             with tqdm(unit="B", total=size or None, unit_scale=True, desc=target.name) as bar:
@@ -94,6 +92,3 @@ def http_get(url: str, path: str | os.PathLike[str]) -> None:
                     bar.update(file.write(chunk))
         if size and partial.stat().st_size != size:
             raise OSError(f"{url} ended after {partial.stat().st_size} of {size} bytes. Try again.")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)

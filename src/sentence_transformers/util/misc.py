@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.errors import InputError, ModelFormatError, UntrustedCodeError
+from sentence_transformers.storage.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OWN_CLASSES = "sentence_transformers."
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def fullname(obj: Any) -> str:
@@ -203,13 +206,25 @@ def append_to_last_row(csv_path: str | os.PathLike[str], additional_data: list[A
     if len(rows) < 2:
         return False
     rows[-1].extend(additional_data)
-    with Path(csv_path).open("w", newline="", encoding="utf-8") as file:
+    with replacing(csv_path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
     return True
 
 
-save_to_hub_args_decorator = renamed(repo_name="repo_id")
-"""Lets a `save_to_hub` method also take `repo_id` under its older name `repo_name`."""
+def save_to_hub_args_decorator(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: a `save_to_hub` method also takes `repo_id` under its older name `repo_name`, and `private` in the
+    third place, where it once stood.
+    """
+
+    @functools.wraps(function)
+    def method(*args, **kwargs):
+        if len(args) > 3 and isinstance(args[3], bool):
+            logger.warning("save_to_hub: give private by its name; the third argument is the token now.")
+            kwargs["private"], args = args[3], (*args[:3], None, *args[4:])
+        return function(*args, **kwargs)
+
+    return renamed(repo_name="repo_id")(method)
+
 
 ORIGINAL_TRANSFORMER_MODELS = """
     albert-base-v1 albert-base-v2 albert-large-v1 albert-large-v2 albert-xlarge-v1 albert-xlarge-v2

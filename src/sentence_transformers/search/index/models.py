@@ -131,10 +131,10 @@ def origin_of(model: Any) -> tuple[str | None, str | None]:
     """By what the model can be loaded again: the folder that it was loaded from, or its name on the hub and its
     revision there. What a model card says is something else: the model that this one was trained from.
     """
-    if folder := getattr(model, "_folder", None):
-        return str(folder), None
     if made_from := getattr(model, "_made_from", None):
         return made_from
+    if folder := getattr(model, "came_from", None):
+        return str(folder), None
     return getattr(getattr(model, "model_card_data", None), "model_id", None), None
 
 

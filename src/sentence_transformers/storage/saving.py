@@ -1,0 +1,159 @@
+"""Saving into a folder that may hold an older model, and files of the user's.
+
+Everything is first written into a folder of its own; then file after file is moved to its place. A process killed while
+it writes leaves the old model as it was; one killed while it moves files leaves those that are left in the folder
+`PENDING`, where the next `load` or save finds them and goes on. What the model does not bring stays as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sentence_transformers.errors import ModelFormatError
+from sentence_transformers.storage.files import check_relative, keep_mode, replacing, sync
+
+MODULES_FILE = "modules.json"
+PENDING = ".sentence_transformers_save"  # files of a save that is complete but for moving them
+OBSOLETE = Path(".obsolete.json")
+SETTINGS_FILES = ("config.json", MODULES_FILE)
+ADAPTER = "adapter_config.json"
+SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
+OWN_FILE = re.compile(  # what would be read beside the files of another model
+    r"model(-\d+-of-\d+)?\.safetensors|pytorch_model(-\d+-of-\d+)?\.bin|(model\.safetensors|pytorch_model\.bin)\.index\.json"
+    r"|adapter_model\.(safetensors|bin)|adapter_config\.json|added_tokens\.json|special_tokens_map\.json|chat_template\.jinja"
+)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new empty folder whose files go into `path`, one by one, when the block ends without an error.
+
+    Files of other names stay as they are, but for weights and adapters of the model that was there, which
+    would be read in the place of the new ones. Permissions of files that are replaced stay; a link to a folder is
+    followed. Interrupted before all files are written, the older model is there as it was; later, the next `load` or
+    save moves the rest (`finish_save`).
+
+    Raises:
+        OSError: if a folder stands where a file has to go, or weights that were not saved by this library would be
+            read with the new model; before anything is changed.
+    """
+    target = Path(path).resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    there = target.exists()
+    if there:
+        finish_save(target)
+    beside = not there or (os.access(target.parent, os.W_OK) and target.parent.stat().st_dev == target.stat().st_dev)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent if beside else target))
+    try:
+        yield fresh
+        target.mkdir(exist_ok=True)  # with the permissions that new folders have
+        commit(fresh, target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def commit(fresh: Path, target: Path) -> None:
+    """Let the files of `fresh` be those of the model in `target`: from here on the save can only be completed."""
+    names = files_of(fresh)
+    for name in names:
+        if (target / name).is_dir():
+            raise IsADirectoryError(f"{target / name} is a folder, where a file of the model has to go. Rename it.")
+    obsolete = [name.as_posix() for name in obsolete_files(names, target)]
+    (fresh / OBSOLETE).write_text(json.dumps(obsolete), encoding="utf-8")
+    for name in [*names, OBSOLETE]:
+        sync(fresh / name)
+    try:
+        fresh.rename(target / PENDING)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # the folder is mounted, from the same device as the one around it
+            raise
+        inside = tempfile.mkdtemp(prefix=".", dir=target)
+        shutil.copytree(fresh, inside, dirs_exist_ok=True)
+        Path(inside).rename(target / PENDING)
+    finish_save(target)
+
+
+def finish_save(target: Path) -> None:
+    """Move what an interrupted save left into its place, `modules.json` last. Several processes may do so at once."""
+    pending = target / PENDING
+    for name in files_of(pending):
+        if name != OBSOLETE:
+            move(pending / name, target / name)
+    with contextlib.suppress(FileNotFoundError):  # nothing was left, or another process did it
+        for name in json.loads((pending / OBSOLETE).read_text(encoding="utf-8")):
+            (target / check_relative(name)).unlink(missing_ok=True)
+        (pending / OBSOLETE).unlink()
+    for folder, _, _ in os.walk(pending, topdown=False):
+        with contextlib.suppress(OSError):
+            Path(folder).rmdir()
+
+
+def complete(path: str) -> None:
+    """Finish a save into the folder `path` that was interrupted.
+
+    Raises:
+        ModelFormatError: if the folder cannot be written to.
+    """
+    folder = Path(path).resolve()
+    try:
+        finish_save(folder)
+    except OSError as error:
+        raise ModelFormatError(
+            f"Saving into {folder} was interrupted, and the rest, in {PENDING}, cannot be moved to its place: {error}. "
+            "Load the model once with the right to write there, or save it anew."
+        ) from error
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Names of all files below a folder, `modules.json` last; none if there is no such folder."""
+    names = sorted(Path(place, name).relative_to(folder) for place, _, files in os.walk(folder) for name in files)
+    return sorted(names, key=lambda name: name == Path(MODULES_FILE))
+
+
+def move(source: Path, target: Path) -> None:
+    """Let a file take the place of another, with its permissions; nothing happens if another process has moved it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        keep_mode(target, source)
+        source.replace(target)
+    except FileNotFoundError:
+        if source.exists():
+            raise
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # a link below the folder leads to another file system
+            raise
+        with replacing(target) as beside:
+            shutil.copy2(source, beside)
+        source.unlink(missing_ok=True)
+
+
+def obsolete_files(names: Sequence[Path], target: Path) -> list[Path]:
+    """Weights, adapters and token files of the model in `target` that the new files `names` do not replace.
+
+    Raises:
+        FileExistsError: if they are not known to be this library's, and would be read in the place of the new ones.
+    """
+    ours = (target / MODULES_FILE).is_file()
+    found = []
+    for part in {name.parent for name in names if name.name in SETTINGS_FILES or OWN_FILE.fullmatch(name.name)}:
+        if (target / part).is_dir():
+            here = [part / item.name for item in (target / part).iterdir() if item.is_file()]
+            found += [name for name in here if OWN_FILE.fullmatch(name.name) and name not in names]
+    if ours:
+        return found
+    for name in found:
+        has_bin = any(new.parent == name.parent and new.suffix == ".bin" for new in names)
+        if name.name == ADAPTER or (name.name in SAFETENSORS and has_bin):
+            raise FileExistsError(
+                f"{target / name} would be read with the model that is saved here, and was not written by this "
+                "library (the folder has no modules.json). Remove it, or save into another folder."
+            )
+    return []
