@@ -295,3 +295,43 @@ def test_an_overridden_save_is_what_saves(how, tmp_path, caplog):
     else:
         getattr(model, how)(str(tmp_path / "out"))
     assert (tmp_path / "out" / "mine.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("BatchHardTripletLoss", "sentence_embedder"),
+        ("MultiVectorMarginMSELoss", "loss_function"),
+        ("MultiVectorDistillKLDivLoss", "loss_function"),
+        ("ListNetLoss", "cross_entropy_loss"),
+    ],
+)
+def test_parts_of_losses_may_be_replaced(kind, name):
+    """The part that is put there is the one that computes, and the only one of that name."""
+    from sentence_transformers.cross_encoder import losses as of_pairs
+    from sentence_transformers.multi_vector_encoder import losses as of_tokens
+
+    from sentence_transformers import losses
+
+    labels = torch.tensor([0, 1, 0, 1])
+    if kind == "ListNetLoss":
+        loss = of_pairs.ListNetLoss(CrossEncoder(str(GOLDEN / "out_ce"), device="cpu", num_labels=1))
+        columns, labels = [["rain"], [["a", "b"]]], [torch.tensor([1.0, 0.0])]
+    else:
+        folder, package = ("out_st", losses) if kind[:5] == "Batch" else ("out_mv", of_tokens)
+        encoder = SentenceTransformer if kind[:5] == "Batch" else MultiVectorEncoder
+        loss = getattr(package, kind)(encoder(str(GOLDEN / folder), device="cpu"))
+        width = 1 if kind[:5] == "Batch" else 3
+        columns = [loss.model.preprocess(["a cat", "rain", "the river", "water"]) for _ in range(width)]
+        labels = labels if width == 1 else torch.rand(4, 2)
+    assert getattr(loss, name) is not None
+    loss.eval()
+
+    class Replaced(torch.nn.Module):
+        def forward(self, *args, **kwargs):
+            raise ArithmeticError("called")
+
+    setattr(loss, name, Replaced())
+    assert isinstance(getattr(loss, name), Replaced)
+    with pytest.raises(ArithmeticError, match="called"):
+        loss(columns, labels)

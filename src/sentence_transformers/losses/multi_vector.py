@@ -118,6 +118,7 @@ class TokenLoss(Loss):
         gather_across_devices: whether the columns of all processes meet, so that they must be equally long.
     """
 
+    other_names: ClassVar[dict[str, str]] = {"loss_function": "loss_fct"}
     mini_batch_size: int | None = None
     gather_across_devices: bool = False
 
