@@ -471,12 +471,13 @@ class Transformer(TextInput):
             output = model(**inputs)
         value = output
         for key in path:
-            if isinstance(key, str) and key not in value:
+            try:
+                value = value[key]
+            except (KeyError, IndexError, TypeError) as error:
                 raise ModelFormatError(
-                    f"{self._origin.name}: modality_config names the output {key!r:.80} of a {type(model).__name__}; "
-                    f"expected one of {list(output)}."
-                )
-            value = value[key]
+                    f"{self._origin.name}: modality_config names the output {path!r:.80} of a {type(model).__name__}; "
+                    f"its outputs are {list(output)}, and {key!r:.80} is not in what comes before it."
+                ) from error
         if model.config.output_hidden_states and "hidden_states" in output:
             layers = output["hidden_states"]
             features["all_layer_embeddings"] = layers if packing is None else [layer[0] for layer in layers]
@@ -726,6 +727,13 @@ def check_modalities(config: dict[str, Any] | None, output: str | None) -> None:
             raise InputError(
                 f"modality_config[{modality!r}] asks for the method {entry['method']!r} of the model; texts go "
                 "through 'forward' here."
+            )
+        path = entry["method_output_name"]
+        whole = isinstance(path, (list, tuple)) and bool(path) and all(type(step) in (str, int) for step in path)
+        if modality in ("text", "message") and not (isinstance(path, str) or whole):
+            raise InputError(
+                f"modality_config[{modality!r}]['method_output_name'] is {path!r}; expected the name of an entry of "
+                "the model's output, or a path of names and indices into it, as ['hidden_states', -2]."
             )
 
 
