@@ -14,6 +14,7 @@ import ast
 import dataclasses
 import inspect
 import json
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -41,21 +42,27 @@ def public_objects() -> dict[str, Any]:
 def public_callables() -> dict[str, Callable[..., Any]]:
     """Name -> function, for functions, constructors (named as their class) and public methods (`Class.method`).
 
-    A method that several classes inherit stands there once, under the public class that defines it.
+    A method that several classes inherit stands there once, under the public class that defines it. A base that is not
+    public itself counts as a part of the one public class that has it.
     """
     found: dict[str, Callable[..., Any]] = {}
-    for name, thing in public_objects().items():
+    things = public_objects()
+    kinds = {thing for thing in things.values() if inspect.isclass(thing)}
+    users = Counter(base for kind in kinds for base in kind.__mro__)
+    for name, thing in things.items():
         if inspect.isfunction(thing):
             found[name] = thing
         elif inspect.isclass(thing):
-            found |= methods_of(thing)
+            parts = [base for base in thing.__bases__ if base not in kinds and users[base] == 1]
+            for part in (*parts, thing):
+                found |= methods_of(part, thing)
     return found
 
 
-def methods_of(kind: type) -> dict[str, Callable[..., Any]]:
-    """The constructor and the public methods that a class defines itself."""
+def methods_of(part: type, kind: type) -> dict[str, Callable[..., Any]]:
+    """The constructor and the public methods that a class, or a base of it, defines itself."""
     found = {}
-    for name, member in vars(kind).items():
+    for name, member in vars(part).items() if part.__module__.startswith(PACKAGE) else ():
         function = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
         if name == "__init__" and inspect.isfunction(function):
             found[kind.__name__] = function

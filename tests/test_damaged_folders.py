@@ -223,7 +223,14 @@ def test_windows_separators_and_null_prompts(folder, expected):
         ("sentence_bert_config.json", "transformer_task", "cook", "transformer_task is 'cook'; expected one of"),
         ("sentence_bert_config.json", "max_seq_length", -3, "max_seq_length is -3; expected a whole number"),
         ("config.json", "num_hidden_layers", 40, "lack .* tensors that its config.json asks for"),
+        ("config.json", "num_hidden_layers", 10**12, "num_hidden_layers is 1000000000000, more than the weights hold"),
         ("config.json", "hidden_size", "16", "config.json.*hidden_size"),
+        (
+            "sentence_bert_config.json",
+            "modality_config",
+            {"text": {"method": "forward", "method_output_name": -1}},
+            "-1",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named(file, key, value, words, folder):
@@ -231,6 +238,20 @@ def test_a_wrong_setting_is_named(file, key, value, words, folder):
     with pytest.raises(ModelFormatError, match=words) as caught:
         SentenceTransformer(str(folder), device="cpu")
     assert str(folder) in str(caught.value)
+
+
+def test_too_many_layers_of_a_model_of_transformers(tmp_path):
+    models.build("qwen3", tmp_path / "model")
+    rewrite(tmp_path / "model" / "config.json", num_hidden_layers=10**12)
+    with pytest.raises(ModelFormatError, match="num_hidden_layers is 1000000000000, more than"):
+        SentenceTransformer(str(tmp_path / "model"), device="cpu")
+
+
+def test_a_path_into_an_output_that_is_not_there(folder):
+    entry = {"method": "forward", "method_output_name": ["hidden_states", 7]}
+    rewrite(folder / "sentence_bert_config.json", modality_config={"text": entry})
+    with pytest.raises(ModelFormatError, match=r"names the output \['hidden_states', 7\] of a BertModel"):
+        SentenceTransformer(str(folder), device="cpu").encode("a")
 
 
 def test_token_ids_beyond_the_weights(folder):

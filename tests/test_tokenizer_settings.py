@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 from tokenizers import normalizers, pre_tokenizers, processors
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import SentenceTransformer, SparseEncoder
 from tests import models
+from tests.golden.layouts import GOLDEN
 
 TEXTS = ["The cat sat on the mat while the dog slept near the door", "Rain fell", "RAIN FELL the river"]
 PAIRS = [(TEXTS[0], TEXTS[1]), (TEXTS[2], TEXTS[0])]
@@ -106,3 +109,72 @@ def test_a_change_inside_the_tokenizer_of_a_table_counts():
     expected = model.encode("the dog")
     table.tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace("cat", "dog")])
     np.testing.assert_array_equal(model.encode("the cat"), expected)
+
+
+# ---- static embeddings
+
+
+def static_model() -> SentenceTransformer:
+    return SentenceTransformer(str(GOLDEN / "out_static"), device="cpu")
+
+
+def mean_of_rows(model: SentenceTransformer, ids: list[int]) -> torch.Tensor:
+    return model[0].embedding.weight.detach()[ids].mean(0)
+
+
+@pytest.mark.parametrize(("direction", "kept"), [("right", slice(0, 2)), ("left", slice(-2, None))])
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_static_model_keeps_to_the_truncation_of_its_tokenizer(direction, kept, saved, tmp_path):
+    model = static_model()
+    ids = model.tokenizer.encode("the cat sat on the mat", add_special_tokens=False).ids
+    model.encode("a first text")
+    model.tokenizer.enable_truncation(2, direction=direction)
+    if saved:
+        model.save_pretrained(str(tmp_path))
+        model = SentenceTransformer(str(tmp_path), device="cpu")
+    found = model.encode("the cat sat on the mat", convert_to_tensor=True)
+    torch.testing.assert_close(found, mean_of_rows(model, ids[kept]))
+
+
+class Prefixed:
+    """A tokenizer of one's own around a `tokenizers.Tokenizer`."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def encode_batch(self, texts, **kwargs):
+        return self.inner.encode_batch([f"rain {text}" for text in texts], **kwargs)
+
+
+class Called(PreTrainedTokenizerFast):
+    """A transformers tokenizer whose call is overridden."""
+
+    def __call__(self, texts, *args, **kwargs):
+        return super().__call__([f"rain {text}" for text in texts], *args, **kwargs)
+
+
+@pytest.mark.parametrize("kind", [Prefixed, lambda inner: Called(tokenizer_object=inner)])
+def test_a_tokenizer_of_ones_own_cuts_the_texts_of_a_static_model(kind):
+    model = static_model()
+    expected = model.encode(["rain the cat", "rain water"])
+    model[0].tokenizer = kind(model.tokenizer)
+    np.testing.assert_array_equal(model.encode(["the cat", "water"]), expected)
+
+
+def test_an_overridden_call_cuts_the_texts_of_sparse_static_embeddings():
+    plain = PreTrainedTokenizerFast(tokenizer_object=static_model().tokenizer)
+    weight = torch.arange(1.0, len(plain) + 1)
+    dense = [
+        SparseEncoder(modules=[SparseStaticEmbedding(tokenizer, weight)], device="cpu").encode(
+            [text], convert_to_sparse_tensor=False
+        )
+        for tokenizer, text in (
+            (plain, "rain the cat"),
+            (Called(tokenizer_object=plain.backend_tokenizer), "the cat"),
+        )
+    ]
+    torch.testing.assert_close(dense[0], dense[1])
+    assert dense[0].count_nonzero() == len(set(plain("rain the cat", add_special_tokens=False)["input_ids"]))

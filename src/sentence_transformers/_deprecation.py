@@ -14,6 +14,7 @@ what was once positional.
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import warnings
 from collections.abc import Callable
@@ -83,21 +84,24 @@ def dropped(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
-def moved(**targets: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def moved(**targets: str | tuple[str, ...]) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorator: accept keyword arguments that are entries of a dictionary argument today.
 
     Args:
-        **targets: older argument = name of the dictionary argument.
+        **targets: older argument = name of the dictionary argument, or names of several.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def wrapper(*args, **kwargs):
-            for name, target in targets.items():
-                if name in kwargs:
-                    text = f"Argument {name!r} of {function.__qualname__}() is now an entry of {target!r}."
-                    deprecated(text, stacklevel=2)
-                    kwargs[target] = (kwargs.get(target) or {}) | {name: kwargs.pop(name)}
+            for name in targets.keys() & kwargs.keys():
+                value, inside = kwargs.pop(name), targets[name]
+                if value is None:
+                    continue
+                inside = (inside,) if isinstance(inside, str) else inside
+                text = f"Argument {name!r} of {function.__qualname__}() is now an entry of {' and '.join(inside)}."
+                deprecated(text, stacklevel=2)
+                kwargs.update({target: (kwargs.get(target) or {}) | {name: value} for target in inside})
             return function(*args, **kwargs)
 
         return wrapper
@@ -137,3 +141,32 @@ def message(function: Callable, used: list[str], new_names: dict[str, str]) -> s
 
 
 deprecated_kwargs = renamed  # its name elsewhere
+
+
+def cross_encoder_init_args_decorator(function: Callable[P, R]) -> Callable[P, R]:
+    """The older arguments of the constructor of a cross-encoder."""
+    function = moved(classifier_dropout="config_kwargs")(function)
+    function = renamed(
+        model_name="model_name_or_path",
+        automodel_args="model_kwargs",
+        tokenizer_args="processor_kwargs",
+        tokenizer_kwargs="processor_kwargs",
+        config_args="config_kwargs",
+        cache_dir="cache_folder",
+        default_activation_function="activation_fn",
+    )(function)
+    return positional("num_labels", "max_length", "activation_fn", "device", after=2)(function)
+
+
+def cross_encoder_predict_rank_args_decorator(function: Callable[P, R]) -> Callable[P, R]:
+    """The older arguments of `predict` and `rank`; those that the function itself takes are left to it."""
+    gone = ("num_workers", "apply_softmax", "convert_to_numpy", "convert_to_tensor")
+    known = inspect.signature(function).parameters
+    function = renamed(sentences="inputs", activation_fct="activation_fn")(function)
+    return dropped(*(name for name in gone if name not in known))(function)
+
+
+def transformer_kwargs_decorator(function: Callable[P, R]) -> Callable[P, R]:
+    """The older arguments of the constructor of a `Transformer`."""
+    function = moved(cache_dir=("model_kwargs", "processor_kwargs", "config_kwargs"))(function)
+    return renamed(model_args="model_kwargs", tokenizer_args="processor_kwargs", config_args="config_kwargs")(function)

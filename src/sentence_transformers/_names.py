@@ -83,6 +83,9 @@ HOME: dict[str, str] = {
     "export_optimized_onnx_model": "backends.derive",
     "export_dynamic_quantized_onnx_model": "backends.derive",
     "export_static_quantized_openvino_model": "backends.static",
+    "backend_should_export": "backends.utils",
+    "backend_warn_to_save": "backends.utils",
+    "_save_pretrained_wrapper": "backends.utils",
     # model cards
     "BaseModelCardData": "storage.model_card",
     "SentenceTransformerModelCardData": "storage.model_card",
@@ -116,6 +119,7 @@ HOME: dict[str, str] = {
     "BaseDataCollator": "training.collator",
     "SentenceTransformerDataCollator": "training.collator",
     "CrossEncoderDataCollator": "training.collator",
+    **dict.fromkeys(["EvaluatorCallback", "FitMixinLoss", "OriginalCallback", "SaveModelCallback"], "training.fit"),
     "SetEpochMixin": "training.samplers",
     "DefaultBatchSampler": "training.samplers",
     "GroupByLabelBatchSampler": "training.samplers",
@@ -212,6 +216,9 @@ HOME: dict[str, str] = {
     "uses_gradient_cache": "losses.gradient_cache",
     "column_merging_disabled": "losses.columns",
     "has_static_embedding_input": "losses.columns",
+    "merge_feature_batches": "losses.columns",
+    "embed_columns": "losses.columns",
+    "embed_columns_padded": "losses.multi_vector",
     # evaluation
     "BaseEvaluator": "evaluation.base",
     "SentenceEvaluator": "evaluation.base",
@@ -296,6 +303,18 @@ HOME: dict[str, str] = {
     "estimate": "cluster.sizing",
     "Estimate": "cluster.sizing",
     "LoggingHandler": "util.logging",
+    # for those who write such things themselves
+    **dict.fromkeys(
+        [
+            "cross_encoder_init_args_decorator",
+            "cross_encoder_predict_rank_args_decorator",
+            "deprecated_kwargs",
+            "transformer_kwargs_decorator",
+        ],
+        "_deprecation",
+    ),
+    "setup_deprecated_module_imports": "_names",
+    "suggest_extra_on_exception": "util.environment",
 }
 
 _TEXT_MODULES = (
@@ -509,7 +528,7 @@ PACKAGES: dict[str, str] = {
     ),
     "backend": (
         "load_onnx_model load_openvino_model export_optimized_onnx_model export_dynamic_quantized_onnx_model "
-        "export_static_quantized_openvino_model"
+        "export_static_quantized_openvino_model backend_should_export backend_warn_to_save _save_pretrained_wrapper"
     ),
     "cross_encoder.modules": _CROSS_MODULES,
     "sparse_encoder": (
@@ -553,6 +572,7 @@ ALIASES: dict[str, str] = {
     "backend.load": "backends.load",
     "backend.optimize": "backends.derive",
     "backend.quantize": "backends.derive",
+    "backend.utils": "backends.utils",
     "base.modules.module": "modules.base",
     "base.modules.input_module": "modules.base",
     "base.modules.transformer": "modules.transformer",
@@ -581,7 +601,8 @@ ALIASES: dict[str, str] = {
     "cross_encoder.trainer": "training.cross_encoder",
     "cross_encoder.training_args": "training.arguments",
     "cross_encoder.data_collator": "training.collator",
-    "cross_encoder.fit_mixin": "training.fit",
+    "cross_encoder.fit_mixin": "encoders.cross_fit_mixin",
+    "cross_encoder.util": "_deprecation",
     **{f"cross_encoder.evaluation.{path}": HOME[name] for name, path in _CROSS_EVALUATORS.items()},
     **{f"cross_encoder.losses.{path}": place(name, "cross_encoder.losses") for name, path in _CROSS_LOSSES.items()},
     "cross_encoder.modules.logit_score": "modules.logit_score",
@@ -613,7 +634,8 @@ ALIASES: dict[str, str] = {
     "util.similarity": "similarity",
     "util.decorators": "_deprecation",
     "util.deprecated_import": "_names",
-    "sentence_transformer.fit_mixin": "training.fit",
+    "sentence_transformer.fit_mixin": "encoders.fit_mixin",
+    "fit_mixin": "encoders.fit_mixin",
     "util.retrieval": "search.exact",
     "util.hard_negatives": "search.hard_negatives",
     "util.dataset": "training.lookups",

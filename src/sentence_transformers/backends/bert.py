@@ -380,6 +380,8 @@ def encoder_tensors(tensors: dict[str, Tensor], config: dict[str, Any], auto_cla
     prefix = FAMILY[config["model_type"]]
     head = HEADS[auto_class][config["model_type"]]
     optional = ("pooler.dense.weight", "pooler.dense.bias") if auto_class == "AutoModel" else ()
+    if config["num_hidden_layers"] > len(tensors):
+        return None
     needed = expected_names(config["num_hidden_layers"]) | set(head.names)
     kept = {}
     for name, tensor in tensors.items():

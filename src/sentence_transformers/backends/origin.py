@@ -106,6 +106,8 @@ class Origin:
             kwargs["dtype"] = kwargs.pop("torch_dtype")
         if self.config_kwargs.keys() - HUB_KEYS:
             kwargs["config"] = self.config()
+        if (source := self.folder(self.name, self.model_kwargs)) is not None:
+            weights.check_layers(source)
         try:
             model, report = self._class_for_text().from_pretrained(self.name, **kwargs, output_loading_info=True)
         except pickle.UnpicklingError as error:

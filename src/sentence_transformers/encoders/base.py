@@ -445,7 +445,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
             "default_prompt_name": self.default_prompt_name,
         }
 
-    def save_pretrained(
+    def save(
         self,
         path: str | None,
         model_name: str | None = None,
@@ -474,7 +474,22 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
 
                 write_card(self, fresh, Path(path), model_name, train_datasets)
 
-    save = save_pretrained
+    def save_pretrained(
+        self,
+        path: str,
+        model_name: str | None = None,
+        create_model_card: bool = True,
+        train_datasets: list[str] | None = None,
+        safe_serialization: bool = True,
+    ) -> None:
+        """`save`, which a subclass may override, with the same arguments."""
+        self.save(
+            path,
+            model_name=model_name,
+            create_model_card=create_model_card,
+            train_datasets=train_datasets,
+            safe_serialization=safe_serialization,
+        )
 
     def push_to_hub(
         self,

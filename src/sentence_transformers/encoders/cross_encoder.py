@@ -11,7 +11,7 @@ run on the same engine as texts: a distinct text is cut into tokens once, pairs 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
@@ -19,9 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers._deprecation import deprecated, dropped, moved, positional, renamed
+from sentence_transformers._deprecation import (
+    cross_encoder_init_args_decorator,
+    cross_encoder_predict_rank_args_decorator,
+    deprecated,
+)
 from sentence_transformers.backends.prepacked import Float32Linear, Linear
 from sentence_transformers.encoders.base import BaseModel, LazyClass, warn_untrained
+from sentence_transformers.encoders.cross_fit_mixin import FitMixin
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference import calls, engine, workers
 from sentence_transformers.inference.inputs import as_input, as_text, is_conversation, own_preprocess
@@ -40,7 +45,7 @@ Pair = tuple[str, str]
 Ranking = list[dict[Literal["corpus_id", "score", "text"], Any]]
 
 
-class CrossEncoder(BaseModel):
+class CrossEncoder(BaseModel, FitMixin):
     """A model that scores pairs of texts.
 
     Args:
@@ -62,17 +67,7 @@ class CrossEncoder(BaseModel):
     model_type = "CrossEncoder"
     activation_fn: Activation
 
-    @positional("num_labels", "max_length", "activation_fn", "device", after=2)
-    @moved(classifier_dropout="config_kwargs")
-    @renamed(
-        model_name="model_name_or_path",
-        automodel_args="model_kwargs",
-        tokenizer_args="processor_kwargs",
-        tokenizer_kwargs="processor_kwargs",
-        config_args="config_kwargs",
-        cache_dir="cache_folder",
-        default_activation_function="activation_fn",
-    )
+    @cross_encoder_init_args_decorator
     def __init__(
         self,
         model_name_or_path: str | None = None,
@@ -199,8 +194,7 @@ class CrossEncoder(BaseModel):
     def predict(self, inputs: Pair | Iterable[Pair], *, convert_to_tensor: bool, **kwargs: Any) -> Any: ...
     @overload
     def predict(self, inputs: Pair | Iterable[Pair], *, convert_to_numpy: bool, **kwargs: Any) -> Any: ...
-    @dropped("num_workers")
-    @renamed(sentences="inputs", activation_fct="activation_fn")
+    @cross_encoder_predict_rank_args_decorator
     def predict(
         self,
         inputs: Pair | Iterable[Pair],
@@ -273,8 +267,7 @@ class CrossEncoder(BaseModel):
             return to_numpy(scores)[()]
         return scores if singular else list(scores)
 
-    @dropped("num_workers", "apply_softmax", "convert_to_numpy", "convert_to_tensor")
-    @renamed(activation_fct="activation_fn")
+    @cross_encoder_predict_rank_args_decorator
     def rank(
         self,
         query: str | Sequence[str],
@@ -398,75 +391,6 @@ class CrossEncoder(BaseModel):
         for layer in layers:
             layer.__class__ = Float32Linear
         self.keep_in_fp32_modules = list(module_names)
-
-    # ---- training, as it was before the trainer
-
-    def fit(
-        self,
-        train_dataloader: Any,
-        evaluator: Any = None,
-        epochs: int = 1,
-        loss_fct: Any = None,
-        activation_fct: Any = None,
-        scheduler: str = "WarmupLinear",
-        warmup_steps: int = 10000,
-        optimizer_class: Any = torch.optim.AdamW,
-        optimizer_params: dict[str, Any] | None = None,
-        weight_decay: float = 0.01,
-        evaluation_steps: int = 0,
-        output_path: str | None = None,
-        save_best_model: bool = True,
-        max_grad_norm: float = 1,
-        use_amp: bool = False,
-        callback: Callable[[float, int, int], None] | None = None,
-        show_progress_bar: bool = True,
-    ) -> None:
-        """Train with a data loader of `InputExample` of two texts and a label. New code uses `CrossEncoderTrainer`.
-
-        Args:
-            train_dataloader: the examples.
-            loss_fct: scores, labels -> scalar; default: binary cross entropy for a model with one score, cross entropy
-                for one with several.
-            activation_fct: applied to the scores before the loss.
-            others: see `SentenceTransformer.fit`.
-        """
-        from sentence_transformers.training import fit
-
-        fit.fit(
-            self,
-            [(train_dataloader, fit.pair_loss(self, loss_fct, activation_fct))],
-            evaluator,
-            epochs,
-            None,
-            scheduler,
-            warmup_steps,
-            optimizer_class,
-            {"lr": 2e-5} if optimizer_params is None else optimizer_params,
-            weight_decay,
-            evaluation_steps,
-            output_path,
-            save_best_model,
-            max_grad_norm,
-            use_amp,
-            callback,
-            show_progress_bar,
-            None,
-            500,
-            0,
-            False,
-        )
-
-    old_fit = fit
-
-    def smart_batching_collate(self, batch: list[Any]) -> tuple[dict[str, Any], torch.Tensor]:
-        """A list of `InputExample` of two texts as (features of the pairs, labels)."""
-        from sentence_transformers.training import fit
-
-        return fit.collate_pairs(self, batch)
-
-    def smart_batching_collate_text_only(self, batch: list[Any]) -> dict[str, Any]:
-        """A list of pairs of texts as features."""
-        return self.preprocess([tuple(pair) for pair in batch])
 
     def get_saved_config(self) -> dict[str, Any]:
         own: dict[str, Any] = {"activation_fn": activation_name(self.activation_fn)}

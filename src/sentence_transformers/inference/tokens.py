@@ -159,8 +159,14 @@ def settings_of(tokenizer: Any) -> tuple[Any, ...]:
         rust.get_vocab_size(with_added_tokens=False),
         str(added) if len(added) <= FEW_ADDED else [token.content for token in added.values()],
         splits_special_tokens(tokenizer, rust),
-        getattr(tokenizer, "truncation_side", "right"),
+        truncation_side(tokenizer, rust),
     )
+
+
+def truncation_side(tokenizer: Any, rust: Any) -> str:
+    """Where texts are cut: by the transformers tokenizer, or else by the settings of a `tokenizers.Tokenizer`."""
+    side = getattr(tokenizer, "truncation_side", None)
+    return side if side is not None else (rust.truncation or {}).get("direction", "right")
 
 
 def check_rows(tokenizer: Any, rows: int, where: str) -> None:
@@ -232,8 +238,7 @@ class BatchTokenizer:
             for own in (self.rust, self.parts):  # a setting that the file does not hold
                 own.encode_special_tokens = splits_special_tokens(tokenizer, rust)
             if max_length is not None:
-                side = getattr(tokenizer, "truncation_side", "right")
-                self.rust.enable_truncation(max_length, direction=side)
+                self.rust.enable_truncation(max_length, direction=truncation_side(tokenizer, rust))
         whole = self.rust is not None and max_length is None and not special_tokens
         self.words = WordTable.of(self.rust) if whole else None
         self.single_types = with_types and (self.rust is None or any(self.rust.encode("a").type_ids))

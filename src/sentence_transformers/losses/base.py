@@ -97,14 +97,22 @@ class Loss(nn.Module):
     Attributes:
         accepts: the columns it takes, one row per form; empty if anything goes.
         config_keys: names of the settings, each an attribute and an argument of the constructor.
+        other_names: second names of attributes, to be read and set as well: second name -> name.
     """
 
     accepts: tuple[Accepts, ...] = ()
     config_keys: ClassVar[tuple[str, ...]] = ()
+    other_names: ClassVar[dict[str, str]] = {}
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(self.other_names.get(name, name))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(self.other_names.get(name, name), value)
 
     def embed(self, sentence_features: Iterable[dict[str, Any]]) -> list[Tensor]:
         """(B, H) for each column."""

@@ -14,7 +14,7 @@ Hermans et al. 2017; Schroff et al. 2015. Batches need two texts of a class at l
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +68,7 @@ class _BatchTriplets(Loss):
     """What the losses of this module share: one column, a class per text, distances of all pairs."""
 
     accepts = (Accepts(("text",), "class"),)
+    other_names: ClassVar[dict[str, str]] = {"sentence_embedder": "model"}
 
     def __init__(self, model: Any, distance_metric: Distance, margin: float | None = None) -> None:
         super().__init__(model)

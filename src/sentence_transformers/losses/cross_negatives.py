@@ -9,17 +9,19 @@ activation function. Documents are drawn without replacement from all columns of
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.losses.columns import run
+from sentence_transformers.losses.columns import is_foreign, run
 from sentence_transformers.losses.cross import CrossLoss, pair_features, scores_of
 from sentence_transformers.losses.gradient_cache import RandContext as RandContext
-from sentence_transformers.losses.gradient_cache import cached_loss
+from sentence_transformers.losses.gradient_cache import cached_loss, gradients_of, synchronised
 from sentence_transformers.losses.in_batch_negatives import (
     CITATION,
     GRADCACHE_CITATION,
@@ -28,6 +30,7 @@ from sentence_transformers.losses.in_batch_negatives import (
 )
 
 Texts = Sequence[str]
+STEPS = ("predict_minibatch", "predict_minibatch_iter", "calculate_loss_and_cache_gradients")
 
 
 class MultipleNegativesRankingLoss(CrossLoss):
@@ -139,6 +142,61 @@ class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
             raise InputError(f"mini_batch_size must be at least 1, got {mini_batch_size}.")
         self.mini_batch_size, self.show_progress_bar = mini_batch_size, show_progress_bar
 
+    def calculate_loss(self, logits: Tensor | Sequence[Tensor], batch_size: int) -> Tensor:
+        """Loss of the scores (columns · B,) of `pairs`, as one tensor or one per mini-batch."""
+        return super().calculate_loss(logits if isinstance(logits, Tensor) else torch.cat(list(logits)), batch_size)
+
+    def predict_minibatch(
+        self,
+        pairs: Sequence[Any],
+        with_grad: bool,
+        copy_random_state: bool,
+        random_state: RandContext | None = None,
+        prompt: str | None = None,
+        task: str | None = None,
+    ) -> tuple[Tensor, RandContext | None]:
+        """Scores (b,) of a mini-batch of pairs, and the random state as it was before, or None.
+
+        Args:
+            with_grad: keep the graph.
+            copy_random_state: return the random state.
+            random_state: the one to compute with.
+        """
+        features = pair_features(self.model, pairs, prompt, task)
+        with torch.set_grad_enabled(with_grad), random_state or contextlib.nullcontext():
+            tensors = [value for value in features.values() if isinstance(value, Tensor)]
+            state = RandContext(*tensors) if copy_random_state else None
+            return run(self.model, features)["scores"].squeeze(-1), state
+
+    def predict_minibatch_iter(
+        self,
+        pairs: Sequence[Any],
+        with_grad: bool,
+        copy_random_state: bool,
+        random_states: Sequence[RandContext | None] | None = None,
+        prompt: str | None = None,
+        task: str | None = None,
+    ) -> Iterator[tuple[Tensor, RandContext | None]]:
+        """`predict_minibatch` of `mini_batch_size` pairs at a time; `random_states` has one for each."""
+        starts = range(0, len(pairs), self.mini_batch_size)
+        for i, start in enumerate(tqdm(starts, "Score mini-batches", disable=not self.show_progress_bar, leave=False)):
+            yield self.predict_minibatch(
+                pairs=pairs[start : start + self.mini_batch_size],
+                with_grad=with_grad,
+                copy_random_state=copy_random_state,
+                random_state=None if random_states is None else random_states[i],
+                prompt=prompt,
+                task=task,
+            )
+
+    def calculate_loss_and_cache_gradients(
+        self, logits: Sequence[Tensor], batch_size: int
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The loss, detached, and its gradients with respect to the scores of each mini-batch."""
+        value = self.calculate_loss(logits, batch_size)
+        value.backward()
+        return value.detach().requires_grad_(), [part for (part,) in gradients_of([[part] for part in logits])]
+
     def forward(
         self,
         inputs: list[list[str]],
@@ -147,16 +205,41 @@ class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
         task: str | None = None,
     ) -> Tensor:
         """Loss of a batch; the model's gradients come when `backward` is called on it."""
-        features = pair_features(self.model, self.pairs(inputs), prompt, task)
+        pairs, size = self.pairs(inputs), len(inputs[0])
+        if any(is_foreign(getattr(self, step)) for step in STEPS):
+            return self.of_mini_batches(pairs, size, prompt, task)
         return cached_loss(
             self.model,
-            [features],
-            lambda columns, _: self.calculate_loss(columns[0].squeeze(-1), len(inputs[0])),
+            [pair_features(self.model, pairs, prompt, task)],
+            lambda columns, _: self.calculate_loss(columns[0].squeeze(-1), size),
             self.mini_batch_size,
             None,
             self.show_progress_bar,
             rows_of=lambda model, part: run(model, part)["scores"],
         )
+
+    def of_mini_batches(self, pairs: Sequence[Any], size: int, prompt: str | None, task: str | None) -> Tensor:
+        """`forward` through the methods that a subclass may override, the pairs in order."""
+        settings: dict[str, Any] = {"pairs": pairs, "prompt": prompt, "task": task}
+        training = torch.is_grad_enabled()
+        found = list(self.predict_minibatch_iter(with_grad=False, copy_random_state=training, **settings))
+        logits = [part.detach().requires_grad_(training) for part, _ in found]
+        if not training:
+            return self.calculate_loss(logits, size)
+        value, gradients = self.calculate_loss_and_cache_gradients(logits, size)
+
+        def send_back(scale: Tensor) -> None:
+            states = [state for _, state in found]
+            parts = self.predict_minibatch_iter(
+                with_grad=True, copy_random_state=False, random_states=states, **settings
+            )
+            for k, gradient in enumerate(gradients):
+                with torch.enable_grad(), synchronised(self.model, only=k == len(gradients) - 1):
+                    scores, _ = next(parts)
+                    scores.backward((gradient * scale).to(scores.dtype))
+
+        value.register_hook(send_back)
+        return value
 
     @property
     def citation(self) -> str:

@@ -102,10 +102,14 @@ class ListNetLoss(ListwiseLoss):
         mini_batch_size: pairs per forward pass on average; None for as many as there are queries, 0 or less for all.
     """
 
+    def __init__(self, model: Any, activation_fn: nn.Module | None = None, mini_batch_size: int | None = None) -> None:
+        super().__init__(model, activation_fn, mini_batch_size)
+        self.cross_entropy_loss = nn.CrossEntropyLoss()
+
     def loss_of(self, scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
         targets = labels.masked_fill(~mask, -torch.inf).softmax(1)
-        logs = scores.masked_fill(~mask, -torch.inf).log_softmax(1).masked_fill(~mask, 0)
-        return -(targets * logs).sum(1).mean()
+        nowhere = torch.finfo(scores.dtype).min / 2  # times a target of 0 it is 0, as infinity is not
+        return self.cross_entropy_loss(scores.masked_fill(~mask, nowhere), targets)
 
     @property
     def citation(self) -> str:

@@ -118,6 +118,7 @@ class TokenLoss(Loss):
         gather_across_devices: whether the columns of all processes meet, so that they must be equally long.
     """
 
+    other_names: ClassVar[dict[str, str]] = {"loss_function": "loss_fct"}
     mini_batch_size: int | None = None
     gather_across_devices: bool = False
 
@@ -320,3 +321,30 @@ class MultiVectorDistillKLDivLoss(TokenLoss, DistillKLDivLoss):
     @property
     def citation(self) -> str:
         return SANTHANAM
+
+
+def embed_columns_padded(
+    model: Any,
+    features_list: Iterable[Features],
+    mini_batch_size: int | None = None,
+    task_default: str | None = None,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Token vectors of all columns.
+
+    Args:
+        model: the encoder, or what wraps it.
+        features_list: features of each column, packed or padded.
+        mini_batch_size: texts embedded together on the average; None for all.
+        task_default: "query" or "document", for features that have no "task".
+
+    Returns:
+        (B, L, H) for each column, zeros where there is no token, L one number for all; and which rows are tokens, bool
+        of shape (B, L).
+    """
+    default = {} if task_default is None else {"task": task_default}
+    columns = [default | features for features in features_list]
+    rows_of = partial(token_vectors, model, length=longest_text(columns))
+    found = over_columns(model, columns, rows_of, mini_batch_size)
+    most = max((column.shape[1] for column in found), default=0)
+    found = [torch.nn.functional.pad(column, (0, 0, 0, most - column.shape[1])) for column in found]
+    return found, [(column != 0).any(-1) for column in found]

@@ -8,6 +8,7 @@ from typing import Any
 from sentence_transformers.inference.inputs import as_batch, as_inputs, with_prompt
 from sentence_transformers.inference.tokens import BatchTokenizer, Tokens, settings_of
 from sentence_transformers.modules.base import InputModule
+from sentence_transformers.modules.processing import calls_as_transformers
 
 
 class LookupInput(InputModule):
@@ -27,7 +28,9 @@ class LookupInput(InputModule):
     def tokens(self, inputs: Sequence[str], prompt: str | None = None, task: str | None = None) -> Tokens:
         """Texts as one run of tokens, without special tokens."""
         texts = as_inputs(as_batch(inputs))
-        return self.reader(task)(with_prompt(texts, prompt) if prompt else texts)
+        texts = with_prompt(texts, prompt) if prompt else texts
+        own = cut_by_itself(self.tokenizer, texts, self.limit())
+        return self.reader(task)(texts) if own is None else Tokens.from_lists(own)
 
     def reader(self, task: str | None = None) -> BatchTokenizer:
         """What cuts the texts: a private copy of the tokenizer, made anew when that or the limit has changed."""
@@ -38,3 +41,20 @@ class LookupInput(InputModule):
             found = BatchTokenizer(tokenizer, limit, special_tokens=False)
             self.__dict__["_batch_tokenizer"] = (tokenizer, settings, found)
         return found
+
+
+def cut_by_itself(tokenizer: Any, texts: list[str], limit: int | None) -> list[list[int]] | None:
+    """The token ids of texts by a tokenizer whose methods are not those of the libraries; None for those.
+
+    Called is `encode_batch` where there is one, else the tokenizer.
+    """
+    from tokenizers import Tokenizer
+
+    if type(tokenizer) is Tokenizer:
+        return None
+    if hasattr(tokenizer, "encode_batch"):
+        return [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    if calls_as_transformers(tokenizer):
+        return None
+    length = {} if limit is None else {"truncation": True, "max_length": limit}
+    return tokenizer(texts, add_special_tokens=False, **length)["input_ids"]

@@ -83,6 +83,11 @@ class StaticEmbedding(LookupInput):
     def extra_repr(self) -> str:
         return f"vocabulary={self.embedding.num_embeddings}, dimension={self.embedding_dim}"
 
+    def limit(self) -> int | None:
+        """Most tokens of a text: the tokenizer's own setting."""
+        truncation = getattr(self.tokenizer, "truncation", None)
+        return None if truncation is None else truncation["max_length"]
+
     def features(self, tokens: Tokens, packed: bool = True, device: torch.device | str = "cpu") -> dict[str, Any]:
         """Tokens as `input_ids` (T,) and `offsets` (B,) on `device`."""
         ids, offsets = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.offsets[:-1].copy())

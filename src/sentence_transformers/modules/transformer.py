@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import transformer_kwargs_decorator
 from sentence_transformers.backends import boundary, vocabulary
 from sentence_transformers.backends.bert import BertEncoder, Layout
 from sentence_transformers.backends.graph import Graph
@@ -114,7 +114,7 @@ class Transformer(TextInput):
     takes_packed = True
     sees_following = True
 
-    @renamed(model_args="model_kwargs", tokenizer_args="processor_kwargs", config_args="config_kwargs")
+    @transformer_kwargs_decorator
     def __init__(
         self,
         model_name_or_path: str,
@@ -134,7 +134,6 @@ class Transformer(TextInput):
         max_seq_length: int | None = None,
         do_lower_case: bool = False,
         tokenizer_name_or_path: str | None = None,
-        cache_dir: str | None = None,
     ) -> None:
         super().__init__()
         if transformer_task not in TASKS:
@@ -144,6 +143,7 @@ class Transformer(TextInput):
         auto_class, output, name = TASKS[transformer_task]
         self.transformer_task = transformer_task
         check_modalities(modality_config, module_output_name)
+        inferred = modality_config is None and type(self).infer_modalities is not Transformer.infer_modalities
         self.modality_config = modality_config or modalities_of(transformer_task)
         self.module_output_name = module_output_name or name
         warn_unknown(processing_kwargs, "")
@@ -153,16 +153,16 @@ class Transformer(TextInput):
         self.query_expansion = query_expansion
         self.backend = backend
 
-        shared = {"cache_dir": cache_dir} if cache_dir else {}
         self._origin = Origin(
             model_name_or_path,
             auto_class,
             tokenizer_name_or_path or model_name_or_path,
-            *(shared | (kwargs or {}) for kwargs in (model_kwargs, config_kwargs, processor_kwargs)),
+            *(kwargs or {} for kwargs in (model_kwargs, config_kwargs, processor_kwargs)),
         )
         torch_runs = backend == "torch"
         usual = all(entry["method_output_name"] == output for entry in self.modality_config.values())
-        light = self._origin.light_model() if torch_runs and unpad_inputs is not False and usual else None
+        may_be_light = torch_runs and unpad_inputs is not False and usual and not inferred
+        light = self._origin.light_model() if may_be_light else None
         if self._origin.int8 and light is None:
             raise InputError(NO_INT8.format(model_name_or_path))
         self._tokenizer: Any = self._origin.light_tokenizer() if light is not None and not do_lower_case else None
@@ -179,9 +179,9 @@ class Transformer(TextInput):
         self.do_lower_case = do_lower_case
         if transformer_task == "text-generation":
             self.tokenizer.padding_side = "left"
-        if modality_config is None and (template := getattr(self._cutter, "chat_template", None)):
-            form = message_format(template, getattr(self.config, "model_type", None))
-            self.modality_config |= {"message": self.modality_config["text"] | {"format": form}}
+        if modality_config is None:
+            seen = (self.auto_model, self.processor) if inferred else (None, self._cutter)
+            self.modality_config, self.module_output_name = self.infer_modalities(*seen)
         named = (processor_kwargs or {}).get("model_max_length")
         self.max_seq_length = self._within_graph(named or max_seq_length or self._default_max_length())
 
@@ -192,6 +192,19 @@ class Transformer(TextInput):
         super().__setstate__(state)
         if self.light is None and self._before_packing is not None:  # a worker process does not know it yet
             attention.register()
+
+    def infer_modalities(self, model: Any, processor: Any) -> tuple[dict[str, Any], str]:
+        """`modality_config` and `module_output_name` where neither is given nor saved. May be overridden.
+
+        Args:
+            model: the transformers model; not looked at here.
+            processor: the tokenizer; with a chat template, messages are inputs too.
+        """
+        config = modalities_of(self.transformer_task)
+        if template := getattr(processor, "chat_template", None):
+            form = message_format(template, getattr(self.config, "model_type", None))
+            config["message"] = config["text"] | {"format": form}
+        return config, TASKS[self.transformer_task][2]
 
     def _graph(self) -> Graph:
         """The model as a graph that another runtime computes."""
@@ -458,12 +471,13 @@ class Transformer(TextInput):
             output = model(**inputs)
         value = output
         for key in path:
-            if isinstance(key, str) and key not in value:
+            try:
+                value = value[key]
+            except (KeyError, IndexError, TypeError) as error:
                 raise ModelFormatError(
-                    f"{self._origin.name}: modality_config names the output {key!r:.80} of a {type(model).__name__}; "
-                    f"expected one of {list(output)}."
-                )
-            value = value[key]
+                    f"{self._origin.name}: modality_config names the output {path!r:.80} of a {type(model).__name__}; "
+                    f"its outputs are {list(output)}, and {key!r:.80} is not in what comes before it."
+                ) from error
         if model.config.output_hidden_states and "hidden_states" in output:
             layers = output["hidden_states"]
             features["all_layer_embeddings"] = layers if packing is None else [layer[0] for layer in layers]
@@ -684,9 +698,12 @@ NOT_PICKLED = ("_batch_tokenizers", "_config", "_learned_positions")
 KNOWN_SETTINGS = {*Transformer.config_keys, "max_seq_length", "do_lower_case", "tokenizer_name_or_path"}
 
 
-def modalities_of(task: TransformerTask) -> dict[str, Any]:
+def modalities_of(task: str) -> dict[str, Any]:
     """Where the output of a model of a task is, for texts."""
     return {"text": {"method": "forward", "method_output_name": TASKS[task][1]}}
+
+
+TRANSFORMER_TASK_DEFAULTS = {task: (modalities_of(task), output) for task, (_, _, output) in TASKS.items()}
 
 
 def check_modalities(config: dict[str, Any] | None, output: str | None) -> None:
@@ -708,6 +725,13 @@ def check_modalities(config: dict[str, Any] | None, output: str | None) -> None:
             raise InputError(
                 f"modality_config[{modality!r}] asks for the method {entry['method']!r} of the model; texts go "
                 "through 'forward' here."
+            )
+        path = entry["method_output_name"]
+        whole = isinstance(path, (list, tuple)) and bool(path) and all(type(step) in (str, int) for step in path)
+        if modality in ("text", "message") and not (isinstance(path, str) or whole):
+            raise InputError(
+                f"modality_config[{modality!r}]['method_output_name'] is {path!r}; expected the name of an entry of "
+                "the model's output, or a path of names and indices into it, as ['hidden_states', -2]."
             )
 
 

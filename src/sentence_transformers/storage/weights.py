@@ -7,6 +7,8 @@ shape that does not fit gives a `ModelFormatError` that names the file and the t
 from __future__ import annotations
 
 import os
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +64,32 @@ def read_safetensors(path: str) -> dict[str, torch.Tensor]:
         raise ModelFormatError(
             f"{path} ({size:,} bytes) cannot be read as safetensors: {error}. It may be truncated; fetch it again."
         ) from error
+
+
+MOST_LAYERS = 1_000  # that are built to see what is missing; layers may share their tensors
+
+
+def check_layers(source: Source) -> None:
+    """Raise `ModelFormatError` if config.json asks for more layers than the weights have tensors: a model of so many
+    would be built, layer by layer, before it is seen that they are missing.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    config = source.json("config.json") or {}
+    most = 0
+    if index := source.json(f"{SAFE_NAME}.index.json"):
+        most = len(index.get("weight_map") or {})
+    elif path := source.path(SAFE_NAME):
+        with suppress(SafetensorError, OSError), safe_open(path, "pt") as file:  # else named where it is read
+            most = len(file.keys())
+    parts = [config, *(value for value in config.values() if isinstance(value, dict))]
+    for key, value in (item for part in parts for item in part.items()):
+        if (
+            re.fullmatch(r"(num_\w*|n_|\w+coder_)layers?", key)
+            and type(value) is int
+            and value > max(most, MOST_LAYERS)
+        ):
+            raise ModelFormatError(f"{source.place('config.json')}: {key} is {value}, more than the weights hold.")
 
 
 def read_torch(path: str) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,33 +34,104 @@ SCHEDULERS = {
 }
 
 
-class FollowEvaluation(TrainerCallback):
-    """Tells `fit`'s callback each score, and keeps the best model."""
+class EvaluatorCallback(TrainerCallback):
+    """Runs an evaluator after each epoch.
 
-    def __init__(
-        self, evaluator: Any, output_path: str | None, save_best: bool, callback: Callable[..., None] | None
-    ) -> None:
-        self.evaluator, self.output_path, self.save_best, self.callback = evaluator, output_path, save_best, callback
-        self.best: float | None = None
+    Args:
+        evaluator: called with the model, epoch and step.
+        output_path: folder of the model, in whose `eval` the evaluator writes; None for no files.
+
+    Attributes:
+        trainer: if set, its other callbacks are told of the evaluation.
+    """
+
+    def __init__(self, evaluator: Any, output_path: str | None = None) -> None:
+        super().__init__()
+        self.evaluator = evaluator
+        self.output_path = None if output_path is None else str(Path(output_path, "eval"))
+        self.metric_key_prefix = "eval"
+        self.trainer: Any = None
+        if self.output_path is not None:
+            Path(self.output_path).mkdir(parents=True, exist_ok=True)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        found = self.evaluator(model, output_path=self.output_path, epoch=state.epoch, steps=state.global_step)
+        metrics = found if isinstance(found, dict) else {"evaluator": found}
+        prefix = f"{self.metric_key_prefix}_"
+        metrics = {key if key.startswith(prefix) else prefix + key: value for key, value in metrics.items()}
+        if self.trainer is not None:
+            self.trainer.callback_handler.on_evaluate(args, state, control, metrics=metrics)
+
+
+class OriginalCallback(TrainerCallback):
+    """Tells a function of its own each score of an evaluator.
+
+    Args:
+        callback: called with (score, epoch, steps).
+        evaluator: its primary metric is the score.
+    """
+
+    def __init__(self, callback: Callable[[float, int, int], None], evaluator: Any) -> None:
+        super().__init__()
+        self.callback, self.evaluator = callback, evaluator
 
     def on_evaluate(
-        self, args: Any, state: Any, control: Any, model: Any = None, metrics: dict[str, Any] | None = None, **kw: Any
+        self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        key = getattr(self.evaluator, "primary_metric", None) or "evaluator"
-        score = (metrics or {}).get(key if key.startswith("eval_") else f"eval_{key}")
-        if score is None:
-            return
-        if self.callback is not None:
+        if (score := score_of(self.evaluator, metrics)) is not None:
             self.callback(score, state.epoch, state.global_step)
-        signed = score if getattr(self.evaluator, "greater_is_better", True) else -score
-        if self.best is None or signed > self.best:
-            self.best = signed
-            if self.save_best and self.output_path is not None:
-                model.save_pretrained(self.output_path)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kw: Any) -> None:
-        if self.output_path is not None and self.evaluator is None:
-            model.save_pretrained(self.output_path)
+
+class SaveModelCallback(TrainerCallback):
+    """Keeps the best model by an evaluator; without one, the last model.
+
+    Args:
+        output_dir: where it is saved.
+        evaluator: its primary metric decides, and whether greater is better; None to save at the end.
+        save_best_model: False to save nothing where there is an evaluator.
+
+    Attributes:
+        best_metric: the best score so far, or None.
+    """
+
+    def __init__(self, output_dir: str, evaluator: Any, save_best_model: bool) -> None:
+        super().__init__()
+        self.output_dir, self.evaluator, self.save_best_model = output_dir, evaluator, save_best_model
+        self.best_metric: float | None = None
+
+    def is_better(self, new_metric: float) -> bool:
+        """Whether a score is better than the best so far."""
+        if self.best_metric is None:
+            return True
+        if getattr(self.evaluator, "greater_is_better", True):
+            return new_metric > self.best_metric
+        return new_metric < self.best_metric
+
+    def on_evaluate(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        metrics: dict[str, Any] | None = None,
+        model: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if self.evaluator is None or not self.save_best_model:
+            return
+        score = score_of(self.evaluator, metrics)
+        if score is not None and self.is_better(score):
+            self.best_metric = score
+            model.save(self.output_dir)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if self.evaluator is None:
+            model.save(self.output_dir)
+
+
+def score_of(evaluator: Any, metrics: dict[str, Any] | None) -> float | None:
+    """The primary metric of an evaluator among the metrics of an evaluation, with or without the prefix of them."""
+    key = getattr(evaluator, "primary_metric", None) or "evaluator"
+    return (metrics or {}).get(key if key.startswith("eval_") else f"eval_{key}")
 
 
 def fit(
@@ -119,7 +191,10 @@ def fit(
             loss=dict(zip(names, losses, strict=True)) if many else losses[0],
             evaluator=evaluator,
             optimizer_cls_and_kwargs=(optimizer_class, dict(optimizer_params)),
-            callbacks=[FollowEvaluation(evaluator, output_path, save_best_model, callback)],
+            callbacks=[
+                *([] if callback is None else [OriginalCallback(callback, evaluator)]),
+                *([] if output_path is None else [SaveModelCallback(output_path, evaluator, save_best_model)]),
+            ],
         )
         trainer.train(resume_from_checkpoint=resume_from_checkpoint or None)
     if output_path is not None and evaluator is not None and not save_best_model:

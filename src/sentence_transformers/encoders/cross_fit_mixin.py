@@ -1,0 +1,81 @@
+"""`fit` of a cross-encoder, as it was before the trainer (`training.fit`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+class FitMixin:
+    """The methods `fit` and `smart_batching_collate`."""
+
+    preprocess: Callable[..., Any]
+
+    def fit(
+        self,
+        train_dataloader: Any,
+        evaluator: Any = None,
+        epochs: int = 1,
+        loss_fct: Any = None,
+        activation_fct: Any = None,
+        scheduler: str = "WarmupLinear",
+        warmup_steps: int = 10000,
+        optimizer_class: Any = torch.optim.AdamW,
+        optimizer_params: dict[str, Any] | None = None,
+        weight_decay: float = 0.01,
+        evaluation_steps: int = 0,
+        output_path: str | None = None,
+        save_best_model: bool = True,
+        max_grad_norm: float = 1,
+        use_amp: bool = False,
+        callback: Callable[[float, int, int], None] | None = None,
+        show_progress_bar: bool = True,
+    ) -> None:
+        """Train with a data loader of `InputExample` of two texts and a label. New code uses `CrossEncoderTrainer`.
+
+        Args:
+            train_dataloader: the examples.
+            loss_fct: scores, labels -> scalar; default: binary cross entropy for a model with one score, cross entropy
+                for one with several.
+            activation_fct: applied to the scores before the loss.
+            others: see `SentenceTransformer.fit`.
+        """
+        from sentence_transformers.training import fit
+
+        fit.fit(
+            self,
+            [(train_dataloader, fit.pair_loss(self, loss_fct, activation_fct))],
+            evaluator,
+            epochs,
+            None,
+            scheduler,
+            warmup_steps,
+            optimizer_class,
+            {"lr": 2e-5} if optimizer_params is None else optimizer_params,
+            weight_decay,
+            evaluation_steps,
+            output_path,
+            save_best_model,
+            max_grad_norm,
+            use_amp,
+            callback,
+            show_progress_bar,
+            None,
+            500,
+            0,
+            False,
+        )
+
+    old_fit = fit
+
+    def smart_batching_collate(self, batch: list[Any]) -> tuple[dict[str, Any], torch.Tensor]:
+        """A list of `InputExample` of two texts as (features of the pairs, labels)."""
+        from sentence_transformers.training import fit
+
+        return fit.collate_pairs(self, batch)
+
+    def smart_batching_collate_text_only(self, batch: list[Any]) -> dict[str, Any]:
+        """A list of pairs of texts as features."""
+        return self.preprocess([tuple(pair) for pair in batch])
