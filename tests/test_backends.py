@@ -50,6 +50,12 @@ def test_a_graph_gives_the_vectors_of_torch_and_refuses_other_models(tmp_path: P
     loaded = SentenceTransformer(str(saved), backend=backend, model_kwargs={"export": False})
     np.testing.assert_allclose(loaded.encode(SENTENCES), expected, atol=1e-5)
 
+    both = str(tmp_path / "both")  # saved where it came from: the weights that the graph was made from stay
+    SentenceTransformer(str(plain), device="cpu").save_pretrained(both)
+    SentenceTransformer(both, backend=backend).save_pretrained(both)
+    for found in (SentenceTransformer(both, device="cpu"), SentenceTransformer(both, backend=backend)):
+        np.testing.assert_allclose(found.encode(SENTENCES), expected, atol=1e-5)
+
     other = build("bert", tmp_path / "other", hidden_size=64)
     shutil.copytree(saved / backend, other / backend)
     with pytest.raises(ModelFormatError, match="another model"):

@@ -302,6 +302,26 @@ def test_what_is_said_of_a_model_is_in_its_card(tmp_path):
         assert part in card.text, part
 
 
+def test_data_sets_that_tell_where_they_come_from(tmp_path):
+    """Found as 6.2.0 finds them; the name of a file's format is no name of the data."""
+    cats, file = (Dataset.from_dict(PAIRS.to_dict()) for _ in range(2))
+    cats.info.dataset_name, cats.info.builder_name = "cats", "parquet"
+    cats.info.download_checksums = {"hf://datasets/org/cats@12ab/data/train.parquet": {}}
+    file.info.dataset_name = file.info.builder_name = "csv"
+    model = model_of("out_st")
+    data = model.model_card_data
+    assert data.infer_datasets(cats) == [{"name": "cats", "split": None, "id": "org/cats"}]
+    assert data.infer_datasets({"a": cats, "b": file}, dataset_name=None) == [
+        {"name": "a", "split": None, "id": "org/cats"},
+        {"name": "b", "split": None},
+    ]
+    assert data.infer_datasets(file) == [{"name": None, "split": None}]
+    train(model, tmp_path / "run", cats, losses.MultipleNegativesRankingLoss(model))
+    model.save_pretrained(str(tmp_path / "saved"))
+    card = card_of(tmp_path / "saved")
+    assert card.data.to_dict()["datasets"] == ["org/cats"] and "### cats\n" in card.text
+
+
 def test_a_template_of_ones_own(tmp_path):
     """Its values have the names that 6.2.0 gives them."""
     (tmp_path / "own.md").write_text(

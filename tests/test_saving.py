@@ -176,6 +176,54 @@ def test_two_processes_may_finish_a_save_at_once(old_and_new, tmp_path, monkeypa
         np.testing.assert_array_equal(vectors(tmp_path / str(step)), new.encode(TEXTS))
 
 
+OTHER_WEIGHTS = {"pytorch_model.bin", "model.safetensors.index.json", "model-00001-of-00002.safetensors"}
+ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("new", "own", "removed"),
+    [
+        ({"config.json", "model.safetensors"}, False, OTHER_WEIGHTS | ADAPTER | {"added_tokens.json"}),
+        ({"config.json", "model.safetensors"}, True, OTHER_WEIGHTS | ADAPTER | {"added_tokens.json"}),
+        ({"adapter_config.json", "adapter_model.bin"}, False, {"adapter_model.safetensors", "added_tokens.json"}),
+        ({"adapter_config.json", "adapter_model.bin"}, True, {"adapter_model.safetensors", "added_tokens.json"}),
+        ({"config.json", "onnx/model.onnx"}, True, {"added_tokens.json"}),
+        (
+            {"config.json", "onnx/model.onnx"},
+            False,
+            OTHER_WEIGHTS | ADAPTER | {"model.safetensors", "added_tokens.json"},
+        ),
+        ({"onnx/model_O3.onnx"}, False, set()),
+    ],
+    ids=["weights", "own weights", "adapter", "own adapter", "own graph", "graph", "derived"],
+)
+def test_what_a_save_removes(tmp_path, new, own, removed):
+    """What would be read in the place of the new files, but never weights that they need."""
+    there = OTHER_WEIGHTS | ADAPTER | {"model.safetensors", "added_tokens.json", "notes.txt", "config.json"}
+    for name in (*there, "modules.json"):
+        (tmp_path / name).write_text("[]")
+    with saving.atomic_folder(tmp_path, tmp_path if own else None) as fresh:
+        for name in (*new, "modules.json") if new != {"onnx/model_O3.onnx"} else new:
+            (fresh / name).parent.mkdir(exist_ok=True)
+            (fresh / name).write_text("new")
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert there - left == removed - new and new <= left
+
+
+def test_an_adapter_saved_where_its_base_lies(old_and_new, tmp_path):
+    """The weights that the adapter belongs to stay; once it is merged they are replaced, and it is gone."""
+    peft = pytest.importorskip("peft")
+    old_and_new[0].save_pretrained(str(tmp_path))
+    model = SentenceTransformer(str(tmp_path), device="cpu")
+    model.add_adapter(peft.LoraConfig(r=2, target_modules=["query"], init_lora_weights=False))
+    expected = model.encode(TEXTS)
+    assert abs(expected - old_and_new[0].encode(TEXTS)).max() > 1e-3
+    model.save_pretrained(str(tmp_path))
+    np.testing.assert_allclose(vectors(tmp_path), expected, atol=1e-5)
+    old_and_new[1].save_pretrained(str(tmp_path))
+    np.testing.assert_array_equal(vectors(tmp_path), old_and_new[1].encode(TEXTS))
+
+
 def test_a_mounted_folder(old_and_new, tmp_path, monkeypatch):
     """Files cannot be moved into it from the folder around it, nor into a folder inside it that is mounted too, and
     permissions cannot be changed.

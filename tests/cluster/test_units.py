@@ -382,9 +382,11 @@ def test_one_job_per_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="damaged"):
         folder.manifest()
     (tmp_path / "job" / "manifest.json").unlink()
-    (tmp_path / "job" / "thesis.txt").touch()
-    with pytest.raises(InputError, match=r"holds no job of encode_dataset, but 'thesis.txt'"):
-        folder.manifest()
+    for name in ("thesis.txt", "input"):  # the user's own, which nothing may write into or remove
+        (tmp_path / "job" / name).touch()
+        with pytest.raises(InputError, match=f"holds no job of encode_dataset, but '{name}'"):
+            folder.manifest()
+        (tmp_path / "job" / name).unlink()
 
 
 # ---- bad input, before Ray is started

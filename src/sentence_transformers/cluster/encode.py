@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sentence_transformers.cluster import ray_cluster, sources, spool
-from sentence_transformers.cluster.job import Folder, shard_name
+from sentence_transformers.cluster.job import INPUT, Folder, shard_name
 from sentence_transformers.cluster.worker import Task, Worker, fingerprint, load
 from sentence_transformers.errors import InputError, WorkerError
 from sentence_transformers.inference.progress import progress_bar
@@ -255,7 +255,7 @@ def files_of(source: Any, folder: Folder, columns: sources.Columns, shard_rows: 
     if isinstance(source, (str, os.PathLike)):
         return sources.find_files(os.fspath(source))
     if spool.is_dataset(source):
-        return spool.spool(source, folder.path / "input", columns, shard_rows)
+        return spool.spool(source, folder.path / INPUT, columns, shard_rows)
     raise InputError(f"`source` must be a path, a Ray Dataset or a Hugging Face data set, got {type(source).__name__}.")
 
 
@@ -351,7 +351,7 @@ def run(
                 check_rejects(folder, folder.done(), rejected, total, max_reject_share)
     seconds = time.perf_counter() - begin if left else 0.0
     rejects = folder.write_rejects(folder.done())
-    shutil.rmtree(folder.path / "input", ignore_errors=True)
+    shutil.rmtree(folder.path / INPUT, ignore_errors=True)
     rows = sum(entry["rows"] for entry in done.values())
     place = task.output if isinstance(task.output, str) else task.output.name
     return Summary(rows, rows - rejected, kept, rejected, tokens, seconds, place, str(rejects) if rejects else None)

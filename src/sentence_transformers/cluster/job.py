@@ -4,6 +4,7 @@
     journal.jsonl        a line for each unit that is done: rows, rejects, size and checksum of its shard
     part-000007.parquet  the shard of unit 7
     rejects.jsonl        {"id", "reason"} of each row that was not encoded; written when all is done
+    job.input            a data set as files, for the time of the job
 
 A shard is written under another name, flushed, and renamed; its line in the journal comes after that. So whatever is
 killed at whatever moment, a unit either counts as done, and then its shard is whole, or is done again.
@@ -26,6 +27,7 @@ from sentence_transformers.search.index.files import lock, replace, sync_folder
 
 FORMAT, VERSION = "sentence-transformers cluster job", 1
 MANIFEST, JOURNAL, REJECTS, LOCK = "manifest.json", "journal.jsonl", "rejects.jsonl", "job.lock"
+INPUT = "job.input"
 
 
 def shard_name(unit: int) -> str:
@@ -57,7 +59,7 @@ class Folder:
         """
         file = self.path / MANIFEST
         if not file.is_file():
-            others = [one.name for one in self.path.iterdir() if one.name not in (LOCK, "input")]
+            others = [one.name for one in self.path.iterdir() if one.name not in (LOCK, INPUT)]
             others = [name for name in others if not name.startswith(f"{MANIFEST}.")]
             if others:
                 raise InputError(

@@ -466,7 +466,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         """
         if path is None:
             return
-        with saving.atomic_folder(path) as fresh:
+        with saving.atomic_folder(path, self.came_from) as fresh:
             modules = dict(self.named_children())
             folder.write(fresh, modules, self.get_saved_config(), self.module_kwargs, safe_serialization)
             if create_model_card:

@@ -146,7 +146,7 @@ class BaseModelCardData(CardData):
         "model-index",
     )
     PLACEHOLDER: ClassVar[str] = "sentence_transformers_model_id"  # in the code of a card that was saved without a name
-    KIND: ClassVar[str] = "Sentence Transformer"
+    model_type: ClassVar[str] = "Sentence Transformer"
     TRIAL: ClassVar[str] = snippets.TRY_ENCODE
 
     def __post_init__(self) -> None:
@@ -280,7 +280,7 @@ class BaseModelCardData(CardData):
         described = []
         for i, (name, part) in enumerate(parts.items()):
             given = dataset_metadata[i] if i < len(dataset_metadata) else {}
-            info = ({"name": name} if name else {}) | given
+            info = {key: value for key, value in self.infer_datasets(part, name)[0].items() if value} | given
             described.append(self.compute_dataset_metrics(part, info, loss[name] if isinstance(loss, dict) else loss))
             if router_mapping:
                 described[-1]["router_mapping"] = router_mapping.get(name, router_mapping)
@@ -289,6 +289,22 @@ class BaseModelCardData(CardData):
             if size := sum(map(row_count, parts.values())):
                 self.add_tags(f"dataset_size:{size}")
         return described
+
+    def infer_datasets(self, dataset: Any, dataset_name: str | None = None) -> list[dict[str, Any]]:
+        """Name, split and hub id of a data set, or of several by name, as far as they tell.
+
+        Args:
+            dataset_name: instead of the name that the data set gives itself.
+        """
+        if isinstance(dataset, dict):
+            return [found for name, part in dataset.items() for found in self.infer_datasets(part, name)]
+        info, split = getattr(dataset, "info", None), getattr(dataset, "split", None)
+        own = getattr(info, "dataset_name", None)  # that of a file's format if it was read from a file
+        own = None if own == getattr(info, "builder_name", None) else own
+        found = {"name": dataset_name or own, "split": None if split is None else str(split)}
+        files = " ".join(getattr(info, "download_checksums", None) or {})
+        hub = re.search(r"hf://datasets/([^/@\s]+/[^/@\s]+)@", files)
+        return [found | ({"id": hub[1]} if hub else {})]
 
     def compute_dataset_metrics(
         self, dataset: Any, dataset_info: dict[str, Any], loss: Any = None, router_mapping: Any = None
@@ -459,7 +475,7 @@ class BaseModelCardData(CardData):
                 dict.fromkeys(self.datasets + [one["id"] for one in self.train_datasets if one.get("id")])
             ),
             "training_data": list(dict.fromkeys([title for title in titles if title] + self.datasets)),
-            "model_type": self.KIND,
+            "model_type": self.model_type,
             "co2_eq_emissions": None,
             **self.get_codecarbon_data(),
             **self.get_training_duration_data(),
@@ -568,7 +584,7 @@ class CrossEncoderModelCardData(BaseModelCardData):
     ir_model: bool | None = field(default=True, init=False)
 
     PLACEHOLDER: ClassVar[str] = "cross_encoder_model_id"
-    KIND: ClassVar[str] = "Cross Encoder"
+    model_type: ClassVar[str] = "Cross Encoder"
     TRIAL: ClassVar[str] = snippets.TRY_PREDICT
 
     def register_model(self, model: Any) -> None:
@@ -618,7 +634,7 @@ class SparseEncoderModelCardData(BaseModelCardData):
     pipeline_tag: str | None = field(default=None, init=False)
 
     PLACEHOLDER: ClassVar[str] = "sparse_encoder_model_id"
-    KIND: ClassVar[str] = "Sparse Encoder"
+    model_type: ClassVar[str] = "Sparse Encoder"
 
     def register_model(self, model: Any) -> None:
         """The model that the card describes; what it is made of becomes tags."""
@@ -658,7 +674,7 @@ class MultiVectorEncoderModelCardData(BaseModelCardData):
     usage_document_shape: tuple[int, ...] | None = field(default=None, init=False)
 
     PLACEHOLDER: ClassVar[str] = "multi_vector_encoder_model_id"
-    KIND: ClassVar[str] = "Multi-Vector Encoder"
+    model_type: ClassVar[str] = "Multi-Vector Encoder"
     TRIAL: ClassVar[str] = snippets.TRY_SEARCH
 
     def usage_calls(self) -> str:

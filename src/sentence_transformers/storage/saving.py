@@ -26,20 +26,25 @@ OBSOLETE = Path(".obsolete.json")
 SETTINGS_FILES = ("config.json", MODULES_FILE)
 ADAPTER = "adapter_config.json"
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
-OWN_FILE = re.compile(  # what would be read beside the files of another model
+WEIGHTS = re.compile(
     r"model(-\d+-of-\d+)?\.safetensors|pytorch_model(-\d+-of-\d+)?\.bin|(model\.safetensors|pytorch_model\.bin)\.index\.json"
-    r"|adapter_model\.(safetensors|bin)|adapter_config\.json|added_tokens\.json|special_tokens_map\.json|chat_template\.jinja"
 )
+ADAPTERS = re.compile(r"adapter_model\.(safetensors|bin)|adapter_config\.json")
+TOKENS = re.compile(r"added_tokens\.json|special_tokens_map\.json|chat_template\.jinja")
+READ = re.compile("|".join(kind.pattern for kind in (WEIGHTS, ADAPTERS, TOKENS)))  # without being named by modules.json
 
 
 @contextlib.contextmanager
-def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_folder(path: str | os.PathLike[str], came_from: Path | None = None) -> Iterator[Path]:
     """A new empty folder whose files go into `path`, one by one, when the block ends without an error.
 
-    Files of other names stay as they are, but for weights and adapters of the model that was there, which
-    would be read in the place of the new ones. Permissions of files that are replaced stay; a link to a folder is
-    followed. Interrupted before all files are written, the older model is there as it was; later, the next `load` or
-    save moves the rest (`finish_save`).
+    Files of other names stay as they are, but for weights and adapters of the model that was there, which would be
+    read in the place of the new ones (`obsolete_files`). Permissions of files that are replaced stay; a link to a
+    folder is followed. Interrupted before all files are written, the older model is there as it was; later, the next
+    `load` or save moves the rest (`finish_save`).
+
+    Args:
+        came_from: the folder that the model was loaded from.
 
     Raises:
         OSError: if a folder stands where a file has to go, or weights that were not saved by this library would be
@@ -55,18 +60,18 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield fresh
         target.mkdir(exist_ok=True)  # with the permissions that new folders have
-        commit(fresh, target)
+        commit(fresh, target, came_from is not None and came_from.resolve() == target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def commit(fresh: Path, target: Path) -> None:
+def commit(fresh: Path, target: Path, own: bool) -> None:
     """Let the files of `fresh` be those of the model in `target`: from here on the save can only be completed."""
     names = files_of(fresh)
     for name in names:
         if (target / name).is_dir():
             raise IsADirectoryError(f"{target / name} is a folder, where a file of the model has to go. Rename it.")
-    obsolete = [name.as_posix() for name in obsolete_files(names, target)]
+    obsolete = [name.as_posix() for name in obsolete_files(names, target, own)]
     (fresh / OBSOLETE).write_text(json.dumps(obsolete), encoding="utf-8")
     for name in [*names, OBSOLETE]:
         sync(fresh / name)
@@ -135,19 +140,27 @@ def move(source: Path, target: Path) -> None:
         source.unlink(missing_ok=True)
 
 
-def obsolete_files(names: Sequence[Path], target: Path) -> list[Path]:
-    """Weights, adapters and token files of the model in `target` that the new files `names` do not replace.
+def obsolete_files(names: Sequence[Path], target: Path, own: bool) -> list[Path]:
+    """Weights, adapters and token files in `target` that would be read with the new files `names`, or in their place.
+
+    Weights stay where the new files have none, but need them: those of an adapter, and those of a graph file that is
+    saved into the folder that its model was loaded from (`own`).
 
     Raises:
-        FileExistsError: if they are not known to be this library's, and would be read in the place of the new ones.
+        FileExistsError: if they are not known to be this library's.
     """
-    ours = (target / MODULES_FILE).is_file()
     found = []
-    for part in {name.parent for name in names if name.name in SETTINGS_FILES or OWN_FILE.fullmatch(name.name)}:
-        if (target / part).is_dir():
-            here = [part / item.name for item in (target / part).iterdir() if item.is_file()]
-            found += [name for name in here if OWN_FILE.fullmatch(name.name) and name not in names]
-    if ours:
+    for part in {name.parent for name in names if name.name in SETTINGS_FILES or READ.fullmatch(name.name)}:
+        new = {name.name for name in names if name.parent == part}
+        weights = any(map(WEIGHTS.fullmatch, new))
+        kinds = [TOKENS]
+        if weights or not (own or ADAPTER in new):
+            kinds.append(WEIGHTS)
+        if weights or not own or ADAPTER in new:
+            kinds.append(ADAPTERS)
+        here = [item.name for item in (target / part).iterdir() if item.is_file()] if (target / part).is_dir() else []
+        found += [part / name for name in here if name not in new and any(kind.fullmatch(name) for kind in kinds)]
+    if (target / MODULES_FILE).is_file():
         return found
     for name in found:
         has_bin = any(new.parent == name.parent and new.suffix == ".bin" for new in names)
