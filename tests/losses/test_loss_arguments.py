@@ -250,7 +250,7 @@ def test_mini_batches_by_tokens_and_their_bar(kind, name, columns, capsys):
 
 
 @pytest.mark.parametrize("kind", [losses.GISTEmbedLoss, losses.CachedGISTEmbedLoss])
-@pytest.mark.parametrize(("strategy", "margin"), [("absolute", 0.0), ("absolute", -0.03), ("relative", -0.03)])
+@pytest.mark.parametrize(("strategy", "margin"), [("absolute", 0.0), ("absolute", 0.003), ("relative", 0.004)])
 def test_margin_strategy_of_guided_losses(kind, strategy, margin):
     """Others count whose guided similarity is at most that of the pair, less the margin or the share of it."""
     model = SentenceTransformer(str(GOLDEN / "out_st"), device="cpu").eval()
@@ -272,7 +272,6 @@ def test_margin_strategy_of_guided_losses(kind, strategy, margin):
     rows = torch.cat([s.masked_fill(t > limit, -torch.inf) for s, t in zip(scores, told, strict=True)], 1) / 0.05
     rows[range(3), range(3)] = scores[0].diagonal() / 0.05
     expected = (rows.logsumexp(1) - rows[range(3), range(3)]).mean()
-    assert 0 <= int(rows.isfinite().sum()) - 3 < 24
     loss = kind(model, guide, temperature=0.05, margin_strategy=strategy, margin=margin)
     found = loss([model.preprocess(texts) for texts in (anchors, positives)], None).detach()
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
