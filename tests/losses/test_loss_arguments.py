@@ -249,22 +249,32 @@ def test_mini_batches_by_tokens_and_their_bar(kind, name, columns, capsys):
     assert "mini-batches" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("strategy", ["absolute", "relative"])
-@pytest.mark.parametrize("margin", [0.0, 0.2])
-def test_margin_strategy_of_guided_losses(strategy, margin):
-    """Cached equals not cached, and the two strategies differ where there is a margin."""
+@pytest.mark.parametrize("kind", [losses.GISTEmbedLoss, losses.CachedGISTEmbedLoss])
+@pytest.mark.parametrize(("strategy", "margin"), [("absolute", 0.0), ("absolute", 0.003), ("relative", 0.004)])
+def test_margin_strategy_of_guided_losses(kind, strategy, margin):
+    """Others count whose guided similarity is at most that of the pair, less the margin or the share of it."""
     model = SentenceTransformer(str(GOLDEN / "out_st"), device="cpu").eval()
-    features = [
-        model.preprocess(texts) for texts in (["the cat", "rain", "water"], ["a dog", "rain fell", "the river"])
-    ]
-    found = [
-        float(kind(model, model, margin_strategy=strategy, margin=margin)(features, None).detach())
-        for kind in (losses.GISTEmbedLoss, losses.CachedGISTEmbedLoss)
-    ]
-    other = "relative" if strategy == "absolute" else "absolute"
-    differs = float(losses.GISTEmbedLoss(model, guide, margin_strategy=other, margin=margin)(features, None).detach())
-    assert found[0] == pytest.approx(found[1], abs=1e-5)
-    assert (abs(found[0] - differs) > 1e-4) == (margin > 0)
+    guide = SentenceTransformer(str(GOLDEN / "out_st"), device="cpu")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in guide.parameters():
+            parameter += torch.randn_like(parameter)
+    anchors = ["the cat sat on the mat", "rain", "water boils at one hundred degrees"]
+    positives = ["the cat sat on a mat", "rain fell", "water boils at noon"]
+
+    def similarities(encoder: SentenceTransformer) -> list[torch.Tensor]:
+        a, p = (F.normalize(encoder.encode(texts, convert_to_tensor=True)) for texts in (anchors, positives))
+        return [a @ p.T, a @ a.T, p @ p.T]
+
+    told, scores = similarities(guide), similarities(model)
+    own = told[0].diagonal()[:, None]
+    limit = own - margin if strategy == "absolute" else own * (1 - margin)
+    rows = torch.cat([s.masked_fill(t > limit, -torch.inf) for s, t in zip(scores, told, strict=True)], 1) / 0.05
+    rows[range(3), range(3)] = scores[0].diagonal() / 0.05
+    expected = (rows.logsumexp(1) - rows[range(3), range(3)]).mean()
+    loss = kind(model, guide, temperature=0.05, margin_strategy=strategy, margin=margin)
+    found = loss([model.preprocess(texts) for texts in (anchors, positives)], None).detach()
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_teacher_temperature_of_late_interaction():

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sentence_transformers import _names
 from sentence_transformers.encoders.peft import PeftAdapterMixin
-from sentence_transformers.errors import InputError
+from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference import workers
 from sentence_transformers.inference.calls import compute_here
 from sentence_transformers.inference.engine import Job
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MADE_BY_MODULES = ("token_embeddings", "sentence_embedding", "scores", "causal_logits")  # features
 ALWAYS_ACCEPTED = {"task", "processing_kwargs"}
 
 
@@ -330,7 +331,16 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         for (name, module), (_, after) in zip(parts, [*parts[1:], ("", None)], strict=True):
             wanted = self.module_kwargs.get(name)
             given = kwargs if wanted is None else {key: value for key, value in kwargs.items() if key in wanted}
-            input = run_module(module, input, given | ({"task": kwargs["task"]} if "task" in kwargs else {}), after)
+            try:
+                input = run_module(module, input, given | ({"task": kwargs["task"]} if "task" in kwargs else {}), after)
+            except KeyError as error:
+                if not error.args or error.args[0] not in MADE_BY_MODULES:
+                    raise
+                raise ModelFormatError(
+                    f"Module {name} of this model, a {type(module).__name__}, needs {error}, which none before it "
+                    f"makes; it is given {sorted(input)}. In a model folder modules.json names the modules, and their "
+                    "settings say what they make (module_output_name)."
+                ) from error
         return input
 
     def compute_rows(self, inputs: Sequence[Any], job: Job) -> Any:

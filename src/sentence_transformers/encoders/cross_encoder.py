@@ -35,6 +35,7 @@ from sentence_transformers.inference.plan import DEFAULT_BATCH_SIZE
 from sentence_transformers.modules.activation import Activation, activation_from_name, activation_name
 from sentence_transformers.modules.logit_score import LogitScore
 from sentence_transformers.storage.files import Source
+from sentence_transformers.storage.folder import CONFIG_FILE
 
 if TYPE_CHECKING:
     from sentence_transformers.storage.model_card import CrossEncoderModelCardData
@@ -163,7 +164,11 @@ class CrossEncoder(BaseModel, FitMixin):
         name = self._model_config.get("activation_fn") or older
         if not name:
             return self.get_default_activation_fn()
-        return activation_from_name(name, self.trust_remote_code, self.get_default_activation_fn)
+        try:
+            return activation_from_name(name, self.trust_remote_code, self.get_default_activation_fn)
+        except ModelFormatError as error:
+            where = f"{self.came_from or self._folder or 'the model'}: {CONFIG_FILE} or config.json"
+            raise ModelFormatError(f"{where}, activation_fn: {error}") from error
 
     def get_default_activation_fn(self) -> Activation:
         """Sigmoid for one label, identity for more."""

@@ -22,6 +22,16 @@ Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
 
+def embedding_of(model: Any, features: dict[str, Any]) -> Tensor:
+    """`sentence_embedding`; `ModelFormatError` where no module of the model makes one."""
+    if "sentence_embedding" not in features:
+        raise ModelFormatError(
+            "No module of this model makes a sentence_embedding. Add one, such as Pooling; in a model folder "
+            f"modules.json names them. There are {[type(module).__name__ for module in model]}."
+        )
+    return features["sentence_embedding"]
+
+
 @dataclass(frozen=True)
 class Output:
     """The output arguments of `encode`.
@@ -57,12 +67,7 @@ class Output:
         if self.value != "sentence_embedding":
             with torch.inference_mode(False):  # so that the rows are ordinary tensors
                 return all_features(model, features, count) if self.value is None else token_rows(features)
-        if "sentence_embedding" not in features:
-            raise ModelFormatError(
-                "No module of this model makes a sentence_embedding. Add one, such as Pooling; in a model folder "
-                f"modules.json names them. There are {[type(module).__name__ for module in model]}."
-            )
-        rows = features["sentence_embedding"]
+        rows = embedding_of(model, features)
         if self.normalize:
             rows = normalize_embeddings(rows)
         return to_numpy(rows) if self.as_arrays else rows

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sentence_transformers.inference.outputs import embedding_of
 from sentence_transformers.util.tensor import is_sparse, to_coo
 
 
@@ -42,7 +43,7 @@ class SparseOutput:
 
     def rows(self, model: Any, features: dict[str, Any], count: int) -> list[SparseRow]:
         """Rows of one micro-batch."""
-        rows = split(features["sentence_embedding"].detach())
+        rows = split(embedding_of(model, features).detach())
         if self.max_active_dims is not None:
             rows = [strongest(row, self.max_active_dims) for row in rows]
         return [SparseRow(row.columns.cpu(), row.values.cpu()) for row in rows] if self.to_cpu else rows

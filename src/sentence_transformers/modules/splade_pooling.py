@@ -85,9 +85,9 @@ class SpladePooling(Module):
         self._chunk_size = value
 
     def on_model_ready(self, model: Any) -> None:
-        """Note the size of the model's vocabulary."""
+        """Note the size of the model's vocabulary, whatever the settings say."""
         sizes = (module.vocabulary_size for module in model.modules() if hasattr(module, "vocabulary_size"))
-        self.embedding_dimension = self.embedding_dimension or next(sizes, None)
+        self.embedding_dimension = next(sizes, self.embedding_dimension)
 
     def get_embedding_dimension(self) -> int | None:
         """V."""
