@@ -112,9 +112,12 @@ class BatchStream(IterableDataset):
             raise TypeError("a data loader without a length") from None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return itertools.islice(self.all_batches(), get_rank(), None, get_world_size())
+        rank, processes, rounds = get_rank(), get_world_size(), self.all_batches()
+        while len(batches := list(itertools.islice(rounds, processes))) == processes:
+            if len({len(rows) for rows in batches}) == 1:  # processes need equally many batches, of equal size
+                yield self.collate(batches[rank])
 
-    def all_batches(self) -> Iterator[dict[str, Any]]:
+    def all_batches(self) -> Iterator[Rows]:
         """Batches for all processes, data loader by data loader in turn."""
         streams = {name: iter(loader) for name, loader in self.loaders.items()}
         while True:
@@ -124,7 +127,7 @@ class BatchStream(IterableDataset):
                 except StopIteration:
                     return
                 rows = rows_of_batch(batch)
-                yield self.collate([{**row, DATASET_NAME: name} for row in rows] if name is not None else rows)
+                yield [{**row, DATASET_NAME: name} for row in rows] if name is not None else rows
 
 
 def rows_of_batch(batch: Any) -> Rows:
