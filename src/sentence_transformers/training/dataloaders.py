@@ -55,6 +55,14 @@ def rows_at(dataset: Any, indices: list[int]) -> Rows:
     return [dataset[i] for i in indices]
 
 
+def random_source(seed: int, number: int = 0) -> dict[str, Any]:
+    """A seed, and a generator with it, for the sampler of the data set of that number: each has its own order."""
+    seed += 100_003 * number
+    generator = torch.Generator()
+    generator.manual_seed(seed)
+    return {"generator": generator, "seed": seed}
+
+
 def make_batch_sampler(kind: Any, dataset: Any, batch_size: int, drop_last: bool, **settings: Any) -> Any:
     """The sampler that an argument asks for.
 
