@@ -70,7 +70,7 @@ class BaseTrainingArguments(TrainingArguments):
         default=MultiDatasetBatchSamplers.PROPORTIONAL, metadata={"help": "Which data set the next batch is from."}
     )
     router_mapping: Prompts = field(default_factory=dict, metadata={"help": "Route per column."})
-    learning_rate_mapping: Union[str, dict[str, float], None] = field(  # noqa: UP007
+    learning_rate_mapping: Union[str, None, dict[str, float]] = field(  # noqa: RUF036, UP007
         default_factory=dict, metadata={"help": "Learning rate per pattern of parameter names."}
     )
     warmup_ratio: float | None = field(default=None, metadata={"help": "Share of steps with a rising learning rate."})
@@ -132,7 +132,7 @@ class MultiVectorEncoderTrainingArguments(BaseTrainingArguments):
     "query" and "document"; default: the model's limits. Expanded queries of fixed length stay as they are.
     """
 
-    max_length: Union[str, int, dict[str, int], None] = field(  # noqa: UP007
+    max_length: Union[str, None, int, dict[str, int]] = field(  # noqa: RUF036, UP007
         default=None, metadata={"help": "Most tokens of a text in training."}
     )
 

@@ -11,6 +11,7 @@ features per column. A batch holds only tensors and names, so that any data load
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference.engine import input_module, plans_by_tokens
@@ -199,6 +200,15 @@ class Preprocess:
 
     model: Any
     own_losses: bool = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a data loader's worker that is started anew: with the weights on the CPU, for it needs no GPU to read."""
+        on_cpu = {
+            id(one): nn.Parameter(one.detach().cpu(), one.requires_grad) if isinstance(one, nn.Parameter) else one.cpu()
+            for one in (*self.model.parameters(), *self.model.buffers())
+            if one.device.type != "cpu"
+        }
+        return self.__dict__ | ({"model": copy.deepcopy(self.model, on_cpu)} if on_cpu else {})
 
     def __call__(
         self, texts: list[Any], prompt: str | None = None, task: str | None = None, **limits: Any

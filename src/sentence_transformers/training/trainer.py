@@ -167,6 +167,10 @@ class BaseTrainer(Trainer, ABC):
             raise InputError(
                 f"args is a {type(args).__name__}; {type(self).__name__} needs a {self.training_args_class.__name__}."
             )
+        if args.fp16 and args.device.type == "cpu":
+            logger.warning(
+                "fp16=True (use_amp of fit) has no effect on a CPU, which computes in float32 or with bf16=True."
+            )
         if args.n_gpu > 1:
             logger.warning(
                 "Only the first of %d GPUs is used: one process trains on one GPU. Start one for each with "
