@@ -134,15 +134,15 @@ class GroupByLabelBatchSampler(DefaultBatchSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         self.generator.manual_seed(self.seed + self.epoch)
-        groups = [self.shuffled(rows) for rows in self.groups.values()]
-        groups = self.shuffled([list(zip(rows[::2], rows[1::2], strict=False)) for rows in groups])
-        rest = self.take_rest(groups)
+        groups = [self._shuffled(rows) for rows in self.groups.values()]
+        groups = self._shuffled([list(zip(rows[::2], rows[1::2], strict=False)) for rows in groups])
+        rest = self._take_rest(groups)
         pairs = list(chain.from_iterable(groups))
-        batches = self.shuffled([pairs[start :: self.full] for start in range(self.full)])
+        batches = self._shuffled([pairs[start :: self.full] for start in range(self.full)])
         for batch in [*batches, rest] if self.has_rest else batches:
             yield list(chain.from_iterable(batch))
 
-    def take_rest(self, groups: list[list[tuple[int, int]]]) -> list[tuple[int, int]]:
+    def _take_rest(self, groups: list[list[tuple[int, int]]]) -> list[tuple[int, int]]:
         """Take the pairs that are in no full batch from the largest labels, and from two if they are a batch."""
         if self.left > self.batch_size // 2:  # nothing goes with them
             largest = max(groups, key=len)
@@ -151,7 +151,7 @@ class GroupByLabelBatchSampler(DefaultBatchSampler):
         rest = [sorted(groups, key=len)[-2].pop()] if self.has_rest else []
         return rest + [max(groups, key=len).pop() for _ in range(self.left - len(rest))]
 
-    def shuffled(self, items: list[Any]) -> list[Any]:
+    def _shuffled(self, items: list[Any]) -> list[Any]:
         order = torch.randperm(len(items), generator=self.generator, device=self.generator.device).tolist()
         return [items[i] for i in order]
 
@@ -220,15 +220,15 @@ class NoDuplicatesBatchSampler(DefaultBatchSampler):
                     continue
                 waiting.setdefault(shared, deque()).append(row)
                 if waited_for is not None and waited_for not in used:
-                    self.try_next([waited_for], waiting, tried, coming)
+                    self._try_next([waited_for], waiting, tried, coming)
             if len(batch) < self.batch_size and not self._warned:
-                self.warn(len(batch), waiting)
-            self.try_next(sorted(used & waiting.keys()), waiting, tried, coming)
+                self._warn(len(batch), waiting)
+            self._try_next(sorted(used & waiting.keys()), waiting, tried, coming)
             if len(batch) == self.batch_size or not self.drop_last:
                 yield batch
 
     @staticmethod
-    def try_next(used: list[int], waiting: dict[int, deque[int]], tried: dict[int, int], coming: deque[int]) -> None:
+    def _try_next(used: list[int], waiting: dict[int, deque[int]], tried: dict[int, int], coming: deque[int]) -> None:
         """Of the rows that wait for each of some texts, let the first come next."""
         for text in reversed(used):
             if waiting.get(text):
@@ -238,7 +238,7 @@ class NoDuplicatesBatchSampler(DefaultBatchSampler):
             if not waiting.get(text):
                 waiting.pop(text, None)
 
-    def warn(self, size: int, waiting: Mapping[int, deque[int]]) -> None:
+    def _warn(self, size: int, waiting: Mapping[int, deque[int]]) -> None:
         """Tell, once, that a batch could not be filled though there were rows enough."""
         if size + sum(map(len, waiting.values())) < self.batch_size:
             return

@@ -130,7 +130,7 @@ class BaseTrainer(Trainer, ABC):
         self._given_collator, self.processing_class = data_collator, processing_class
         train_dataset = as_datasets(train_dataset, "train_dataset")
         eval_dataset = as_datasets(eval_dataset, "eval_dataset")
-        self.check_mappings(model, args, train_dataset, eval_dataset)
+        self._check_mappings(model, args, train_dataset, eval_dataset)
         self._given_loss = self.get_default_loss(model) if loss is None else loss
         self.loss = self._prepare_losses(self._given_loss, model)
         self._check_names(train_dataset, "train_dataset")
@@ -225,7 +225,7 @@ class BaseTrainer(Trainer, ABC):
                     callback.on_init_end(self.args, self.state, self.control, model=model, trainer=self)
         return model
 
-    def check_mappings(self, model: Any, args: Any, *data: Any) -> None:
+    def _check_mappings(self, model: Any, args: Any, *data: Any) -> None:
         """Raise `InputError` if a `Router` is not told which column goes where; warn of settings for other columns."""
         if self._train_batches is not None:
             return
