@@ -13,11 +13,14 @@ finder on `sys.meta_path`, which makes aliases and packages when they are first 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.abc
 import importlib.machinery
 import sys
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
@@ -700,6 +703,19 @@ def saved_type(module_class: type) -> str:
     return f"{module_class.__module__}.{module_class.__name__}"
 
 
+_known: ContextVar[dict[str, type]] = ContextVar("known", default={})  # noqa: B039  # never changed
+
+
+@contextlib.contextmanager
+def known_classes(classes: Iterable[type]) -> Iterator[None]:
+    """Within the context saved models may name these classes, whoever's they are."""
+    token = _known.set({saved_type(one): one for one in classes})
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
 def find_class(dotted: str, source: Any, trust_remote_code: bool = False) -> type:
     """The class that a saved model names.
 
@@ -710,6 +726,8 @@ def find_class(dotted: str, source: Any, trust_remote_code: bool = False) -> typ
     from sentence_transformers.errors import ModelFormatError
     from sentence_transformers.util.misc import import_module_class
 
+    if dotted in _known.get():
+        return _known.get()[dotted]
     if dotted in FOREIGN:
         return home(FOREIGN[dotted])
     if not isinstance(dotted, str) or "." not in dotted:

@@ -20,6 +20,7 @@ from sentence_transformers.readers import (
 
 from sentence_transformers import InputExample, ParallelSentencesDataset, SentencesDataset, resolve_ids
 from sentence_transformers.losses import ContrastiveTensionDataLoader
+from sentence_transformers.training import dataloaders
 
 
 def rows(examples: list[InputExample]) -> list[Any]:
@@ -114,3 +115,17 @@ def test_ids_become_values() -> None:
         resolve({**batch, "document_ids": [["a"], ["a", "b"]]})
     with pytest.raises(ValueError, match="no single value column"):
         resolve_ids({"id": datasets.Dataset.from_dict({"id": [1], "a": [1], "b": [1]})})
+
+
+@pytest.mark.parametrize(("count", "expected"), [(9, [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]), (3, [[], []])])
+def test_processes_share_the_batches_of_a_loader(
+    monkeypatch: pytest.MonkeyPatch, count: int, expected: list[Any]
+) -> None:
+    """Equally many batches of equal size for each of two processes; what is left over is left out."""
+    texts = [{"a": str(i)} for i in range(count)]
+    monkeypatch.setattr(dataloaders, "get_world_size", lambda: 2)
+    for rank in range(2):
+        monkeypatch.setattr(dataloaders, "get_rank", lambda rank=rank: rank)
+        loader = [texts[i : i + 2] for i in range(0, len(texts), 2)]
+        found = list(dataloaders.BatchStream(loader, lambda rows: [int(row["a"]) for row in rows]))
+        assert found == expected[rank]

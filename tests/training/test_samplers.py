@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from torch.utils.data import ConcatDataset
 
 from sentence_transformers.training import samplers
@@ -50,9 +52,109 @@ def test_no_text_is_twice_in_a_batch() -> None:
             assert max(Counter(texts).values()) == 1
 
 
-def test_each_label_comes_twice_at_least() -> None:
-    for batch in samplers.GroupByLabelBatchSampler(DATA, batch_size=8, drop_last=False):
-        assert min(Counter(DATA[batch]["label"]).values()) >= 2
+@pytest.mark.parametrize(
+    ("counts", "size", "used", "used_of_full"),
+    [
+        ([4, 4, 4], 4, 12, 12),
+        ([20, 4, 4], 4, 16, 16),  # one batch for each of the four pairs that are not of the first label
+        ([20, 20, 20], 6, 60, 60),
+        ([10, 10], 8, 20, 16),
+        ([1000, 500, 3], 16, 1502, 1488),
+        ([3, 3], 4, 4, 4),
+        ([6, 2], 16, 8, 0),
+    ],
+)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_each_batch_has_two_labels_twice_at_least(
+    counts: list[int], size: int, used: int, used_of_full: int, seed: int
+) -> None:
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    data = datasets.Dataset.from_dict({"text": [str(i) for i in range(len(labels))], "label": labels})
+    for drop_last, expected in ((False, used), (True, used_of_full)):
+        sampler = samplers.GroupByLabelBatchSampler(data, size, drop_last, seed=seed)
+        batches = list(sampler)
+        assert len(batches) == len(sampler) and sum(map(len, batches)) == expected
+        assert len({row for batch in batches for row in batch}) == expected
+        for batch in batches:
+            found = Counter(labels[row] for row in batch)
+            assert len(found) >= 2 and min(found.values()) >= 2
+
+
+def test_a_repeated_text_costs_no_more_than_its_rows(caplog: pytest.LogCaptureFixture) -> None:
+    """Rows of one text each are looked at a few times, not once for each batch; a warning names the text."""
+    count = 3000
+    data = datasets.Dataset.from_dict({"a": ["the same"] * count, "b": [str(i % 1000) for i in range(count)]})
+    sampler = samplers.NoDuplicatesBatchSampler(data, batch_size=32, drop_last=False)
+    looks = 0
+
+    class Counted(list):  # type: ignore[type-arg]
+        def __getitem__(self, i: Any) -> Any:
+            nonlocal looks
+            looks += 1
+            return super().__getitem__(i)
+
+    sampler._texts = Counted(sampler.texts)
+    batches = list(sampler)
+    assert sorted(row for batch in batches for row in batch) == list(range(count)) and len(batches) == count
+    assert looks < 10 * count
+    assert len(caplog.messages) == 1 and "the same" in caplog.text
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_row_is_used_once_however_texts_are_shared(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    columns = {name: [f"{name} {i}" for i in random.zipf(1.3, 300) % 40] for name in "abc"}
+    data = datasets.Dataset.from_dict(columns)
+    batches = list(samplers.NoDuplicatesBatchSampler(data, batch_size=8, drop_last=False, seed=seed))
+    assert sorted(row for batch in batches for row in batch) == list(range(300))
+    for batch in batches:
+        assert all(len(set(data[batch][name])) == len(batch) for name in columns)
+
+
+def test_too_few_distinct_texts_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    data = datasets.Dataset.from_dict({"a": ["same"] * 8, "b": list("abcdefgh")})
+    assert list(samplers.NoDuplicatesBatchSampler(data, batch_size=4, drop_last=True)) == []
+    assert "left out" in caplog.text and "same" in caplog.text
+
+
+ARRAYS = [np.arange(3000), np.arange(3000)]
+ARRAYS[1][1500] = 0  # both are written [0 1 2 ... 2997 2998 2999]
+
+
+@pytest.mark.parametrize("hashed", [False, True])
+@pytest.mark.parametrize(
+    ("first", "second", "equal"),
+    [
+        ([1.0, 2.0], [1.0, 3.0], False),
+        ([1.0, 2.0], [1.0, 2.0], True),
+        (["a", "b"], ["a", "c"], True),
+        (ARRAYS[0], ARRAYS[1], False),
+        (ARRAYS[0], ARRAYS[0].copy(), True),
+        (torch.arange(3), torch.arange(3), True),
+        ({"text": "a"}, {"text": "b"}, False),
+        ("1", 1, False),
+    ],
+    ids=range(8),
+)
+def test_what_is_one_value(first: Any, second: Any, equal: bool, hashed: bool) -> None:
+    class Rows:
+        column_names = ("a",)
+        values = (first, second)
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, i: Any) -> Any:
+            return {"a": list(self.values)} if isinstance(i, slice) else {"a": self.values[i]}
+
+        def with_format(self, _: None) -> Any:
+            return self
+
+        def select_columns(self, _: list[str]) -> Any:
+            return self
+
+    sampler = samplers.NoDuplicatesBatchSampler(Rows(), 2, False, precompute_hashes=hashed)
+    assert [len(batch) for batch in sampler] == ([1, 1] if equal else [2])
 
 
 def many(kind: Any, sizes: list[int]) -> Any:
@@ -81,10 +183,11 @@ def test_data_sets_in_proportion() -> None:
     [
         (lambda: samplers.DefaultBatchSampler(DATA.select([]), 4, False), "empty"),
         (lambda: samplers.GroupByLabelBatchSampler(DATA.remove_columns("label"), 4, False), "need a label column"),
-        (lambda: samplers.GroupByLabelBatchSampler(DATA, 3, False), "must be even"),
-        (lambda: samplers.GroupByLabelBatchSampler(DATA.select([0, 4]), 2, False), "two labels"),
+        (lambda: samplers.GroupByLabelBatchSampler(DATA, 5, False), "must be even"),
+        (lambda: samplers.GroupByLabelBatchSampler(DATA, 2, False), "4 or more"),
+        (lambda: samplers.GroupByLabelBatchSampler(DATA.select([0, 4]), 4, False), "two labels"),
     ],
-    ids=range(4),
+    ids=range(5),
 )
 def test_what_cannot_be_meant_is_said(make: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):

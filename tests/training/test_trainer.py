@@ -30,6 +30,7 @@ from tests import models
 from tests.golden import multi_vector_cases, score_models
 from tests.training import runs
 from tests.training.runs import SETTINGS, logged
+from tests.training.two_processes import CASES
 
 datasets = pytest.importorskip("datasets")
 pytest.importorskip("accelerate")
@@ -512,13 +513,14 @@ def test_fit_as_of_old(model: SentenceTransformer, tmp_path: Path) -> None:
 TWO = Path(__file__).with_name("two_processes.py")
 FOLDERS = {
     "dense": lambda folder: models.build("bert", folder),
+    "padded": lambda folder: models.build("mpnet", folder),
     "cross": score_models.SCORERS["saved_settings"],
     "sparse": score_models.SPARSE["splade_settings"],
     "late": multi_vector_cases.FOLDERS["expanding"],
 }
 
 
-@pytest.mark.parametrize("case", ["dense", "dense-cached", "dense-fsdp", "cross", "sparse", "late", "late-cached"])
+@pytest.mark.parametrize("case", list(CASES))
 def test_two_processes_make_the_step_of_one(tmp_path: Path, case: str) -> None:
     model = tmp_path / "model"
     FOLDERS[case.partition("-")[0]](model)

@@ -6,6 +6,7 @@ together.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 from collections.abc import Callable
@@ -32,8 +33,14 @@ from sentence_transformers import (
 
 WORDS = ["cat", "river", "dog and cat", "a table", "some bread", "the train leaves", "rain", "a letter"]
 PAIRS = {"anchor": WORDS, "positive": [f"{word} again and {word}" for word in WORDS]}
-FSDP = {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": ["BertLayer"],
-                                      "state_dict_type": "FULL_STATE_DICT"}}  # fmt: skip
+SHORT = ["a", "b", "c", "d", "e", "f", "g", "h"]
+UNEVEN = {"anchor": SHORT, "positive": [*SHORT[4:], *(f"{letter} b c d e f g h i j k l" for letter in SHORT[:4])]}
+"""Texts of which the second process has the long ones."""
+
+
+def sharded(layer: str) -> dict[str, Any]:
+    config = {"version": 2, "transformer_layer_cls_to_wrap": [layer], "state_dict_type": "FULL_STATE_DICT"}
+    return {"fsdp": True, "fsdp_config": config}
 
 
 @dataclass(frozen=True)
@@ -65,12 +72,26 @@ def splade(model: SparseEncoder, several: bool) -> Any:
     return sparse_losses.SpladeLoss(model, inner, document_regularizer_weight=0.0)
 
 
+class OwnStep(late_losses.CachedMultiVectorMultipleNegativesRankingLoss):
+    """Embeds column by column, so that each process has tensors as long as its own texts."""
+
+    def embed_minibatch(self, *args: Any, **kwargs: Any) -> Any:
+        return super().embed_minibatch(*args, **kwargs)
+
+
 DENSE = (SentenceTransformer, SentenceTransformerTrainer)
 LATE = (MultiVectorEncoder, MultiVectorEncoderTrainer)
 CASES = {
     "dense": Case(*DENSE, gathering(losses.MultipleNegativesRankingLoss)),
     "dense-cached": Case(*DENSE, gathering(losses.CachedMultipleNegativesRankingLoss, mini_batch_size=3)),
-    "dense-fsdp": Case(*DENSE, gathering(losses.MultipleNegativesRankingLoss), sharing=FSDP),
+    "dense-fsdp": Case(*DENSE, gathering(losses.MultipleNegativesRankingLoss), sharing=sharded("BertLayer")),
+    "dense-cached-fsdp": Case(
+        *DENSE,
+        gathering(losses.CachedMultipleNegativesRankingLoss, mini_batch_num_tokens=16),
+        UNEVEN,
+        sharded("BertLayer"),
+    ),
+    "padded-fsdp": Case(*DENSE, gathering(losses.MultipleNegativesRankingLoss), UNEVEN, sharded("MPNetLayer")),
     "cross": Case(
         CrossEncoder,
         CrossEncoderTrainer,
@@ -80,6 +101,7 @@ CASES = {
     "sparse": Case(SparseEncoder, SparseEncoderTrainer, splade),
     "late": Case(*LATE, gathering(late_losses.MultiVectorMultipleNegativesRankingLoss)),
     "late-cached": Case(*LATE, gathering(late_losses.CachedMultiVectorMultipleNegativesRankingLoss, mini_batch_size=3)),
+    "late-cached-own": Case(*LATE, gathering(OwnStep, mini_batch_size=3), UNEVEN),
 }
 
 
@@ -88,6 +110,20 @@ class InOrder(torch.utils.data.BatchSampler):
 
     def __init__(self, dataset: Dataset, batch_size: int, drop_last: bool, **kwargs: object) -> None:
         super().__init__(range(len(dataset)), batch_size, drop_last)
+
+
+def allow_sharding_on_cpu() -> None:
+    """Let accelerate take these processes for ones with a GPU each, which are the only ones that it shards."""
+    from accelerate.state import DistributedType, PartialState
+
+    before = PartialState.__init__
+
+    def pretend(self: Any, *args: Any, **kwargs: Any) -> None:
+        before(self, *args, **kwargs)
+        if self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.MULTI_GPU
+
+    PartialState.__init__ = pretend
 
 
 def main(model_folder: str, out: str, name: str) -> None:
@@ -99,6 +135,8 @@ def main(model_folder: str, out: str, name: str) -> None:
     for part in model.modules():
         if isinstance(part, torch.nn.Dropout):
             part.p = 0.0
+    if case.sharing and processes > 1:
+        allow_sharding_on_cpu()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     args = case.trainer.training_args_class(
         output_dir=f"{out}.run",
@@ -132,4 +170,5 @@ def main(model_folder: str, out: str, name: str) -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(240, exit=True)  # processes that wait for each other say where
     main(*sys.argv[1:])

@@ -27,11 +27,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sentence_transformers.errors import InputError
 from sentence_transformers.inference import batches
 from sentence_transformers.inference.batches import Features
 from sentence_transformers.inference.engine import input_module
 from sentence_transformers.inference.packing import is_packed, pad, pad_rows
 from sentence_transformers.modules.base import Module
+from sentence_transformers.util.distributed import all_gather, get_world_size
 
 WIDEST = 1.25  # longest : shortest text of a padded batch
 LIBRARIES = ("sentence_transformers.", "torch.", "transformers.", "peft.", "accelerate.")
@@ -219,7 +221,7 @@ def forwards(model: Any, features: Features, most: int | None = None) -> tuple[l
     lengths = batches.text_lengths(features)
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
     if batches.layout(features) != "attention_mask":
-        return order, mini_batches(lengths, most or len(order), None)
+        return order, in_step(model, mini_batches(lengths, most or len(order), None))
     module = input_module(unwrap(model), features.get("task"))
     equal = not getattr(module, "pads_safely", True)
     groups: list[list[int]] = []
@@ -230,7 +232,31 @@ def forwards(model: Any, features: Features, most: int | None = None) -> tuple[l
             groups[-1].append(i)
         else:
             groups.append([i])
-    return order, groups
+    return order, in_step(model, groups)
+
+
+def in_step(model: Any, groups: list[list[int]]) -> list[list[int]]:
+    """Forward passes of this process, cut further where another one has more of them, if the model is sharded.
+
+    All processes of a sharded model bring their part of the weights to each forward pass, or wait for ever.
+    """
+    if get_world_size() == 1 or not is_sharded(model):
+        return groups
+    device = next(model.parameters()).device
+    most = int(all_gather(torch.tensor([len(groups)], device=device)).max())
+    while len(groups) < most:
+        largest = max(groups, key=len)
+        if len(largest) < 2:
+            raise InputError(f"{len(groups)} texts cannot be {most} forward passes, which another process makes.")
+        place, half = groups.index(largest), len(largest) // 2
+        groups = [*groups[:place], largest[:half], largest[half:], *groups[place + 1 :]]
+    return groups
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether each process holds a part of the weights only: FSDP or DeepSpeed's third stage."""
+    wrapped = any(type(part).__name__ == "FullyShardedDataParallel" for part in model.modules())
+    return wrapped or any(hasattr(one, "placements") or hasattr(one, "ds_id") for one in model.parameters())
 
 
 def run(model: Any, features: Features) -> Features:

@@ -30,6 +30,7 @@ from sentence_transformers.inference.batches import Features
 from sentence_transformers.losses.columns import (
     alike,
     as_padded,
+    in_step,
     is_foreign,
     is_untouched,
     mini_batches,
@@ -167,7 +168,7 @@ def cut(model: Any, columns: list[Features], sizes: list[int], size: int, most_t
             column = as_padded(model, column)
             slices += [
                 Slice(part_of(column, begin, end), torch.arange(start + begin, start + end))
-                for begin, end in ranges_of(column, size, most_tokens)
+                for begin, end in ranges_of(model, column, size, most_tokens)
             ]
         return slices
     for members in alike(model, columns):
@@ -177,7 +178,7 @@ def cut(model: Any, columns: list[Features], sizes: list[int], size: int, most_t
             slices.append(Slice(parts[0], places))
             continue
         joined = batches.join(parts)
-        for group in mini_batches(batches.text_lengths(joined), size, most_tokens):
+        for group in in_step(model, mini_batches(batches.text_lengths(joined), size, most_tokens)):
             slices.append(Slice(batches.take(joined, group), places[torch.tensor(group, device="cpu")]))
     return slices
 
@@ -287,7 +288,7 @@ class CachedLossMixin:
             ranges: (begin, end) of each; default: `mini_batch_size` texts, or `mini_batch_num_tokens` tokens.
         """
         if ranges is None:
-            ranges = ranges_of(sentence_feature, self.mini_batch_size, self.mini_batch_num_tokens)
+            ranges = ranges_of(self.model, sentence_feature, self.mini_batch_size, self.mini_batch_num_tokens)
         bar = tqdm(ranges, desc="Embed mini-batches", disable=not self.show_progress_bar, leave=False)
         for i, (begin, end) in enumerate(bar):
             state = None if random_states is None else random_states[i]
@@ -343,7 +344,7 @@ def part_of(features: Features, begin: int, end: int) -> Features:
     return batches.take(features, range(begin, end))
 
 
-def ranges_of(features: Features, size: int, most_tokens: int | None) -> list[tuple[int, int]]:
+def ranges_of(model: Any, features: Features, size: int, most_tokens: int | None) -> list[tuple[int, int]]:
     """(begin, end) of the mini-batches of a column, its texts in order."""
     count = batches.count(features)
     if batches.layout(features) is None:
@@ -356,7 +357,8 @@ def ranges_of(features: Features, size: int, most_tokens: int | None) -> list[tu
             starts.append(i)
             total = 0
         total += length
-    return list(zip(starts, [*starts[1:], count], strict=True))
+    groups = [list(range(start, stop)) for start, stop in zip(starts, [*starts[1:], count], strict=True)]
+    return [(group[0], group[-1] + 1) for group in in_step(model, groups)]
 
 
 def cached_loss_of_columns(loss: CachedLossMixin, columns: list[Features], labels: Tensor | None) -> Tensor:

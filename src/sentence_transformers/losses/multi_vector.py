@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference import batches
 from sentence_transformers.inference.batches import Features
 from sentence_transformers.inference.packing import is_packed, pad_rows
 from sentence_transformers.losses.base import Loss, check_columns
@@ -59,33 +58,38 @@ def token_vectors(model: Any, features: Features, length: int) -> Tensor:
         vectors = pad_rows(vectors, out["packing"])
     else:
         vectors = vectors * out["attention_mask"][..., None].to(vectors.dtype)
-    return torch.nn.functional.pad(vectors, (0, 0, 0, max(0, length - vectors.shape[1])))
+    return of_length(vectors, max(length, vectors.shape[1]))
 
 
 def longest_text(columns: Sequence[Features]) -> int:
-    """Tokens of the longest text of a batch, of all processes."""
-    known = [column for column in columns if batches.layout(column) is not None]
-    longest = max((max(batches.text_lengths(column), default=0) for column in known), default=0)
-    if get_world_size() == 1:
-        return longest
-    device = next(value.device for column in columns for value in column.values() if isinstance(value, Tensor))
-    return int(all_gather(torch.tensor([longest], device=device)).max())
+    """Tokens of the longest text of a batch, padding included where texts are padded."""
+    padded = [column["attention_mask"].shape[1] for column in columns if column.get("attention_mask") is not None]
+    packed = [max(column["packing"].lengths, default=0) for column in columns if is_packed(column)]
+    return max([*padded, *packed], default=0)
 
 
-def fitted(columns: Sequence[Tensor], trim: bool) -> list[Tensor]:
-    """Columns (B, L, H) of one length for the queries, the first, and one for all documents.
+def fitted(columns: Sequence[Tensor], everywhere: bool = False) -> list[Tensor]:
+    """Columns (B, L, H) of one length for the queries, the first, and one for all documents: no longer than needed.
 
     Args:
-        trim: cut off rows that are padding in the whole column; not where other processes have further texts.
+        everywhere: of one length in all processes.
     """
     sides = [list(columns[:1]), list(columns[1:])]
-    result = []
-    for side in sides:
-        most = max((used(column) if trim else column.shape[1] for column in side), default=0)
-        for column in side:
-            missing = max(0, most - column.shape[1])
-            result.append(torch.nn.functional.pad(column[:, :most], (0, 0, 0, missing)))
-    return result
+    longest = [max(map(used, side), default=0) for side in sides]
+    if everywhere and get_world_size() > 1:
+        longest = all_gather(torch.tensor([longest], device=columns[0].device)).amax(0).tolist()
+    return [of_length(column, length) for side, length in zip(sides, longest, strict=True) for column in side]
+
+
+def of_length(column: Tensor, length: int) -> Tensor:
+    """(B, L, H) with `length` rows for each text: further ones are cut off, missing ones are zeros."""
+    return torch.nn.functional.pad(column[:, :length], (0, 0, 0, max(0, length - column.shape[1])))
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Several (b, L, H) as one, as long as the longest."""
+    longest = max(part.shape[1] for part in parts)
+    return torch.cat([of_length(part, longest) for part in parts])
 
 
 def used(column: Tensor) -> int:
@@ -115,12 +119,10 @@ class TokenLoss(Loss):
 
     Attributes:
         mini_batch_size: texts embedded together on the average; None for all.
-        gather_across_devices: whether the columns of all processes meet, so that they must be equally long.
     """
 
     other_names: ClassVar[dict[str, str]] = {"loss_function": "loss_fct"}
     mini_batch_size: int | None = None
-    gather_across_devices: bool = False
 
     def _set_mini_batch(self, size: int | None) -> None:
         if size is not None and size < 1:
@@ -132,7 +134,7 @@ class TokenLoss(Loss):
         columns = list(sentence_features)
         rows_of = partial(token_vectors, self.model, length=longest_text(columns))
         found = over_columns(self.model, columns, rows_of, self.mini_batch_size)
-        return fitted(found, trim=not self.gather_across_devices)
+        return fitted(found)
 
 
 class MultiVectorMultipleNegativesRankingLoss(TokenLoss, MultipleNegativesRankingLoss):
@@ -183,6 +185,8 @@ class MultiVectorMultipleNegativesRankingLoss(TokenLoss, MultipleNegativesRankin
         """Loss of the token vectors (B, L, H) of each column."""
         check_columns(embeddings, 2, None, type(self).__name__)
         gather, block = self.gather_across_devices, self.score_mini_batch_size
+        if gather:
+            embeddings = fitted(embeddings, everywhere=True)
         return in_batch_negatives(embeddings, self.how, gather, block, backward)
 
     @property
@@ -239,10 +243,8 @@ class CachedMultiVectorMultipleNegativesRankingLoss(CachedLossMixin, MultiVector
 
     def calculate_loss(self, reps: list[Any], labels: Any = None, *, with_backward: bool = False) -> Tensor:
         """Loss of the token vectors of each column, as lists of (b, L, H)."""
-        columns = [
-            part if isinstance(part, Tensor) else torch.cat(fitted([part[0], *part], False)[1:]) for part in reps
-        ]
-        return self.of_vectors(fitted(columns, trim=not self.gather_across_devices), with_backward)
+        columns = [part if isinstance(part, Tensor) else joined(part) for part in reps]
+        return self.of_vectors(fitted(columns), with_backward)
 
     def rows_of_minibatch(self, features: Features, with_grad: bool) -> tuple[Any, ...]:
         vectors = token_vectors(self.model, features, 0)

@@ -24,7 +24,8 @@ from transformers.utils import ExplicitEnum
 
 from sentence_transformers.errors import InputError
 
-Prompts = Union[str, None, dict[str, str], dict[str, dict[str, str]]]  # noqa: UP007  # transformers' parser reads these
+Prompts = Union[str, None, dict[str, str], dict[str, dict[str, str]]]  # noqa: UP007
+"""Unions of this form and order are those that `transformers.HfArgumentParser` can read."""
 
 
 class BatchSamplers(ExplicitEnum):
@@ -53,7 +54,7 @@ class BaseTrainingArguments(TrainingArguments):
         batch_sampler: a `BatchSamplers`, a sampler class, or a function with a sampler's arguments.
         multi_dataset_batch_sampler: a `MultiDatasetBatchSamplers`, a class, or a function.
         router_mapping: {column: route} or {dataset: {column: route}}, for models with a `Router`.
-        learning_rate_mapping: {pattern of parameter names: learning rate}; the first pattern found in a name wins.
+        learning_rate_mapping: {pattern of parameter names: learning rate}; the last pattern found in a name wins.
         warmup_ratio: share of all steps with a rising learning rate; older form of `warmup_steps` below 1.
         others: see `transformers.TrainingArguments`.
 
@@ -62,12 +63,14 @@ class BaseTrainingArguments(TrainingArguments):
     """
 
     prompts: Prompts = field(default=None, metadata={"help": "Text put before inputs, per data set and column."})
-    batch_sampler: Any = field(default=BatchSamplers.BATCH_SAMPLER, metadata={"help": "How rows become batches."})
-    multi_dataset_batch_sampler: Any = field(
+    batch_sampler: Union[BatchSamplers, str, Callable[..., Any]] = field(  # noqa: UP007
+        default=BatchSamplers.BATCH_SAMPLER, metadata={"help": "How rows become batches."}
+    )
+    multi_dataset_batch_sampler: Union[MultiDatasetBatchSamplers, str, Callable[..., Any]] = field(  # noqa: UP007
         default=MultiDatasetBatchSamplers.PROPORTIONAL, metadata={"help": "Which data set the next batch is from."}
     )
     router_mapping: Prompts = field(default_factory=dict, metadata={"help": "Route per column."})
-    learning_rate_mapping: Union[str, dict[str, float], None] = field(  # noqa: UP007
+    learning_rate_mapping: Union[str, None, dict[str, float]] = field(  # noqa: RUF036, UP007
         default_factory=dict, metadata={"help": "Learning rate per pattern of parameter names."}
     )
     warmup_ratio: float | None = field(default=None, metadata={"help": "Share of steps with a rising learning rate."})
@@ -129,12 +132,13 @@ class MultiVectorEncoderTrainingArguments(BaseTrainingArguments):
     "query" and "document"; default: the model's limits. Expanded queries of fixed length stay as they are.
     """
 
-    max_length: Union[int, dict[str, int], None] = field(  # noqa: UP007
+    max_length: Union[str, None, int, dict[str, int]] = field(  # noqa: RUF036, UP007
         default=None, metadata={"help": "Most tokens of a text in training."}
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.max_length = from_json(self.max_length, "max_length")
         given = self.max_length.values() if isinstance(self.max_length, dict) else [self.max_length]
         if bad := [value for value in given if value is not None and (not isinstance(value, int) or value < 1)]:
             raise InputError(f"max_length must be integers of at least 1, got {bad[0]!r}.")

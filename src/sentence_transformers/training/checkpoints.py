@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import pickle
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sentence_transformers import _names
 from sentence_transformers.errors import InputError
+from sentence_transformers.storage.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +47,17 @@ def save_loss(parameters: Mapping[str, nn.Parameter], folder: str) -> None:
     from safetensors.torch import save_file
 
     tensors = {name: parameter.detach().cpu().contiguous().clone() for name, parameter in parameters.items()}
-    save_file(tensors, str(Path(folder, LOSS_FILE)))
+    with replacing(Path(folder, LOSS_FILE)) as path:
+        save_file(tensors, str(path))
+
+
+def save_arguments(args: Any, folder: str) -> None:
+    """Write the arguments of a run; left out where they hold what cannot be written, a function in a function say."""
+    try:
+        with replacing(Path(folder, "training_args.bin")) as path:
+            torch.save(args, path)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        logger.warning("training_args.bin is not written, which only documents a run: %s", error)
 
 
 def load_loss(parameters: Mapping[str, nn.Parameter], folder: str) -> None:
@@ -63,8 +76,11 @@ def load_loss(parameters: Mapping[str, nn.Parameter], folder: str) -> None:
 
 
 def load_model(model: Any, folder: str) -> None:
-    """Read a checkpoint's weights into a model."""
-    saved = type(model)(folder, device="cpu", trust_remote_code=model.trust_remote_code, local_files_only=True)
+    """Read a checkpoint's weights into a model; the classes that it is made of are trusted."""
+    kind = next(base for base in type(model).__mro__ if base.__module__.startswith("sentence_transformers."))
+    parts = [*model.modules(), *(getattr(part, "tokenizer", None) for part in model.modules())]
+    with _names.known_classes({type(part) for part in parts}):
+        saved = kind(folder, device="cpu", trust_remote_code=model.trust_remote_code, local_files_only=True)
     for encoder in (model, saved):
         _ = encoder.transformers_model  # the same form of both
     model.load_state_dict(saved.state_dict())

@@ -165,7 +165,14 @@ def disagreement(
     first = next(iter(dataset), None) if hasattr(dataset, "__len__") else None
     if first is not None:
         lines += ["First row:", *(f"    {key}: {shortened(value)}" for key, value in first.items())]
-    lines.append(advice(accepts, len(inputs), label, feature))
+    holding = [name for name in inputs if is_list((dataset.features or {}).get(name))]
+    if holding and not any(row.lists for row in accepts):
+        lines.append(
+            f"The columns {holding} hold lists, where {loss} takes one text. Make a column of each entry, negative_1, "
+            "negative_2, …, or a row of each."
+        )
+    else:
+        lines.append(advice(accepts, len(inputs), label, feature))
     return "\n".join(lines)
 
 

@@ -11,14 +11,16 @@ features per column. A batch holds only tensors and names, so that any data load
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference.engine import input_module, plans_by_tokens
@@ -32,6 +34,7 @@ DATASET_NAME = "dataset_name"
 RESERVED = (DATASET_NAME, "return_loss")
 LENGTHS = "lengths"
 SEEN = "seen"  # of the tokens of a packed text, those that attention may look at
+ID_ENDINGS = ("_ids", "_idx", "_id")
 FIRST_KEYS = (LENGTHS, "input_ids", "sentence_embedding", "pixel_values")  # one of them ends each column's features
 
 ANCHORS = {"anchor", "query", "question", "premise", "sentence1", "sentence_a", "text1", "source"}
@@ -50,8 +53,10 @@ class BaseDataCollator:
         valid_label_columns: names that mark the label.
         router_mapping: {column: route} or {dataset: {column: route}}.
         prompts: see `BaseTrainingArguments`.
-        max_length: kept for models with token limits per side.
+        max_length: most tokens of a text, for all columns or {column or task: number}; None for the model's limits.
     """
+
+    needs_router_mapping: ClassVar[bool] = True  # whether nothing else says which route a column goes
 
     preprocess_fn: Callable[..., dict[str, Any]]
     valid_label_columns: list[str] = field(default_factory=lambda: list(LABEL_COLUMNS))
@@ -86,7 +91,13 @@ class BaseDataCollator:
         """The features of one column under names that begin with the column's."""
         task = self.task_of(name, dataset)
         settings = {"prompt": of_column(self.prompts, dataset, name), "task": task, **self.limits(name, task)}
-        features = self.preprocess_fn(texts, **{key: value for key, value in settings.items() if value})
+        try:
+            features = self.preprocess_fn(texts, **settings)
+        except InputError as error:
+            raise InputError(f"Column {name!r}: {error}") from error
+        except Exception as error:
+            error.add_note(f"This was raised for the column {name!r} of a batch.")
+            raise
         packing = features.pop("packing", None)
         first = {} if packing is None else {LENGTHS: torch.tensor(packing.lengths, device="cpu")}
         if packing is not None and packing.seen is not None:
@@ -100,8 +111,11 @@ class BaseDataCollator:
         return of_column(self.router_mapping, dataset, name)
 
     def limits(self, name: str, task: str | None) -> dict[str, Any]:
-        """Further arguments of `preprocess_fn` for a column."""
-        return {}
+        """Further arguments of `preprocess_fn` for a column: its `max_length`, by column or task."""
+        most = self.max_length
+        if isinstance(most, dict):
+            most = most.get(name, most.get(task or ""))
+        return {} if most is None else {"max_length": most}
 
     def maybe_warn_about_column_order(self, column_names: list[str]) -> None:
         """Warn once about names that suggest another order, or a label among the inputs."""
@@ -131,6 +145,10 @@ class CrossEncoderDataCollator(BaseDataCollator):
       -> {"query": ["…", …], "docs": [["…", "…"], …], "label": [(2,), …]}
     """
 
+    def __post_init__(self) -> None:
+        if self.max_length is not None:
+            logger.warning("max_length=%r has no effect on pairs: set max_seq_length of the model.", self.max_length)
+
     def column(self, name: str, texts: list[Any], dataset: str | None) -> dict[str, Any]:
         """The texts of one column, or its lists of texts."""
         return {name: texts}
@@ -138,7 +156,9 @@ class CrossEncoderDataCollator(BaseDataCollator):
     def labels(self, values: list[Any], column: str) -> Any:
         """Labels (B,), or one tensor per row where rows have several."""
         if all(hasattr(value, "__len__") for value in values):
-            return [torch.as_tensor(check_value(value, column, i), device="cpu") for i, value in enumerate(values)]
+            return [
+                torch.as_tensor(check_value(value, column, i, True), device="cpu") for i, value in enumerate(values)
+            ]
         return super().labels(values, column)
 
     def of_pairs(self, columns: list[str], dataset: str | None) -> dict[str, str]:
@@ -156,6 +176,7 @@ class MultiVectorEncoderDataCollator(BaseDataCollator):
     `router_mapping` says otherwise.
     """
 
+    needs_router_mapping = False
     _queries: str | None = field(default=None, init=False, repr=False)
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
@@ -166,13 +187,6 @@ class MultiVectorEncoderDataCollator(BaseDataCollator):
 
     def task_of(self, name: str, dataset: str | None) -> str | None:
         return super().task_of(name, dataset) or ("query" if name == self._queries else "document")
-
-    def limits(self, name: str, task: str | None) -> dict[str, Any]:
-        """The most tokens of a column's texts: `max_length`, for all, or by column or side."""
-        most = self.max_length
-        if isinstance(most, dict):
-            most = most.get(name, most.get(task or ""))
-        return {} if most is None else {"max_length": most}
 
 
 @dataclass
@@ -186,6 +200,15 @@ class Preprocess:
 
     model: Any
     own_losses: bool = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a data loader's worker that is started anew: with the weights on the CPU, for it needs no GPU to read."""
+        on_cpu = {
+            id(one): nn.Parameter(one.detach().cpu(), one.requires_grad) if isinstance(one, nn.Parameter) else one.cpu()
+            for one in (*self.model.parameters(), *self.model.buffers())
+            if one.device.type != "cpu"
+        }
+        return self.__dict__ | ({"model": copy.deepcopy(self.model, on_cpu)} if on_cpu else {})
 
     def __call__(
         self, texts: list[Any], prompt: str | None = None, task: str | None = None, **limits: Any
@@ -208,6 +231,12 @@ def doubts(column_names: list[str]) -> list[str]:
                 f"Column {first!r} comes before {second!r}. Losses go by the ORDER of the columns, not by their names: "
                 f"{column_names}. If that is not meant: dataset.select_columns([...]) in the right order."
             )
+    ids = [name for name in column_names if name.lower() in ("id", "ids", "idx") or name.lower().endswith(ID_ENDINGS)]
+    if ids:
+        found.append(
+            f"Columns {ids} are used as texts, though their names suggest ids. Put the values in their place with "
+            f"sentence_transformers.util.resolve_ids, or leave them out: dataset.remove_columns({ids})."
+        )
     found.extend(
         f"Column {name!r} is used as a text, though its name suggests a label. Labels are recognised by the names "
         f"{', '.join(LABEL_COLUMNS)}: dataset.rename_column({name!r}, 'label') or dataset.remove_columns({name!r})."
@@ -226,8 +255,14 @@ def rank(name: str) -> int | None:
     return None
 
 
-def check_value(value: Any, column: str, row: int) -> Any:
-    """The value, or `InputError` if it is missing."""
+def check_value(value: Any, column: str, row: int, label: bool = False) -> Any:
+    """The value, or `InputError` if it is missing, or a number."""
+    if isinstance(value, int | float | np.number) and not label:
+        raise InputError(
+            f"Column {column!r} holds numbers ({type(value).__name__} {value!r} in row {row} of a batch), where texts "
+            f"are expected. If it is the label, name it 'label'; else leave it out: "
+            f"dataset.remove_columns({column!r})."
+        )
     if value is None:
         raise InputError(
             f"Column {column!r} is None in row {row} of a batch. Drop such rows first: "
@@ -239,7 +274,7 @@ def check_value(value: Any, column: str, row: int) -> Any:
 def as_labels(values: list[Any], column: str) -> Tensor:
     """Labels of a batch: (B,) or, for lists, (B, n)."""
     for i, value in enumerate(values):
-        check_value(value, column, i)
+        check_value(value, column, i, label=True)
     try:
         if isinstance(values[0], Tensor):
             return torch.stack(values)

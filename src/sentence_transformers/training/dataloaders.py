@@ -55,6 +55,14 @@ def rows_at(dataset: Any, indices: list[int]) -> Rows:
     return [dataset[i] for i in indices]
 
 
+def random_source(seed: int, number: int = 0) -> dict[str, Any]:
+    """A seed, and a generator with it, for the sampler of the data set of that number: each has its own order."""
+    seed += 100_003 * number
+    generator = torch.Generator()
+    generator.manual_seed(seed)
+    return {"generator": generator, "seed": seed}
+
+
 def make_batch_sampler(kind: Any, dataset: Any, batch_size: int, drop_last: bool, **settings: Any) -> Any:
     """The sampler that an argument asks for.
 
@@ -112,9 +120,12 @@ class BatchStream(IterableDataset):
             raise TypeError("a data loader without a length") from None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return itertools.islice(self.all_batches(), get_rank(), None, get_world_size())
+        rank, processes, rounds = get_rank(), get_world_size(), self.all_batches()
+        while len(batches := list(itertools.islice(rounds, processes))) == processes:
+            if len({len(rows) for rows in batches}) == 1:  # processes need equally many batches, of equal size
+                yield self.collate(batches[rank])
 
-    def all_batches(self) -> Iterator[dict[str, Any]]:
+    def all_batches(self) -> Iterator[Rows]:
         """Batches for all processes, data loader by data loader in turn."""
         streams = {name: iter(loader) for name, loader in self.loaders.items()}
         while True:
@@ -124,7 +135,7 @@ class BatchStream(IterableDataset):
                 except StopIteration:
                     return
                 rows = rows_of_batch(batch)
-                yield self.collate([{**row, DATASET_NAME: name} for row in rows] if name is not None else rows)
+                yield [{**row, DATASET_NAME: name} for row in rows] if name is not None else rows
 
 
 def rows_of_batch(batch: Any) -> Rows:

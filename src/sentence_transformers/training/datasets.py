@@ -88,12 +88,20 @@ class NoDuplicatesDataLoader:
         for _ in range(len(self)):
             batch: list[InputExample] = []
             used: set[str] = set()
+            passed = 0
             while len(batch) < self.batch_size:
+                if passed > 2 * len(self.train_examples):  # all of them were seen, whenever they were shuffled
+                    raise InputError(
+                        f"A batch of {self.batch_size} examples without duplicates cannot be filled: all others share "
+                        f"a text with its {len(batch)}. Remove repeated examples, or make batches smaller."
+                    )
                 example = self.train_examples[self.data_pointer]
                 texts = {text.strip().lower() for text in example.texts or []}
                 if used.isdisjoint(texts):
                     batch.append(example)
                     used |= texts
+                    passed = 0
+                passed += 1
                 self.data_pointer += 1
                 if self.data_pointer >= len(self.train_examples):
                     self.data_pointer = 0

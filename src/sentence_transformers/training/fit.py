@@ -180,7 +180,7 @@ def fit(
             save_steps=checkpoint_save_steps,
             save_total_limit=checkpoint_save_total_limit or None,
             max_grad_norm=max_grad_norm,
-            fp16=use_amp and model.device.type == "cuda",
+            fp16=use_amp,
             disable_tqdm=not show_progress_bar,
             report_to=[],
         )
@@ -196,6 +196,7 @@ def fit(
                 *([] if output_path is None else [SaveModelCallback(output_path, evaluator, save_best_model)]),
             ],
         )
+        trainer.evaluation_folder = output_path
         trainer.train(resume_from_checkpoint=resume_from_checkpoint or None)
     if output_path is not None and evaluator is not None and not save_best_model:
         model.save_pretrained(output_path)

@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.training.collator import LABEL_COLUMNS
+from sentence_transformers.training.collator import ID_ENDINGS, LABEL_COLUMNS
 from sentence_transformers.util.misc import column_values
 
 logger = logging.getLogger(__name__)
-
-ID_ENDINGS = ("_ids", "_idx", "_id")
 
 
 class Lookup:

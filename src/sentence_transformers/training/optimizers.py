@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from sentence_transformers.errors import InputError
 from sentence_transformers.util.environment import is_dist_initialized
 
 
@@ -38,17 +39,29 @@ def parameter_groups(
     Args:
         parameters: all that are trained, by name.
         decaying: names of those that decay.
-        rates: pattern -> learning rate; the first pattern found in a name wins.
+        rates: pattern -> learning rate; the last pattern found in a name wins.
+
+    Returns:
+        Those that decay and those that do not, each in the order given, without a rate of their own; then, for each
+        pattern, the same two with its rate, if any name of that kind has the pattern.
+
+    Raises:
+        InputError: for a pattern that is in no name.
     """
     decays = set(decaying)
-    groups: dict[Any, dict[str, Any]] = {}
+    groups: dict[tuple[str | None, bool], dict[str, Any]] = {}
+    for pattern, rate in [(None, None), *rates.items()]:
+        found = {name in decays for name in parameters if pattern is None or re.search(pattern, name)}
+        if not found and pattern is not None:
+            raise InputError(f"learning_rate_mapping: no trained parameter has {pattern!r} in its name; "
+                             f"there are {', '.join(list(parameters)[:5])}, …")  # fmt: skip
+        for decay in (True, False):
+            if pattern is None or decay in found:
+                group = {"params": [], "weight_decay": weight_decay if decay else 0.0}
+                groups[pattern, decay] = group if rate is None else group | {"lr": rate}
     for name, parameter in parameters.items():
-        rate = next((value for pattern, value in rates.items() if re.search(pattern, name)), None)
-        decay = weight_decay if name in decays else 0.0
-        group = groups.setdefault((rate, decay), {"params": [], "weight_decay": decay})
-        group["params"].append(parameter)
-        if rate is not None:
-            group["lr"] = rate
+        pattern = next((pattern for pattern in reversed(rates) if re.search(pattern, name)), None)
+        groups[pattern, name in decays]["params"].append(parameter)
     return list(groups.values())
 
 

@@ -39,17 +39,58 @@ def is_encoder(module: Any) -> bool:
     return isinstance(module, BaseModel)
 
 
-def as_datasets(data: Any) -> Any:
-    """Data sets as transformers' trainer takes them; dictionaries stay dictionaries."""
+def as_datasets(data: Any, argument: str) -> Any:
+    """Data sets as transformers' trainer takes them; dictionaries stay dictionaries.
+
+    Raises:
+        InputError: naming the argument, for what is no data set; says what to do with lists of `InputExample`.
+    """
+    if data is None or isinstance(data, str):
+        return data
     if isinstance(data, Mapping):
         if not data:
-            raise InputError("The dictionary of data sets is empty.")
-        return dict(data)
-    if isinstance(data, list):
+            raise InputError(f"{argument} is an empty dictionary.")
+        return {name: as_datasets(part, f"{argument}[{name!r}]") for name, part in data.items()}
+    if isinstance(data, list) and all(isinstance(row, Mapping) for row in data):
         from datasets import Dataset
 
         return Dataset.from_list(data)
-    return data
+    if hasattr(data, "column_names"):
+        return data
+    first = data[0] if isinstance(data, list) else next(iter(getattr(data, "examples", ())), None)
+    examples = type(data).__module__.startswith("sentence_transformers.") or hasattr(first, "texts")
+    raise InputError(
+        f"{argument} is a {type(data).__name__}{f' of {type(first).__name__}' if first is not None else ''}, not a "
+        "datasets.Dataset. Make one: datasets.Dataset.from_dict({'anchor': […], 'positive': […]})"
+        + ("; or give train_dataloader=DataLoader(examples, batch_size=16)." if examples else ".")
+    )
+
+
+def needs_mapping(model: Any) -> bool:
+    """Whether texts can go several ways through the model, and only their task says which."""
+    routers = [part for part in model.modules() if hasattr(part, "sub_modules") and hasattr(part, "route_mappings")]
+    return any(len(router.sub_modules) > 1 and not router.route_mappings for router in routers)
+
+
+def names_in(data: tuple[Any, ...]) -> list[str]:
+    """Names of data sets and of their columns."""
+    parts = [dict(one) if isinstance(one, Mapping) else {None: one} for one in data if one is not None]
+    found = [[name, *(getattr(part, "column_names", None) or ())] for some in parts for name, part in some.items()]
+    return sorted({name for names in found for name in names if name is not None})
+
+
+def unknown_names(setting: Mapping[str, Any], names: list[str]) -> list[str]:
+    """Keys of a setting by column, or by data set and column, that are among no names."""
+    keys = [*setting, *(key for part in setting.values() if isinstance(part, Mapping) for key in part)]
+    return [key for key in keys if key not in names]
+
+
+def why_untrainable(model: Any) -> str:
+    """Why a model has no parameters to train."""
+    backend = getattr(model, "backend", "torch")
+    if backend != "torch":
+        return f"The model was loaded with backend={backend!r}, a finished graph: load it with backend='torch'."
+    return "Call requires_grad_(True) on the parts to train."
 
 
 def as_evaluator(evaluator: Any) -> Any:

@@ -10,9 +10,11 @@ The order depends on seed and epoch alone, so that a run which is resumed meets 
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -23,6 +25,8 @@ from torch.utils.data import BatchSampler, ConcatDataset
 from sentence_transformers.errors import InputError
 from sentence_transformers.training.collator import DATASET_NAME, LABEL_COLUMNS
 from sentence_transformers.util.misc import column_values
+
+logger = logging.getLogger(__name__)
 
 
 class SetEpochMixin:
@@ -85,10 +89,11 @@ def cut(order: list[int], size: int, drop_last: bool) -> Iterator[list[int]]:
 
 
 class GroupByLabelBatchSampler(DefaultBatchSampler):
-    """Batches in which each label occurs at least twice.
+    """Batches of at least two labels, each of them at least twice.
 
-    Rows of a label are shuffled and handed out two by two, label after label in a random order; a label's odd row and
-    labels with a single row are left out.
+    Rows of a label are shuffled and handed out two by two, to one batch after the other, so that a label is spread over
+    all batches. A label's odd row and labels with a single row are left out, and so is what remains of a label when no
+    other is left to go with it.
     """
 
     def __init__(
@@ -101,8 +106,11 @@ class GroupByLabelBatchSampler(DefaultBatchSampler):
         seed: int = 0,
     ) -> None:
         super().__init__(dataset, batch_size, drop_last, valid_label_columns, generator, seed)
-        if batch_size < 2 or batch_size % 2:
-            raise InputError(f"Batches by label hold pairs of rows: batch_size must be even, got {batch_size}.")
+        if batch_size < 4 or batch_size % 2:
+            raise InputError(
+                f"Batches by label hold two rows of two labels at least: batch_size must be even and 4 or more, got "
+                f"{batch_size}."
+            )
         column = next((name for name in self.valid_label_columns if name in dataset.column_names), None)
         if column is None:
             raise InputError(
@@ -118,27 +126,45 @@ class GroupByLabelBatchSampler(DefaultBatchSampler):
                 f"Batches by label need two labels with two rows each; column {column!r} has {len(self.groups)} such."
             )
 
+        sizes = [len(rows) // 2 for rows in self.groups.values()]
+        wanted, others = self.batch_size // 2, sum(sizes) - max(sizes)
+        self.full = min(sum(sizes) // wanted, others)  # each has a pair at least that is not of the largest label
+        self.left = sum(sizes) - self.full * wanted  # pairs in none of them
+        self.has_rest = self.left > 1 and others > self.full and not drop_last
+
     def __iter__(self) -> Iterator[list[int]]:
         self.generator.manual_seed(self.seed + self.epoch)
-        pairs = []
-        for rows in self.groups.values():
-            order = torch.randperm(len(rows), generator=self.generator, device=self.generator.device).tolist()
-            shuffled = [rows[i] for i in order]
-            pairs += [shuffled[start : start + 2] for start in range(0, len(shuffled) - 1, 2)]
-        mixed = torch.randperm(len(pairs), generator=self.generator, device=self.generator.device).tolist()
-        yield from cut(list(chain.from_iterable(pairs[i] for i in mixed)), self.batch_size, self.drop_last)
+        groups = [self._shuffled(rows) for rows in self.groups.values()]
+        groups = self._shuffled([list(zip(rows[::2], rows[1::2], strict=False)) for rows in groups])
+        rest = self._take_rest(groups)
+        pairs = list(chain.from_iterable(groups))
+        batches = self._shuffled([pairs[start :: self.full] for start in range(self.full)])
+        for batch in [*batches, rest] if self.has_rest else batches:
+            yield list(chain.from_iterable(batch))
+
+    def _take_rest(self, groups: list[list[tuple[int, int]]]) -> list[tuple[int, int]]:
+        """Take the pairs that are in no full batch from the largest labels, and from two if they are a batch."""
+        if self.left > self.batch_size // 2:  # nothing goes with them
+            largest = max(groups, key=len)
+            del largest[len(largest) - self.left :]
+            return []
+        rest = [sorted(groups, key=len)[-2].pop()] if self.has_rest else []
+        return rest + [max(groups, key=len).pop() for _ in range(self.left - len(rest))]
+
+    def _shuffled(self, items: list[Any]) -> list[Any]:
+        order = torch.randperm(len(items), generator=self.generator, device=self.generator.device).tolist()
+        return [items[i] for i in order]
 
     def __len__(self) -> int:
-        rows = sum(len(rows) // 2 * 2 for rows in self.groups.values())
-        full, rest = divmod(rows, self.batch_size)
-        return full + int(bool(rest) and not self.drop_last)
+        return self.full + self.has_rest
 
 
 class NoDuplicatesBatchSampler(DefaultBatchSampler):
     """Batches in which no text occurs twice, in whatever column.
 
-    Texts become numbers once, equal ones the same. Rows are taken in a random order; a row that shares a text with the
-    batch waits for the next one. Every row is used once, the last few batches may be smaller than the others.
+    Values become numbers once, equal ones the same. Rows are taken in a random order; a row that shares a text with the
+    batch waits for the next one. Every row is used once, the last few batches may be smaller than the others. A warning
+    tells of a text that is in so many rows that batches cannot be filled.
 
     Args:
         precompute_hashes, precompute_num_proc, precompute_batch_size: kept for compatibility; texts are always numbered
@@ -162,6 +188,7 @@ class NoDuplicatesBatchSampler(DefaultBatchSampler):
         self.precompute_hashes = precompute_hashes
         self.precompute_num_proc, self.precompute_batch_size = precompute_num_proc, precompute_batch_size
         self._texts: list[tuple[int, ...]] | None = None
+        self._warned = False
 
     @property
     def texts(self) -> list[tuple[int, ...]]:
@@ -177,27 +204,78 @@ class NoDuplicatesBatchSampler(DefaultBatchSampler):
         return self._texts
 
     def __iter__(self) -> Iterator[list[int]]:
-        texts, waiting = self.texts, deque(self.order())
-        while waiting:
+        texts, coming = self.texts, deque(self.order())
+        waiting: dict[int, deque[int]] = {}  # rows by a text of the batch that they share
+        tried: dict[int, int] = {}  # of the rows that waited for a text, the one that is tried next -> that text
+        while coming:
             batch: list[int] = []
             used: set[int] = set()
-            passed: list[int] = []
-            while waiting and len(batch) < self.batch_size:
-                row = waiting.popleft()
-                if used.isdisjoint(texts[row]):
+            while coming and len(batch) < self.batch_size:
+                row = coming.popleft()
+                waited_for = tried.pop(row, None)
+                shared = next((text for text in texts[row] if text in used), None)
+                if shared is None:
                     batch.append(row)
                     used.update(texts[row])
-                else:
-                    passed.append(row)
-            waiting.extendleft(reversed(passed))
+                    continue
+                waiting.setdefault(shared, deque()).append(row)
+                if waited_for is not None and waited_for not in used:
+                    self._try_next([waited_for], waiting, tried, coming)
+            if len(batch) < self.batch_size and not self._warned:
+                self._warn(len(batch), waiting)
+            self._try_next(sorted(used & waiting.keys()), waiting, tried, coming)
             if len(batch) == self.batch_size or not self.drop_last:
                 yield batch
 
+    @staticmethod
+    def _try_next(used: list[int], waiting: dict[int, deque[int]], tried: dict[int, int], coming: deque[int]) -> None:
+        """Of the rows that wait for each of some texts, let the first come next."""
+        for text in reversed(used):
+            if waiting.get(text):
+                row = waiting[text].popleft()
+                tried[row] = text
+                coming.appendleft(row)
+            if not waiting.get(text):
+                waiting.pop(text, None)
+
+    def _warn(self, size: int, waiting: Mapping[int, deque[int]]) -> None:
+        """Tell, once, that a batch could not be filled though there were rows enough."""
+        if size + sum(map(len, waiting.values())) < self.batch_size:
+            return
+        self._warned = True
+        rows = max(waiting.values(), key=len)
+        logger.warning(
+            "A batch without duplicates has %d of %d rows%s: all others share a text with it. %d rows share one with "
+            "row %d: %.200r. Remove repeated rows, or make batches smaller.",
+            size,
+            self.batch_size,
+            " and is left out" if self.drop_last else "",
+            len(rows),
+            rows[0],
+            dict(self.dataset[rows[0]]),
+        )
+
 
 def number_of(value: Any, numbers: dict[Any, int]) -> tuple[int, ...]:
-    """A text, or a list of texts, as numbers; equal ones get the same."""
-    values = value if isinstance(value, list | tuple) else [value]
-    return tuple(numbers.setdefault(v if isinstance(v, str) else repr(v), len(numbers)) for v in values)
+    """A value, or the texts of a list of texts, as numbers; equal ones get the same."""
+    texts = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+    return tuple(numbers.setdefault(key_of(one), len(numbers)) for one in (value if texts else [value]))
+
+
+def key_of(value: Any) -> Any:
+    """Something that can be a key of a dictionary, equal for equal values."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple):
+        return "list", *map(key_of, value)
+    if isinstance(value, Mapping):
+        return "dict", *((key, key_of(value[key])) for key in sorted(value))
+    if isinstance(value, torch.Tensor):
+        value = value.cpu().numpy()
+    if hasattr(value, "tobytes"):  # arrays and pictures
+        form = [str(getattr(value, name, "")) for name in ("dtype", "shape", "mode", "size")]
+        return *form, hashlib.blake2b(value.tobytes()).digest()
+    return type(value), value
 
 
 class MultiDatasetDefaultBatchSampler(SetEpochMixin, BatchSampler, ABC):

@@ -10,10 +10,10 @@ before the first step, evaluators, and checkpoints that are model folders.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,7 +31,8 @@ from sentence_transformers.inference.extension_points import is_untouched
 from sentence_transformers.storage.model_card import as_list
 from sentence_transformers.storage.readme import replace_card
 from sentence_transformers.training import checkpoints, dataloaders
-from sentence_transformers.training.arguments import BaseTrainingArguments
+from sentence_transformers.training.arguments import BaseTrainingArguments, BatchSamplers
+from sentence_transformers.training.card import BaseModelCardCallback
 from sentence_transformers.training.checks import check_dataset
 from sentence_transformers.training.collator import (
     DATASET_NAME,
@@ -51,7 +52,11 @@ from sentence_transformers.training.preparation import (
     as_evaluator,
     defaults_of,
     is_encoder,
+    names_in,
+    needs_mapping,
     prepare_for_training,
+    unknown_names,
+    why_untrainable,
 )
 from sentence_transformers.util.distributed import broadcast_object, distributed_evaluation
 
@@ -86,6 +91,8 @@ class BaseTrainer(Trainer, ABC):
     model: Any
     eval_dataset: Any
     model_init: Any
+    evaluation_folder: str | None = None
+    """Where the folder `eval` with the evaluators' files goes; None for the output folder."""
 
     @renamed(tokenizer="processing_class")
     def __init__(
@@ -122,7 +129,10 @@ class BaseTrainer(Trainer, ABC):
             model = self.call_model_init()
         prepare_for_training(model)
         self._train_batches = train_dataloader
-        train_dataset, eval_dataset = as_datasets(train_dataset), as_datasets(eval_dataset)
+        self._given_collator, self.processing_class = data_collator, processing_class
+        train_dataset = as_datasets(train_dataset, "train_dataset")
+        eval_dataset = as_datasets(eval_dataset, "eval_dataset")
+        self._check_mappings(model, args, train_dataset, eval_dataset)
         self._given_loss = self.get_default_loss(model) if loss is None else loss
         self.loss = self._prepare_losses(self._given_loss, model)
         self._check_names(train_dataset, "train_dataset")
@@ -132,6 +142,7 @@ class BaseTrainer(Trainer, ABC):
         self.evaluator = as_evaluator(evaluator)
         self._components: dict[str, list[float]] = {}
         self._evaluating = self._evaluated = False
+        self._unchecked: Callable[[], None] | None = None
         super().__init__(
             model=model if model_init is None else None,
             args=args,
@@ -158,6 +169,18 @@ class BaseTrainer(Trainer, ABC):
             raise InputError(
                 f"args is a {type(args).__name__}; {type(self).__name__} needs a {self.training_args_class.__name__}."
             )
+        if args.fp16 and args.device.type == "cpu":
+            logger.warning(
+                "fp16=True (use_amp of fit) has no effect on a CPU, which computes in float32 or with bf16=True."
+            )
+        if args.n_gpu > 1:
+            logger.warning(
+                "Only the first of %d GPUs is used: one process trains on one GPU. Start one for each with "
+                "`torchrun --nproc-per-node=%d script.py`.",
+                args.n_gpu,
+                args.n_gpu,
+            )
+            args._n_gpu = 1
         return args
 
     def _without_length(self, dataset: Any, args: Any) -> Any:
@@ -196,8 +219,31 @@ class BaseTrainer(Trainer, ABC):
         if hasattr(self, "_given_loss"):
             prepare_for_training(model)
             self.loss = self._prepare_losses(self._given_loss, model)
-            self.data_collator = self.get_data_collator(model, self.args, self.processing_class)
+        if hasattr(self, "callback_handler"):
+            if self._given_collator is None:
+                self.data_collator = self.get_data_collator(model, self.args, self.processing_class)
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, BaseModelCardCallback):
+                    callback.on_init_end(self.args, self.state, self.control, model=model, trainer=self)
         return model
+
+    def _check_mappings(self, model: Any, args: Any, *data: Any) -> None:
+        """Raise `InputError` if a `Router` is not told which column goes where; warn of settings for other columns."""
+        if self._train_batches is not None:
+            return
+        unmapped = not args.router_mapping and self.data_collator_class.needs_router_mapping
+        if unmapped and self._given_collator is None and needs_mapping(model):
+            raise InputError(
+                "The model has a Router, but the training arguments have no router_mapping, so that all columns would "
+                "go one way. Name the route of each: router_mapping={'question': 'query', 'answer': 'document'}."
+            )
+        names = names_in(data)
+        for setting in ("prompts", "router_mapping"):
+            given = getattr(args, setting)
+            if names and isinstance(given, dict) and (unknown := unknown_names(given, names)):
+                logger.warning(
+                    "%s names %s, but there is no such column or data set; there are %s.", setting, unknown, names
+                )
 
     # ---- losses
 
@@ -262,12 +308,13 @@ class BaseTrainer(Trainer, ABC):
             if self.model.training:
                 self.track_loss_components(value)
             value = torch.stack([term.reshape(()) for term in value.values()]).sum()
-        self._check_finite(value, loss, name, inputs)
+        if self.model.training:
+            self._unchecked = partial(self._check_finite, value.detach(), loss, name, inputs)
         return (value, {}) if return_outputs else value
 
     def _check_finite(self, value: Tensor, loss: nn.Module, name: str | None, inputs: dict[str, Any]) -> None:
         """Stop a run whose loss is no number, before the weights are spoiled."""
-        if not self.model.training or bool(torch.isfinite(value).all()):
+        if bool(torch.isfinite(value).all()):
             return
         columns = sorted({key.removesuffix("_lengths") for key in inputs if column_of(key, inputs[key])})
         where = f" of data set {name!r}" if name else ""
@@ -300,8 +347,11 @@ class BaseTrainer(Trainer, ABC):
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """One batch forward and backward."""
         value = super().training_step(*args, **kwargs)
+        if self._unchecked is not None:
+            self._unchecked()  # only now, so that a GPU does not wait between the forward and the backward pass
+            self._unchecked = None
         if self.accelerator.sync_gradients:
-            average_gradients(loss_parameters(self._losses, self.model).values())
+            average_gradients(self._loss_parameters())
         return value
 
     # ---- optimizer
@@ -329,12 +379,20 @@ class BaseTrainer(Trainer, ABC):
             kind, kwargs = self.optimizer_cls_and_kwargs
             self.optimizer_cls_and_kwargs = kind, self._with_groups(dict(kwargs), self.args, model)
         fresh = self.optimizer is None
+        if fresh and not any(one.requires_grad for one in (*self.model.parameters(), *self._loss_parameters())):
+            raise InputError(
+                f"Nothing can be trained: no parameter of the model or the loss requires a gradient. "
+                f"{why_untrainable(self.model)}"
+            )
         optimizer = super().create_optimizer(model)
-        extra = list(loss_parameters(self._losses, self.model).values())
+        extra = self._loss_parameters()
         if fresh and extra and hasattr(optimizer, "register_step_post_hook"):
             # transformers zeroes the gradients of the model after a step, not those of the loss
             optimizer.register_step_post_hook(lambda *args: forget_gradients(extra))
         return optimizer
+
+    def _loss_parameters(self) -> list[nn.Parameter]:
+        return list(loss_parameters(self._losses, self.model).values())
 
     # ---- data
 
@@ -371,6 +429,23 @@ class BaseTrainer(Trainer, ABC):
             return dataset.map(lambda row: {DATASET_NAME: dataset_name})
         return dataloaders.NamedRows(dataset, dataset_name)
 
+    @staticmethod
+    def add_dataset_name_transform(
+        batch: dict[str, list[Any]],
+        dataset_name: str | None = None,
+        transform: Callable[[dict[str, list[Any]]], dict[str, list[Any]]] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, list[Any]]:
+        """A batch of columns, changed by `transform`, with a column that names the data set.
+
+        For `dataset.set_transform(partial(trainer.add_dataset_name_transform, dataset_name="nli"))`.
+        """
+        if transform is not None:
+            batch = transform(batch)
+        if dataset_name is None or not batch or not (values := next(iter(batch.values()))):
+            return batch
+        return {**batch, DATASET_NAME: [dataset_name] * len(values)}
+
     def get_batch_sampler(
         self,
         dataset: Any,
@@ -382,8 +457,8 @@ class BaseTrainer(Trainer, ABC):
     ) -> Any:
         """The sampler of one data set; None for a stream."""
         if dataloaders.is_stream(dataset):
-            if self.args.batch_sampler != self.training_args_class.batch_sampler:
-                logger.warning("batch_sampler has no effect on an IterableDataset.")
+            if self.args.batch_sampler != BatchSamplers.BATCH_SAMPLER:
+                logger.warning("batch_sampler=%s has no effect on an IterableDataset.", self.args.batch_sampler)
             return None
         return dataloaders.make_batch_sampler(
             self.args.batch_sampler,
@@ -420,15 +495,16 @@ class BaseTrainer(Trainer, ABC):
         if isinstance(eval_dataset, str):
             rows = self.add_dataset_name_column(self.eval_dataset[eval_dataset], eval_dataset)
         else:
-            rows = self.eval_dataset if eval_dataset is None else as_datasets(eval_dataset)
+            rows = self.eval_dataset if eval_dataset is None else as_datasets(eval_dataset, "eval_dataset")
         if rows is None:
             raise InputError("Evaluation needs an eval_dataset or an evaluator.")
         return self._dataloader(rows, self.args.eval_batch_size, training=False)
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
         """Batches of another data set."""
+        test_dataset = as_datasets(test_dataset, "test_dataset")
         self.validate_column_names(test_dataset)
-        return self._dataloader(as_datasets(test_dataset), self.args.eval_batch_size, training=False)
+        return self._dataloader(test_dataset, self.args.eval_batch_size, training=False)
 
     def _dataloader(self, data: Any, batch_size: int, training: bool) -> DataLoader:
         settings: dict[str, Any] = {
@@ -440,21 +516,22 @@ class BaseTrainer(Trainer, ABC):
         }
         parts = dataloaders.named_datasets(data)
         drop_last = self.args.dataloader_drop_last and training
-        if any(dataloaders.is_stream(part) for part in (parts.values() if parts else [data])):
-            return self._stream_loader(parts, data, batch_size, drop_last, settings)
-        generator = torch.Generator()
-        generator.manual_seed(self.args.seed)
-        common: dict[str, Any] = {"generator": generator, "seed": self.args.seed}
         labels = list(getattr(self.data_collator, "valid_label_columns", LABEL_COLUMNS))
+        if any(dataloaders.is_stream(part) for part in (parts.values() if parts else [data])):
+            if training and parts is None:
+                self.get_batch_sampler(data, batch_size, drop_last, labels)
+            return self._stream_loader(parts, data, batch_size, drop_last, settings)
+        seed = self.args.seed
         if parts is None:
             rows = data
-            sampler = self.get_batch_sampler(rows, batch_size, drop_last, labels, **common)
+            sampler = self.get_batch_sampler(rows, batch_size, drop_last, labels, **dataloaders.random_source(seed))
         else:
             rows = dataloaders.ManyRows([self.add_dataset_name_column(part, name) for name, part in parts.items()])
             samplers = [
-                self.get_batch_sampler(part, batch_size, drop_last, labels, **common) for part in parts.values()
+                self.get_batch_sampler(part, batch_size, drop_last, labels, **dataloaders.random_source(seed, i))
+                for i, part in enumerate(parts.values())
             ]
-            sampler = self.get_multi_dataset_batch_sampler(rows, samplers, **common)
+            sampler = self.get_multi_dataset_batch_sampler(rows, samplers, **dataloaders.random_source(seed))
         return self.accelerator.prepare(DataLoader(rows, batch_sampler=sampler, **settings))
 
     def _stream_loader(
@@ -481,7 +558,7 @@ class BaseTrainer(Trainer, ABC):
         """
         if eval_dataset is None and self.eval_dataset is None:
             return self._evaluate_without_data(metric_key_prefix)
-        eval_dataset = as_datasets(eval_dataset)
+        eval_dataset = as_datasets(eval_dataset, "eval_dataset")
         if not isinstance(eval_dataset, str):
             self.validate_column_names(eval_dataset)
         outermost, self._evaluating = not self._evaluating, True
@@ -524,7 +601,7 @@ class BaseTrainer(Trainer, ABC):
 
     def _run_evaluator(self, prefix: str) -> dict[str, float]:
         """Metrics of the evaluators; CSV files go to the folder `eval` of the output folder."""
-        folder = Path(self.args.output_dir or "tmp_trainer", "eval")
+        folder = Path(self.evaluation_folder or self.args.output_dir or "tmp_trainer", "eval")
         folder.mkdir(parents=True, exist_ok=True)
         epoch = self.state.epoch if self.state.epoch is not None else -1
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
@@ -569,8 +646,7 @@ class BaseTrainer(Trainer, ABC):
         with checkpoints.whole_weights(model, state_dict):
             model.save_pretrained(folder, safe_serialization=True)
         checkpoints.save_loss(loss_parameters(self._losses, model), folder)
-        with contextlib.suppress(AttributeError, TypeError):  # functions that cannot be pickled
-            torch.save(self.args, Path(folder, "training_args.bin"))
+        checkpoints.save_arguments(self.args, folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if self.is_fsdp_enabled:
