@@ -9,9 +9,9 @@ Most embedding models in use have these layers, so they get a forward pass of th
     x = LayerNorm(x + gelu(x · Wi + bi) · Wd + bd)
 
 Weights are laid out for oneDNN once. A fresh process reaches its first vector without importing transformers (which
-takes longer than torch itself), and one short query costs little more than reading the weights. `BertEncoder` holds the
-same parameters under the same names as the transformers model. Training, other devices, and anyone who asks for the
-transformers model get that model, with these very parameters (`modules.transformer`).
+takes longer than torch itself), and one short query costs little more than reading the weights. The layers themselves
+are those of `backends.network`, which the transformers model takes over when it is asked for; `PackedBert` reads them
+before and after, as long as they are what it knows. Training and other devices get the transformers model.
 
 The model may carry a head (`backends.bert_heads`). A classifier sees only the first token of each text, so the last
 layer computes only that one.
@@ -31,13 +31,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sentence_transformers.backends.bert_heads import HEADS, ROBERTA, HeadNames, classify, to_vocabulary
-from sentence_transformers.backends.prepacked import PACK_LIMIT_BYTES, compute_dtype
+from sentence_transformers.backends.network import FAMILY, Kind, Part, kinds, label_count
+from sentence_transformers.backends.prepacked import PACK_LIMIT_BYTES, LayerForward, compute_dtype
 from sentence_transformers.backends.products import GELU_LOWEST, FloatProduct, Int8Product, Product
 from sentence_transformers.backends.vocabulary import VocabularyRows
 from sentence_transformers.backends.write_detection import Watch, address, watch
+from sentence_transformers.inference import attention
 from sentence_transformers.inference.packing import Packing
 
-FAMILY = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta.", "camembert": "roberta."}
 OFFSET_FAMILY = set(ROBERTA)  # positions start at padding_idx + 1
 WIDE_ROWS = 384  # rows that go through the wide layers at a time: the same speed, less memory (benchmarks/LOG.md)
 SHORT, SEVERAL = range(5, 30), 8  # tokens and texts of a group that two products attend sooner than the kernel
@@ -45,6 +46,7 @@ FAINT = 1e-25  # the least sum of a row's weights: then what was rounded to noth
 WORDS = "embeddings.word_embeddings.weight"  # read where it is
 COPIED = re.compile(r"encoder\.layer\.\d+\.(attention\.self\.\w+\.(weight|bias)|.*dense\.weight)$")
 COPIED_INT8 = re.compile(r"encoder\.layer\.\d+\.output\.dense\.bias$")
+POOLER = re.compile(r"pooler(\.|$)")
 ENCODER_NAME = re.compile(r"(embeddings|encoder|pooler)\.")
 
 
@@ -83,122 +85,208 @@ class BertShape:
         return cls(layers, heads, hidden, epsilon, offset)
 
 
-class BertEncoder(nn.Module):
-    """Parameters of a BERT-family model, and its forward pass for packed batches without gradients on CPU.
+class PackedBert:
+    """The forward pass of a BERT-family network for packed batches without gradients on CPU.
+
+    It reads the layers of the network wherever they are: in the freshly loaded one as well as in the transformers model
+    that has taken them over. Before each use it sees that they are the same as when the weights were laid out, and what
+    it knows how to compute; it leaves any other network to transformers.
 
     Args:
+        root: the network, a `network.Part` or a transformers model.
         shape: the architecture.
         config: content of config.json.
-        tensors: weights under the names of the transformers model, e.g. "encoder.layer.0.output.dense.weight", or
-            "bert.encoder.…" in a model with a head.
         auto_class: "AutoModel", or the Auto class of a model with a head.
         int8: compute the products of the layers in int8; the parameters stay as they are.
     """
 
     def __init__(
         self,
+        root: nn.Module,
         shape: BertShape,
         config: dict[str, Any],
-        tensors: dict[str, Tensor],
         auto_class: str = "AutoModel",
         int8: bool = False,
     ) -> None:
-        super().__init__()
-        self.int8 = int8
+        self.root, self.int8 = root, int8
         self.shape, self.config, self.auto_class = shape, config, auto_class
         self.prefix = "" if auto_class == "AutoModel" else FAMILY[config["model_type"]]
-        for name, tensor in tensors.items():
-            place: nn.Module = self
-            *path, leaf = name.split(".")
-            for part in path:
-                if part not in place._modules:
-                    place.add_module(part, nn.Module())
-                place = cast(nn.Module, place._modules[part])
-            place.register_parameter(leaf, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
-        self._slots: list[tuple[dict[str, nn.Parameter | None], str, str]] | None = None
-        self._laid_out: tuple[list[Check], Layout] | None = None
+        self.head = HEADS[auto_class][config["model_type"]]
+        self._laid_out: LaidOut | None = None
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_laid_out": None, "_slots": None, "_lock": None}
+        return self.__dict__ | {"_laid_out": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state | {"_lock": threading.Lock()})
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> BertEncoder:
-        import copy
-
-        clone = self.__class__.__new__(self.__class__)
-        memo[id(self)] = clone
-        clone.__dict__ = copy.deepcopy(self.__getstate__(), memo)
-        clone._lock = threading.Lock()
-        return clone
-
-    def __repr__(self) -> str:
-        return f"BertEncoder({self.shape})"
+        self.__dict__.update(state, _lock=threading.Lock())
 
     def fits_here(self) -> bool:
         """Whether this forward pass can be used now: weights on CPU, of a type it computes in, nothing else
         interfering.
         """
-        parameters, leaf, _ = self._places()[0]
-        first = parameters[leaf]
+        words = self.table("word")
         return (
-            first is not None
-            and first.device.type == "cpu"
-            and compute_dtype(first.dtype) is not None
+            words is not None
+            and words.device.type == "cpu"
+            and compute_dtype(words.dtype) is not None
             and not torch.compiler.is_compiling()
             and not torch.is_autocast_enabled("cpu")
         )
 
+    def table(self, kind: str) -> Tensor | None:
+        """The "word", "position" or "token_type" embeddings; None if they are elsewhere."""
+        part: Any = self.root
+        for name in (*self.prefix.split(".")[:-1], "embeddings", f"{kind}_embeddings"):
+            part = part._modules.get(name)
+            if part is None:
+                return None
+        return part._parameters.get("weight")
+
     @property
     def positions(self) -> int:
         """Number of positions."""
-        return self.get_parameter(f"{self.prefix}embeddings.position_embeddings.weight").shape[0]
+        table = self.table("position")
+        return self.config["max_position_embeddings"] if table is None else len(table)
 
     @property
     def vocabulary(self) -> int:
         """Number of tokens."""
-        return self.get_parameter(f"{self.prefix}embeddings.word_embeddings.weight").shape[0]
+        table = self.table("word")
+        return self.config["vocab_size"] if table is None else len(table)
 
     @property
     def labels(self) -> int:
         """Number of scores per text; 0 without a classifier."""
-        name = HEADS[self.auto_class][self.config["model_type"]].labels
-        return self.get_parameter(name).shape[0] if name else 0
-
-    def _places(self) -> list[tuple[dict[str, nn.Parameter | None], str, str]]:
-        """Where all parameters are kept: the module's dictionary, the name in it, and the full name."""
-        if self._slots is None:
-            self._slots = [
-                (part._parameters, leaf, f"{path}.{leaf}".removeprefix(self.prefix))
-                for path, part in self.named_modules()
-                for leaf in part._parameters
-            ]
-        return self._slots
+        return label_count(self.config) if self.head.labels else 0
 
     def layout(self) -> Layout | None:
-        """The weights in the order and layout of the forward pass, made anew if any has changed; None if changes of a
-        weight could go unseen (`backends.write_detection`).
+        """The weights in the order and layout of the forward pass, made anew if any has changed; None if the network is
+        another, or changes of a weight could go unseen (`backends.write_detection`).
         """
         kept = self._laid_out
-        if kept is not None and all(check.holds() for check in kept[0]):
-            return kept[1]
+        if kept is not None and kept.holds():
+            return kept.layout
         with self._lock:  # one copy, however many threads ask for it
             kept = self._laid_out
-            if kept is None or not all(check.holds() for check in kept[0]):
+            if kept is None or not kept.holds():
                 self._laid_out = kept = None  # ends the watch over weights that are read again
-                weights: dict[str, Tensor] = {
-                    name: parameter
-                    for parameters, leaf, name in self._places()
-                    if (parameter := parameters[leaf]) is not None
-                }
-                head = HEADS[self.auto_class][self.config["model_type"]]
-                made = Layout(self.shape, weights, head, self.int8)
-                checks = [Check.of(*place, made.dtype, self.int8) for place in self._places()]
+                read = self.read()
+                if read is None:
+                    return None
+                places, facts = read
+                weights = {name: place[0][place[1]] for name, place in places.items()}
+                made = Layout(self.shape, cast(dict[str, Tensor], weights), self.head, self.int8)
+                checks = [Check.of(*place, name, made.dtype, self.int8) for name, place in places.items()]
                 if all(check is not None for check in checks):
-                    self._laid_out = kept = ([check for check in checks if check is not None], made)
-            return None if kept is None else kept[1]
+                    kept = LaidOut(made, [check for check in checks if check is not None], facts, self.root)
+                    self._laid_out = kept
+            return None if kept is None else kept.layout
+
+    def read(self) -> tuple[dict[str, Place], list[Fact]] | None:
+        """Where the weights are by their short names, and what has to stay as it is; None for a network of other parts
+        than those that are computed here.
+        """
+        if asks_for_more(self.root):
+            return None
+        expected = kinds(self.config, self.auto_class)
+        found = dict(self.root.named_modules(remove_duplicate=False))
+        if not self.head.names:  # what is pooled by transformers is not used
+            expected, found = ({k: v for k, v in all.items() if not POOLER.match(k)} for all in (expected, found))
+        if found.keys() != expected.keys():
+            return None
+        places: dict[str, Place] = {}
+        facts: list[Fact] = []
+        for name, part in found.items():
+            kind, short = expected[name], name.removeprefix(self.prefix)
+            if not is_of_kind(part, kind, self.shape):
+                return None
+            parent, _, last = name.rpartition(".")
+            if name:
+                facts.append((found[parent]._modules, last, part))
+            watched = (HEADS_OF,) if HEADS_OF in kind.settings else WATCHED.get(kind.type, ())
+            facts += [(part.__dict__, key, part.__dict__.get(key)) for key in watched]
+            if isinstance(part, nn.ModuleList):
+                facts.append((part._modules, str(len(part)), None))
+            places |= {f"{short}.{leaf}": (part._parameters, leaf) for leaf in part._parameters}
+        needed = expected_names(self.shape.layers) | set(self.head.names)
+        if not needed <= places.keys():
+            return None
+        for name, tied in self.tied.items():
+            (parameters, leaf), (others, other) = places[name], places[tied]
+            facts.append((parameters, leaf, others[other]))
+        if any(place.get(key) is not value for place, key, value in facts):
+            return None
+        return {name: places[name] for name in needed}, facts
+
+    @property
+    def tied(self) -> dict[str, str]:
+        """Parameters of the last product of a masked language model, which are other ones at the same time."""
+        bias = self.head.names[-1] if self.head.names and not self.head.labels else None
+        if bias is None:
+            return {}
+        decoder = bias.removesuffix("bias") + "decoder"
+        return {f"{decoder}.weight": WORDS, f"{decoder}.bias": bias}
+
+
+Place = tuple[dict[str, nn.Parameter | None], str]
+Fact = tuple[dict[str, Any], str, Any]  # a dictionary, a key, and the object that is there
+WATCHED: dict[type, tuple[str, ...]] = {  # attributes that change what a module computes
+    nn.Linear: ("forward",),
+    nn.LayerNorm: ("eps",),
+    nn.Embedding: ("max_norm",),
+}
+DEFAULTS = {"max_norm": None, "approximate": "none"}
+HEADS_OF = "num_attention_heads"  # an attribute of the container of each self-attention
+
+
+class LaidOut(NamedTuple):
+    """A layout, and what tells that it is still that of the network."""
+
+    layout: Layout
+    checks: list[Check]
+    facts: list[Fact]
+    root: nn.Module
+
+    def holds(self) -> bool:
+        for place, key, value in self.facts:
+            if place.get(key) is not value:
+                return False
+        return all(check.holds() for check in self.checks) and not asks_for_more(self.root)
+
+
+def asks_for_more(root: nn.Module) -> bool:
+    """Whether the transformers config asks for what is not computed here: attentions, hidden states, an attention
+    function of the caller's choice.
+    """
+    config: Any = vars(root).get("config")
+    if config is None:
+        return False
+    functions = (None, attention.NAME) if isinstance(root, Part) else (attention.NAME,)
+    asked = config.output_attentions or config.output_hidden_states
+    return bool(asked) or config._attn_implementation not in functions
+
+
+def is_of_kind(part: nn.Module, kind: Kind, shape: BertShape) -> bool:
+    """Whether a module computes what one of this kind does, in evaluation mode."""
+    own = vars(part)
+    if kind.type is Part:
+        known = type(part) is Part or type(part).__module__.startswith("transformers.models.")
+        return known and own.get(HEADS_OF, shape.heads) == shape.heads
+    if type(part) is not kind.type:
+        return kind.type is nn.Dropout and type(part) is nn.Identity
+    forward = own.get("forward")
+    if forward is not None and not (isinstance(forward, LayerForward) and forward.exact):
+        return False
+    computing = ("normalized_shape", "eps", "max_norm", "approximate")
+    if any(own[name] != kind.settings.get(name, DEFAULTS.get(name)) for name in computing if name in own):
+        return False
+    rows = 1 if kind.type is nn.Embedding else 0  # a table may have been given further rows
+    weights = part._parameters
+    return all(
+        (weight := weights.get(leaf)) is not None and weight.shape[rows:] == size[rows:]
+        for leaf, size in kind.shapes.items()
+    )
 
 
 class Check(NamedTuple):
@@ -223,7 +311,7 @@ class Check(NamedTuple):
         cls, parameters: dict[str, nn.Parameter | None], leaf: str, name: str, dtype: torch.dtype, int8: bool
     ) -> Check | None:
         """The check of one parameter; None if it would have to be watched and cannot be."""
-        parameter = parameters[leaf]
+        parameter = parameters.get(leaf)
         if parameter is None:
             return None
         copied = COPIED.match(name) or (int8 and COPIED_INT8.match(name)) or parameter.dtype != dtype
@@ -234,7 +322,7 @@ class Check(NamedTuple):
 
     def holds(self) -> bool:
         parameter = self.parameter
-        if self.parameters[self.leaf] is not parameter:
+        if self.parameters.get(self.leaf) is not parameter:
             return False
         if self.guard is not None:
             return self.guard.unchanged(parameter)

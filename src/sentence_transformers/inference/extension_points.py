@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.modules import module as globally
 
 from sentence_transformers.backends import boundary
+from sentence_transformers.backends.prepacked import LayerForward
 from sentence_transformers.inference.inputs import own_preprocess
 
 LIBRARIES = ("sentence_transformers.", "torch.", "transformers.", "transformers_modules.", "peft.")
@@ -42,8 +43,10 @@ def extensions(model: Any) -> Iterator[str]:
         if any(own.get(name) and hooked(own[name]) for name in HOOKS):
             yield f"a {type(part).__name__} has hooks"
         if "forward" in own and "_original_forward" not in own:  # accelerate's autocast leaves the original there
-            yield f"forward of a {type(part).__name__} was replaced"
-        if hasattr(part, "preprocess") and not own_preprocess(part):
+            forward = own["forward"]
+            if not (isinstance(forward, LayerForward) and forward.layer is part):
+                yield f"forward of a {type(part).__name__} was replaced"
+        if (hasattr(type(part), "preprocess") or "preprocess" in own) and not own_preprocess(part):
             yield f"preprocess of a {type(part).__name__} is not this library's"
         stack.extend(own.get("_modules", {}).values())
     for kind in kinds:
