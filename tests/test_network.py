@@ -84,9 +84,7 @@ def test_the_layers_of_a_loaded_model(model):
 @pytest.mark.parametrize("name", FAMILY)
 def test_names_and_order_are_those_of_transformers(tmp_path, name, head):
     expected = folder_with_head(tmp_path, head, name)
-    network = HEADS[head](str(tmp_path), device="cpu")[0].get_submodule
-    own = SentenceTransformer if head == "AutoModel" else HEADS[head]
-    model = own(str(tmp_path), device="cpu")
+    model = HEADS[head](str(tmp_path), device="cpu")
     root = model[0]._modules["model"]
     for _ in range(2):
         assert [key for key, _ in root.named_modules()] == [key for key, _ in expected.named_modules()]
@@ -98,7 +96,7 @@ def test_names_and_order_are_those_of_transformers(tmp_path, name, head):
         for key, tensor in expected.state_dict().items():
             torch.testing.assert_close(state[key], tensor, rtol=0, atol=0)
         assert all(key.startswith("0.model.") for key in model.state_dict() if key.startswith("0."))
-        root = network("model")  # the transformers model, of another loading
+        root = model[0].auto_model
 
 
 @pytest.mark.parametrize("name", ["distilbert", "modernbert", "qwen3"])
@@ -130,13 +128,9 @@ def test_a_pooler_that_the_file_lacks_is_the_same_at_each_loading(tmp_path):
 
 def test_a_fresh_process_needs_no_transformers(tmp_path):
     models.build("bert", tmp_path)
-    file = tmp_path / "tokenizer_config.json"
-    file.write_text(
-        file.read_text().replace('"tokenizer_class"', '"unused"')[:-2] + ', "tokenizer_class": "TokenizersBackend"}'
-    )
     code = (
-        "import sys, torch; from sentence_transformers import SentenceTransformer as S; m = S(sys.argv[1], device='cpu');"
-        "m.encode(['a cat', 'the fox'])\nfor part in m.modules():\n  part.p = 0\n"
+        "import sys, torch; from sentence_transformers import SentenceTransformer as S\n"
+        "m = S(sys.argv[1], device='cpu'); m.encode(['a cat', 'the fox'])\nfor part in m.modules():\n  part.p = 0\n"
         "list(m.parameters()), m.state_dict(), m.apply(lambda part: None), m.encode('hi')\n"
         "print('transformers' in sys.modules)"
     )
@@ -239,7 +233,7 @@ def test_changed_modules_are_computed_with(model, change, loaded):
     assert_computed(model, before)
 
 
-@pytest.mark.parametrize("change", ["apply", "another layer", "fewer layers", "tables"])
+@pytest.mark.parametrize("change", ["apply", "fewer layers", "tables"])
 def test_changed_modules_are_saved(model, change, tmp_path):
     before = model.encode(TEXTS)
     torch.manual_seed(0)
@@ -263,18 +257,28 @@ def test_hooks_fire_once_in_each_forward_pass(folder_of, name):
     """From before the first call on, with the module that they were set on; no trial of the architecture is seen."""
     model = SentenceTransformer(str(folder_of(name)), device="cpu")
     expected = SentenceTransformer(str(folder_of(name)), device="cpu").encode(TEXTS)
-    names = {part: key for key, part in model.named_modules() if key.startswith("0.model")}
+    names = {part: key for key, part in model.named_modules() if key.startswith("0.model.")}
     seen: Counter[str] = Counter()
     for part in names:
         part.register_forward_hook(lambda part, args, out: seen.update([names[part]]))
-    once = {key for part, key in names.items() if type(part) is not nn.ModuleList and "pooler" not in key}
-    called = [lambda: model.encode(TEXTS), lambda: model.train()(model.preprocess(TEXTS)), lambda: model.encode(TEXTS)]
-    for call in called:
+    once = calls_in_one_pass(folder_of(name))
+    for call in (model.encode, lambda texts: model.train()(model.preprocess(texts)), model.encode):
         seen.clear()
-        found = call()
-        assert {seen[key] for key in once if f"{key}." not in "".join(f"{other} " for other in once)} <= {0, 1}
-        assert max(seen.values()) == 1 and sum(seen.values()) > 20
+        found = call(TEXTS)
+        assert seen == once
     np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def calls_in_one_pass(folder):
+    """How often each module of the plain transformers model is called for one batch."""
+    import transformers
+
+    network, seen = transformers.AutoModel.from_pretrained(str(folder)), Counter()
+    for name, part in network.named_modules():
+        if name:
+            part.register_forward_hook(lambda part, args, out, name=name: seen.update([f"0.model.{name}"]))
+    network(torch.tensor([[2, 7, 3]]))
+    return seen
 
 
 def test_frozen_layers_get_no_gradients(model):
@@ -411,7 +415,7 @@ def test_an_assigned_model_computes_and_is_saved(model, tmp_path):
     before, own = model.encode(TEXTS), model[0].auto_model
     torch.manual_seed(1)
     model[0].auto_model = other = transformers.AutoModel.from_config(own.config).eval()
-    assert model[0].auto_model is other and list(model.parameters())[0] is next(other.parameters())
+    assert model[0].auto_model is other and next(model.parameters()) is next(other.parameters())
     assert_computed(model, before, tmp_path)
     model[0].model = own
     np.testing.assert_allclose(model.encode(TEXTS), before, atol=1e-6)

@@ -177,10 +177,7 @@ class PackedBert:
                 places, facts = read
                 weights = {name: place[0][place[1]] for name, place in places.items()}
                 made = Layout(self.shape, cast(dict[str, Tensor], weights), self.head, self.int8)
-                checks = [Check.of(*place, name, made.dtype, self.int8) for name, place in places.items()]
-                if all(check is not None for check in checks):
-                    kept = LaidOut(made, [check for check in checks if check is not None], facts, self.root)
-                    self._laid_out = kept
+                self._laid_out = kept = LaidOut.of(made, self.root, places, facts, self.int8)
             return None if kept is None else kept.layout
 
     def read(self) -> tuple[dict[str, Place], list[Fact]] | None:
@@ -199,12 +196,12 @@ class PackedBert:
         facts: list[Fact] = []
         for name, part in found.items():
             kind, short = expected[name], name.removeprefix(self.prefix)
-            if not is_of_kind(part, kind, self.shape):
+            if not is_of_kind(part, kind):
                 return None
             parent, _, last = name.rpartition(".")
             if name:
                 facts.append((found[parent]._modules, last, part))
-            watched = (HEADS_OF,) if HEADS_OF in kind.settings else WATCHED.get(kind.type, ())
+            watched = kind.settings if kind.type is Part else WATCHED.get(kind.type, ())
             facts += [(part.__dict__, key, part.__dict__.get(key)) for key in watched]
             if isinstance(part, nn.ModuleList):
                 facts.append((part._modules, str(len(part)), None))
@@ -237,22 +234,52 @@ WATCHED: dict[type, tuple[str, ...]] = {  # attributes that change what a module
     nn.Embedding: ("max_norm",),
 }
 DEFAULTS = {"max_norm": None, "approximate": "none"}
-HEADS_OF = "num_attention_heads"  # an attribute of the container of each self-attention
 
 
 class LaidOut(NamedTuple):
-    """A layout, and what tells that it is still that of the network."""
+    """A layout, and what tells that it is still that of the network.
+
+    Attributes:
+        facts: what has to stay in its place, parameters included.
+        copied: parameters of which the layout holds a copy, and what watches over their numbers.
+        shared: parameters whose memory the layout reads, and where that lies.
+    """
 
     layout: Layout
-    checks: list[Check]
-    facts: list[Fact]
     root: nn.Module
+    facts: list[Fact]
+    copied: list[tuple[nn.Parameter, Watch]]
+    shared: list[tuple[nn.Parameter, int, torch.dtype]]
+
+    @classmethod
+    def of(
+        cls, layout: Layout, root: nn.Module, places: dict[str, Place], facts: list[Fact], int8: bool
+    ) -> LaidOut | None:
+        """None if a parameter would have to be watched and cannot be."""
+        made = cls(layout, root, list(facts), [], [])
+        for name, (parameters, leaf) in places.items():
+            parameter = cast(nn.Parameter, parameters[leaf])
+            made.facts.append((parameters, leaf, parameter))
+            copied = COPIED.match(name) or (int8 and COPIED_INT8.match(name)) or parameter.dtype != layout.dtype
+            if not copied or name == WORDS:
+                made.shared.append((parameter, address(parameter), parameter.dtype))
+            elif (guard := watch(parameter)) is not None:
+                made.copied.append((parameter, guard))
+            else:
+                return None
+        return made
 
     def holds(self) -> bool:
         for place, key, value in self.facts:
             if place.get(key) is not value:
                 return False
-        return all(check.holds() for check in self.checks) and not asks_for_more(self.root)
+        for parameter, guard in self.copied:
+            if not guard.unchanged(parameter):
+                return False
+        for parameter, where, dtype in self.shared:
+            if address(parameter) != where or parameter.dtype is not dtype:
+                return False
+        return not asks_for_more(self.root)
 
 
 def asks_for_more(root: nn.Module) -> bool:
@@ -267,12 +294,12 @@ def asks_for_more(root: nn.Module) -> bool:
     return bool(asked) or config._attn_implementation not in functions
 
 
-def is_of_kind(part: nn.Module, kind: Kind, shape: BertShape) -> bool:
+def is_of_kind(part: nn.Module, kind: Kind) -> bool:
     """Whether a module computes what one of this kind does, in evaluation mode."""
     own = vars(part)
     if kind.type is Part:
         known = type(part) is Part or type(part).__module__.startswith("transformers.models.")
-        return known and own.get(HEADS_OF, shape.heads) == shape.heads
+        return known and all(own.get(name) == value for name, value in kind.settings.items())
     if type(part) is not kind.type:
         return kind.type is nn.Dropout and type(part) is nn.Identity
     forward = own.get("forward")
@@ -287,46 +314,6 @@ def is_of_kind(part: nn.Module, kind: Kind, shape: BertShape) -> bool:
         (weight := weights.get(leaf)) is not None and weight.shape[rows:] == size[rows:]
         for leaf, size in kind.shapes.items()
     )
-
-
-class Check(NamedTuple):
-    """What tells that a weight is still the one that a layout was made with.
-
-    Attributes:
-        parameters, leaf: where it is kept.
-        parameter: itself, as it was then.
-        address, dtype: where its numbers lay, and their type.
-        guard: watches over the numbers, if the layout holds a copy of them.
-    """
-
-    parameters: dict[str, nn.Parameter | None]
-    leaf: str
-    parameter: nn.Parameter
-    address: int
-    dtype: torch.dtype
-    guard: Watch | None
-
-    @classmethod
-    def of(
-        cls, parameters: dict[str, nn.Parameter | None], leaf: str, name: str, dtype: torch.dtype, int8: bool
-    ) -> Check | None:
-        """The check of one parameter; None if it would have to be watched and cannot be."""
-        parameter = parameters.get(leaf)
-        if parameter is None:
-            return None
-        copied = COPIED.match(name) or (int8 and COPIED_INT8.match(name)) or parameter.dtype != dtype
-        guard = watch(parameter) if copied and name != WORDS else None
-        if copied and name != WORDS and guard is None:
-            return None
-        return cls(parameters, leaf, parameter, address(parameter), parameter.dtype, guard)
-
-    def holds(self) -> bool:
-        parameter = self.parameter
-        if self.parameters.get(self.leaf) is not parameter:
-            return False
-        if self.guard is not None:
-            return self.guard.unchanged(parameter)
-        return address(parameter) == self.address and parameter.dtype is self.dtype
 
 
 class Layer:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from sentence_transformers.backends.bert_heads import BERT
 
 FAMILY = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta.", "camembert": "roberta."}
+HEAD_FIRST = ("xlm-roberta", "camembert")  # families whose models begin with their head
 POOLER_SEED = 0
 
 
@@ -69,7 +70,8 @@ TEMPLATES: dict[type[nn.Module], nn.Module] = {
 def kinds(config: dict[str, Any], auto_class: str) -> dict[str, Kind]:
     """Name of a module -> its kind, in the order of the transformers model that a config.json describes."""
     size, inner, epsilon = config["hidden_size"], config.get("intermediate_size", 0), config["layer_norm_eps"]
-    chance = config.get("hidden_dropout_prob", 0.1)
+    chance, heads = config.get("hidden_dropout_prob", 0.1), config["num_attention_heads"]
+    width = size // heads
     first_kind = config["model_type"] in BERT
     pad = config.get("pad_token_id", 0 if first_kind else 1)
     norm, dropout = Kind(nn.LayerNorm, {"normalized_shape": (size,), "eps": epsilon}), Kind(nn.Dropout, {"p": chance})
@@ -90,7 +92,9 @@ def kinds(config: dict[str, Any], auto_class: str) -> dict[str, Kind]:
     }
     layer = {
         "attention": PART,
-        "attention.self": Kind(Part, {"num_attention_heads": config["num_attention_heads"]}),
+        "attention.self": Kind(
+            Part, {"num_attention_heads": heads, "attention_head_size": width, "scaling": width**-0.5}
+        ),
         **{f"attention.self.{name}": square for name in ("query", "key", "value")},
         "attention.self.dropout": Kind(nn.Dropout, {"p": config.get("attention_probs_dropout_prob", 0.1)}),
         "attention.output": PART,
@@ -111,8 +115,10 @@ def kinds(config: dict[str, Any], auto_class: str) -> dict[str, Kind]:
         encoder |= {f"encoder.layer.{i}": PART, **{f"encoder.layer.{i}.{name}": kind for name, kind in layer.items()}}
     if auto_class == "AutoModel" or (first_kind and auto_class == "AutoModelForSequenceClassification"):
         encoder |= {"pooler": PART, "pooler.dense": square, "pooler.activation": Kind(nn.Tanh, {})}
-    own = {"": PART} | ({prefix.rstrip("."): PART} if prefix else {})
-    return own | {prefix + name: kind for name, kind in encoder.items()} | head(config, auto_class, norm)
+    own = {prefix.rstrip("."): PART} if prefix else {}
+    own |= {prefix + name: kind for name, kind in encoder.items()}
+    top = head(config, auto_class, norm)
+    return {"": PART} | (top | own if config["model_type"] in HEAD_FIRST else own | top)
 
 
 def linear(inputs: int, outputs: int) -> Kind:
@@ -161,10 +167,8 @@ def build(expected: dict[str, Kind], tensors: dict[str, Tensor], config: dict[st
             part = nn.ModuleList()
         else:
             part = layer(kind)
-            for leaf, shape in kind.shapes.items():
+            for leaf, shape in kind.shapes.items() if last != "decoder" else ():
                 tensor = tensors.get(f"{name}.{leaf}")
-                if tensor is None and last == "decoder":
-                    tensor = made[words if leaf == "weight" else parent]._parameters[leaf]
                 if tensor is None:
                     tensor = fresh(leaf, shape, config).to(tensors[f"{words}.weight"].dtype)
                 if tuple(tensor.shape) != shape:
@@ -179,6 +183,10 @@ def build(expected: dict[str, Kind], tensors: dict[str, Tensor], config: dict[st
             rows = torch.arange(kind.settings["num_embeddings"]).expand(1, -1)
             made[parent].register_buffer("position_ids", rows, persistent=False)
             made[parent].register_buffer("token_type_ids", torch.zeros_like(rows), persistent=False)
+    for name, part in made.items():
+        if name.endswith(".decoder"):
+            bias = made[name.rpartition(".")[0]]._parameters["bias"]
+            part._parameters.update(weight=made[words]._parameters["weight"], bias=bias)
     return cast(Part, made[""])
 
 
@@ -196,8 +204,6 @@ def layer(kind: Kind) -> nn.Module:
 
 
 def parameter(tensor: Tensor) -> nn.Parameter:
-    if isinstance(tensor, nn.Parameter):
-        return tensor
     return nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
 
 

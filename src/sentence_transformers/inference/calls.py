@@ -66,13 +66,13 @@ def compute_here(model: Any, inputs: Sequence[Any], job: engine.Job, advance: An
 
 def is_training(model: Any) -> bool:
     """Whether a model, or any module of it, is in training mode."""
-    stack = [model]
-    while stack:
-        part = stack.pop()
+    parts = [model]
+    for part in parts:  # grows by the children of each
         if part is not None:
             if part.training:
                 return True
-            stack.extend(part._modules.values())
+            if part._modules:
+                parts.extend(part._modules.values())
     return False
 
 

@@ -197,7 +197,7 @@ def pool_padded(rows: Tensor, mask: Tensor, skipped: int, mode: str, weights_sum
             place = places.masked_fill(~mask, mask.shape[1] - 1).amin(1)
         else:
             place = places.masked_fill(~mask, 0).amax(1)
-        picked = rows[torch.arange(len(rows), device=rows.device), place]
+        picked = rows[torch.arange(rows.shape[0], device=rows.device), place]
         return torch.where(lengths[:, None] > 0, picked, torch.zeros_like(picked))
     if mode == "max":
         largest = rows.masked_fill(~kept, float("-inf")).amax(1)

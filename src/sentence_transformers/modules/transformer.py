@@ -430,7 +430,7 @@ class Transformer(TextInput):
             bind_to_replicas(self)
         packing = features.get("packing")
         defer = getattr(following, "takes_vocabulary", False) and self.defers
-        if "input_ids" in features and not features["input_ids"].numel():
+        if "input_ids" in features and not torch.jit.is_tracing() and not features["input_ids"].numel():
             value = self._without_tokens(features)
         elif packing is not None and (layout := self._layout_now()) is not None:
             value = layout.run(features["input_ids"], features["position_ids"], packing, features.get("token_type_ids"))
