@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -30,12 +31,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sentence_transformers.backends.bert_heads import HEADS, ROBERTA, HeadNames, classify, to_vocabulary
+from sentence_transformers.backends.bert_heads import HEADS, ROBERTA, classify, to_vocabulary
 from sentence_transformers.backends.network import FAMILY, Kind, Part, kinds, label_count
-from sentence_transformers.backends.prepacked import PACK_LIMIT_BYTES, LayerForward, compute_dtype
+from sentence_transformers.backends.prepacked import PACK_LIMIT_BYTES, LayerForward, PackedForward, compute_dtype
 from sentence_transformers.backends.products import GELU_LOWEST, FloatProduct, Int8Product, Product
 from sentence_transformers.backends.vocabulary import VocabularyRows
-from sentence_transformers.backends.write_detection import Watch, address, watch
+from sentence_transformers.backends.write_detection import Watch, address, can_be_watched, watch
 from sentence_transformers.inference import attention
 from sentence_transformers.inference.packing import Packing
 
@@ -174,10 +175,7 @@ class PackedBert:
                 read = self.read()
                 if read is None:
                     return None
-                places, facts = read
-                weights = {name: place[0][place[1]] for name, place in places.items()}
-                made = Layout(self.shape, cast(dict[str, Tensor], weights), self.head, self.int8)
-                self._laid_out = kept = LaidOut.of(made, self.root, places, facts, self.int8)
+                self._laid_out = kept = LaidOut.of(self, *read)
             return None if kept is None else kept.layout
 
     def read(self) -> tuple[dict[str, Place], list[Fact]] | None:
@@ -232,6 +230,7 @@ WATCHED: dict[type, tuple[str, ...]] = {  # attributes that change what a module
     nn.Linear: ("forward",),
     nn.LayerNorm: ("eps",),
     nn.Embedding: ("max_norm",),
+    nn.GELU: ("approximate",),
 }
 DEFAULTS = {"max_norm": None, "approximate": "none"}
 
@@ -252,22 +251,25 @@ class LaidOut(NamedTuple):
     shared: list[tuple[nn.Parameter, int, torch.dtype]]
 
     @classmethod
-    def of(
-        cls, layout: Layout, root: nn.Module, places: dict[str, Place], facts: list[Fact], int8: bool
-    ) -> LaidOut | None:
-        """None if a parameter would have to be watched and cannot be."""
-        made = cls(layout, root, list(facts), [], [])
-        for name, (parameters, leaf) in places.items():
-            parameter = cast(nn.Parameter, parameters[leaf])
-            made.facts.append((parameters, leaf, parameter))
-            copied = COPIED.match(name) or (int8 and COPIED_INT8.match(name)) or parameter.dtype != layout.dtype
-            if not copied or name == WORDS:
-                made.shared.append((parameter, address(parameter), parameter.dtype))
-            elif (guard := watch(parameter)) is not None:
-                made.copied.append((parameter, guard))
-            else:
-                return None
-        return made
+    def of(cls, model: PackedBert, places: dict[str, Place], facts: list[Fact]) -> LaidOut | None:
+        """A new one; None if a parameter would have to be watched and cannot be."""
+        weights = {name: cast(nn.Parameter, parameters[leaf]) for name, (parameters, leaf) in places.items()}
+        for part in model.root.modules():  # one copy is enough
+            if isinstance(forward := vars(part).get("forward"), PackedForward):
+                forward.drop()
+        dtype = torch.float32 if model.int8 else compute_dtype(weights[WORDS].dtype) or torch.float32
+        facts = [*facts, *((*places[name], weight) for name, weight in weights.items())]
+        copied: list[nn.Parameter] = []
+        shared: list[nn.Parameter] = []
+        for name, weight in weights.items():
+            is_copied = COPIED.match(name) or (model.int8 and COPIED_INT8.match(name)) or weight.dtype != dtype
+            (copied if is_copied and name != WORDS else shared).append(weight)
+        if not all(map(can_be_watched, copied)):
+            return None
+        layout = Layout(model, weights, dtype)
+        guards = [(weight, guard) for weight in copied if (guard := watch(weight)) is not None]
+        addresses = [(weight, address(weight), weight.dtype) for weight in shared]
+        return cls(layout, model.root, facts, guards, addresses) if len(guards) == len(copied) else None
 
     def holds(self) -> bool:
         for place, key, value in self.facts:
@@ -311,7 +313,7 @@ def is_of_kind(part: nn.Module, kind: Kind) -> bool:
     rows = 1 if kind.type is nn.Embedding else 0  # a table may have been given further rows
     weights = part._parameters
     return all(
-        (weight := weights.get(leaf)) is not None and weight.shape[rows:] == size[rows:]
+        type(weight := weights.get(leaf)) is nn.Parameter and weight.shape[rows:] == size[rows:]
         for leaf, size in kind.shapes.items()
     )
 
@@ -326,7 +328,7 @@ class Layer:
 
     def __init__(
         self,
-        weights: dict[str, Tensor],
+        weights: Mapping[str, Tensor],
         prefix: str,
         dtype: torch.dtype,
         product: type[Product] = FloatProduct,
@@ -356,19 +358,18 @@ class Layer:
 class Layout:
     """A model's weights in the layout of the forward pass, and the pass itself."""
 
-    def __init__(self, shape: BertShape, weights: dict[str, Tensor], head: HeadNames, int8: bool = False) -> None:
-        self.shape, self.classifies = shape, head.labels is not None
-        first = weights["embeddings.word_embeddings.weight"]
-        self.dtype = torch.float32 if int8 else compute_dtype(first.dtype) or torch.float32
-        self.words = first
+    def __init__(self, model: PackedBert, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+        shape, self.dtype = model.shape, dtype
+        self.shape, self.classifies = shape, model.head.labels is not None
+        self.words = weights[WORDS]
         self.segments = weights["embeddings.token_type_embeddings.weight"].detach().to(self.dtype)
         self.places = weights["embeddings.position_embeddings.weight"].detach().to(self.dtype)
         scale, shift = (weights[f"embeddings.LayerNorm.{kind}"].detach().to(self.dtype) for kind in ("weight", "bias"))
         self.norm = scale, shift
         last = shape.layers - 1 if self.classifies else -1
-        kind: type[Product] = Int8Product if int8 else FloatProduct
+        kind: type[Product] = Int8Product if model.int8 else FloatProduct
         self.layers = [Layer(weights, f"encoder.layer.{i}", self.dtype, kind, i == last) for i in range(shape.layers)]
-        self.head = [weights[name].detach().to(self.dtype) for name in head.names]
+        self.head = [weights[name].detach().to(self.dtype) for name in model.head.names]
 
     def run(self, ids: Tensor, positions: Tensor, packing: Packing, types: Tensor | None) -> Tensor | VocabularyRows:
         """(T,) ids -> (T, H) or what the head makes of it, in the type that is computed in."""

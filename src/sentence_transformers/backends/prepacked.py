@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sentence_transformers.backends.write_detection import Watch, own_memory, watch
+from sentence_transformers.backends.write_detection import Watch, can_be_watched, own_memory, watch
 
 PACK_LIMIT_BYTES = 2 * 2**30  # the packed copy doubles a layer's memory; models beyond this stay as they are
 ROWS_HINT = 1024  # number of rows the layout is chosen for
@@ -69,6 +69,7 @@ class PackedForward(LayerForward):
             return nn.Linear.forward(layer, input)
         if (
             weight is None  # pruned, or made anew at each call
+            or type(weight) is not nn.Parameter  # quantised, sharded, or lent by `torch.func.functional_call`
             or type(input) is not Tensor
             or input.device.type != "cpu"
             or weight.device.type != "cpu"
@@ -87,12 +88,16 @@ class PackedForward(LayerForward):
             return torch.ops.mkldnn._linear_pointwise(input, kept, bias, "none", [], "")
         return torch.ops.mkldnn._linear_pointwise(input.to(dtype), kept, bias, "none", [], "").to(weight.dtype)
 
+    def drop(self) -> None:
+        """Forget the packed copy until the next use."""
+        self._packed = None
+
     def pack(self, weight: Tensor, dtype: torch.dtype) -> Tensor | None:
         """The packed weight, made anew if the weight has changed; None where it cannot be watched."""
         kept = self._packed
         if kept is None or not kept[0].unchanged(weight) or kept[1] != dtype:
             self._packed = kept = None  # ends the watch over the weight, which is written to again
-            if not torch.backends.mkldnn.is_available():
+            if not torch.backends.mkldnn.is_available() or not can_be_watched(weight):
                 return None
             packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype), ROWS_HINT)
             guard = watch(weight)
