@@ -281,6 +281,32 @@ def calls_in_one_pass(folder):
     return seen
 
 
+@pytest.mark.parametrize("name", ["bert", "distilbert"])
+def test_a_patched_network_is_called_once(folder_of, name):
+    model = SentenceTransformer(str(folder_of(name)), device="cpu")
+    expected = SentenceTransformer(str(folder_of(name)), device="cpu").encode(TEXTS)
+    network, shapes = model[0].auto_model, []
+    own = network.forward
+    network.forward = lambda *args, **kwargs: (shapes.append(kwargs["input_ids"].shape[0]), own(*args, **kwargs))[1]
+    np.testing.assert_allclose(model.encode(TEXTS), expected, atol=2e-6)
+    assert shapes == [len(TEXTS)]
+    del network.forward
+    np.testing.assert_allclose(model.encode(TEXTS), expected, atol=2e-6)
+    assert model[0].packs and shapes == [len(TEXTS)]
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+@pytest.mark.parametrize("name", ["bert", "distilbert"])
+def test_another_attention_function_sees_padded_batches(folder_of, name, encoded):
+    model = SentenceTransformer(str(folder_of(name)), device="cpu")
+    expected = SentenceTransformer(str(folder_of(name)), device="cpu").encode(models.TEXTS)
+    if encoded:
+        model.encode(TEXTS)
+    model[0].auto_model.set_attn_implementation("eager")
+    np.testing.assert_allclose(model.encode(models.TEXTS), expected, atol=3e-6)
+    assert not model[0].packs
+
+
 def test_frozen_layers_get_no_gradients(model):
     for name, parameter in model.named_parameters():
         if ".layer.1." not in name:

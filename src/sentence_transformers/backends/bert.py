@@ -123,7 +123,7 @@ class PackedBert:
         self.__dict__.update(state, _lock=threading.Lock())
 
     def fits_here(self) -> bool:
-        """Whether this forward pass can be used now: weights on CPU, of a type it computes in, nothing else
+        """Whether this forward pass can be used now: weights on CPU, of a type it computes in, nothing else asked for or
         interfering.
         """
         words = self.table("word")
@@ -133,6 +133,7 @@ class PackedBert:
             and compute_dtype(words.dtype) is not None
             and not torch.compiler.is_compiling()
             and not torch.is_autocast_enabled("cpu")
+            and not asks_for_more(self.root)
         )
 
     def table(self, kind: str) -> Tensor | None:
@@ -182,8 +183,6 @@ class PackedBert:
         """Where the weights are by their short names, and what has to stay as it is; None for a network of other parts
         than those that are computed here.
         """
-        if asks_for_more(self.root):
-            return None
         expected = kinds(self.config, self.auto_class)
         found = dict(self.root.named_modules(remove_duplicate=False))
         if not self.head.names:  # what is pooled by transformers is not used
@@ -245,7 +244,6 @@ class LaidOut(NamedTuple):
     """
 
     layout: Layout
-    root: nn.Module
     facts: list[Fact]
     copied: list[tuple[nn.Parameter, Watch]]
     shared: list[tuple[nn.Parameter, int, torch.dtype]]
@@ -269,7 +267,7 @@ class LaidOut(NamedTuple):
         layout = Layout(model, weights, dtype)
         guards = [(weight, guard) for weight in copied if (guard := watch(weight)) is not None]
         addresses = [(weight, address(weight), weight.dtype) for weight in shared]
-        return cls(layout, model.root, facts, guards, addresses) if len(guards) == len(copied) else None
+        return cls(layout, facts, guards, addresses) if len(guards) == len(copied) else None
 
     def holds(self) -> bool:
         for place, key, value in self.facts:
@@ -281,7 +279,7 @@ class LaidOut(NamedTuple):
         for parameter, where, dtype in self.shared:
             if address(parameter) != where or parameter.dtype is not dtype:
                 return False
-        return not asks_for_more(self.root)
+        return True
 
 
 def asks_for_more(root: nn.Module) -> bool:

@@ -563,12 +563,12 @@ class Transformer(TextInput):
     def packs_in_transformers(self) -> bool:
         """Whether the transformers model runs packed; proved on first use."""
         model = self.auto_model
-        if self._before_packing is None:
+        if self._before_packing is None or model.config._attn_implementation != attention.NAME:
             return False
         with lock:
             asked_before = "packs" in self._proofs.known
             packs = self._proofs.holds("packs")
-            if not packs and not asked_before:
+            if not packs and not asked_before and "packs" in self._proofs.known:
                 model.set_attn_implementation(self._before_packing)
                 logger.info("%s runs on padded batches.", type(model).__name__)
         return packs
