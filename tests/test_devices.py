@@ -338,15 +338,15 @@ def test_attention_on_another_device_than_the_packing() -> None:
 )  # fmt: skip
 def test_out_of_memory_says_nothing_about_a_model(folder_of, monkeypatch, error) -> None:
     module = SentenceTransformer(str(folder_of("modernbert")), device="cpu")[0]
-    forward = type(module).forward
+    run = type(module).run
 
     def full(*args: Any, **kwargs: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(type(module), "forward", full)
+    monkeypatch.setattr(type(module), "run", full)
     with pytest.raises(type(error), match=re.escape(str(error))):
         module.packs  # noqa: B018
-    monkeypatch.setattr(type(module), "forward", forward)
+    monkeypatch.setattr(type(module), "run", run)
     assert module.packs
 
 

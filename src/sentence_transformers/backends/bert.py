@@ -9,9 +9,9 @@ Most embedding models in use have these layers, so they get a forward pass of th
     x = LayerNorm(x + gelu(x · Wi + bi) · Wd + bd)
 
 Weights are laid out for oneDNN once. A fresh process reaches its first vector without importing transformers (which
-takes longer than torch itself), and one short query costs little more than reading the weights. `BertEncoder` holds the
-same parameters under the same names as the transformers model. Training, other devices, and anyone who asks for the
-transformers model get that model, with these very parameters (`modules.transformer`).
+takes longer than torch itself), and one short query costs little more than reading the weights. The layers themselves
+are those of `backends.network`, which the transformers model takes over when it is asked for; `PackedBert` reads them
+before and after, as long as they are what it knows. Training and other devices get the transformers model.
 
 The model may carry a head (`backends.bert_heads`). A classifier sees only the first token of each text, so the last
 layer computes only that one.
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -30,14 +31,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sentence_transformers.backends.bert_heads import HEADS, ROBERTA, HeadNames, classify, to_vocabulary
-from sentence_transformers.backends.prepacked import PACK_LIMIT_BYTES, compute_dtype
+from sentence_transformers.backends.bert_heads import HEADS, ROBERTA, classify, to_vocabulary
+from sentence_transformers.backends.network import FAMILY, Kind, Part, kinds, label_count
+from sentence_transformers.backends.prepacked import PACK_LIMIT_BYTES, LayerForward, PackedForward, compute_dtype
 from sentence_transformers.backends.products import GELU_LOWEST, FloatProduct, Int8Product, Product
 from sentence_transformers.backends.vocabulary import VocabularyRows
-from sentence_transformers.backends.write_detection import Watch, address, watch
+from sentence_transformers.backends.write_detection import Watch, address, can_be_watched, watch
+from sentence_transformers.inference import attention
 from sentence_transformers.inference.packing import Packing
 
-FAMILY = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta.", "camembert": "roberta."}
 OFFSET_FAMILY = set(ROBERTA)  # positions start at padding_idx + 1
 WIDE_ROWS = 384  # rows that go through the wide layers at a time: the same speed, less memory (benchmarks/LOG.md)
 SHORT, SEVERAL = range(5, 30), 8  # tokens and texts of a group that two products attend sooner than the kernel
@@ -45,6 +47,7 @@ FAINT = 1e-25  # the least sum of a row's weights: then what was rounded to noth
 WORDS = "embeddings.word_embeddings.weight"  # read where it is
 COPIED = re.compile(r"encoder\.layer\.\d+\.(attention\.self\.\w+\.(weight|bias)|.*dense\.weight)$")
 COPIED_INT8 = re.compile(r"encoder\.layer\.\d+\.output\.dense\.bias$")
+POOLER = re.compile(r"pooler(\.|$)")
 ENCODER_NAME = re.compile(r"(embeddings|encoder|pooler)\.")
 
 
@@ -83,162 +86,234 @@ class BertShape:
         return cls(layers, heads, hidden, epsilon, offset)
 
 
-class BertEncoder(nn.Module):
-    """Parameters of a BERT-family model, and its forward pass for packed batches without gradients on CPU.
+class PackedBert:
+    """The forward pass of a BERT-family network for packed batches without gradients on CPU.
+
+    It reads the layers of the network wherever they are: in the freshly loaded one as well as in the transformers model
+    that has taken them over. Before each use it sees that they are the same as when the weights were laid out, and what
+    it knows how to compute; it leaves any other network to transformers.
 
     Args:
+        root: the network, a `network.Part` or a transformers model.
         shape: the architecture.
         config: content of config.json.
-        tensors: weights under the names of the transformers model, e.g. "encoder.layer.0.output.dense.weight", or
-            "bert.encoder.…" in a model with a head.
         auto_class: "AutoModel", or the Auto class of a model with a head.
         int8: compute the products of the layers in int8; the parameters stay as they are.
     """
 
     def __init__(
         self,
+        root: nn.Module,
         shape: BertShape,
         config: dict[str, Any],
-        tensors: dict[str, Tensor],
         auto_class: str = "AutoModel",
         int8: bool = False,
     ) -> None:
-        super().__init__()
-        self.int8 = int8
+        self.root, self.int8 = root, int8
         self.shape, self.config, self.auto_class = shape, config, auto_class
         self.prefix = "" if auto_class == "AutoModel" else FAMILY[config["model_type"]]
-        for name, tensor in tensors.items():
-            place: nn.Module = self
-            *path, leaf = name.split(".")
-            for part in path:
-                if part not in place._modules:
-                    place.add_module(part, nn.Module())
-                place = cast(nn.Module, place._modules[part])
-            place.register_parameter(leaf, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
-        self._slots: list[tuple[dict[str, nn.Parameter | None], str, str]] | None = None
-        self._laid_out: tuple[list[Check], Layout] | None = None
+        self.head = HEADS[auto_class][config["model_type"]]
+        self._laid_out: LaidOut | None = None
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_laid_out": None, "_slots": None, "_lock": None}
+        return self.__dict__ | {"_laid_out": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state | {"_lock": threading.Lock()})
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> BertEncoder:
-        import copy
-
-        clone = self.__class__.__new__(self.__class__)
-        memo[id(self)] = clone
-        clone.__dict__ = copy.deepcopy(self.__getstate__(), memo)
-        clone._lock = threading.Lock()
-        return clone
-
-    def __repr__(self) -> str:
-        return f"BertEncoder({self.shape})"
+        self.__dict__.update(state, _lock=threading.Lock())
 
     def fits_here(self) -> bool:
-        """Whether this forward pass can be used now: weights on CPU, of a type it computes in, nothing else
+        """Whether this forward pass can be used now: weights on CPU, of a type it computes in, nothing else asked for or
         interfering.
         """
-        parameters, leaf, _ = self._places()[0]
-        first = parameters[leaf]
+        words = self.table("word")
         return (
-            first is not None
-            and first.device.type == "cpu"
-            and compute_dtype(first.dtype) is not None
+            words is not None
+            and words.device.type == "cpu"
+            and compute_dtype(words.dtype) is not None
             and not torch.compiler.is_compiling()
             and not torch.is_autocast_enabled("cpu")
+            and not asks_for_more(self.root)
         )
+
+    def table(self, kind: str) -> Tensor | None:
+        """The "word", "position" or "token_type" embeddings; None if they are elsewhere."""
+        part: Any = self.root
+        for name in (*self.prefix.split(".")[:-1], "embeddings", f"{kind}_embeddings"):
+            part = part._modules.get(name)
+            if part is None:
+                return None
+        return part._parameters.get("weight")
 
     @property
     def positions(self) -> int:
         """Number of positions."""
-        return self.get_parameter(f"{self.prefix}embeddings.position_embeddings.weight").shape[0]
+        table = self.table("position")
+        return self.config["max_position_embeddings"] if table is None else len(table)
 
     @property
     def vocabulary(self) -> int:
         """Number of tokens."""
-        return self.get_parameter(f"{self.prefix}embeddings.word_embeddings.weight").shape[0]
+        table = self.table("word")
+        return self.config["vocab_size"] if table is None else len(table)
 
     @property
     def labels(self) -> int:
         """Number of scores per text; 0 without a classifier."""
-        name = HEADS[self.auto_class][self.config["model_type"]].labels
-        return self.get_parameter(name).shape[0] if name else 0
-
-    def _places(self) -> list[tuple[dict[str, nn.Parameter | None], str, str]]:
-        """Where all parameters are kept: the module's dictionary, the name in it, and the full name."""
-        if self._slots is None:
-            self._slots = [
-                (part._parameters, leaf, f"{path}.{leaf}".removeprefix(self.prefix))
-                for path, part in self.named_modules()
-                for leaf in part._parameters
-            ]
-        return self._slots
+        return label_count(self.config) if self.head.labels else 0
 
     def layout(self) -> Layout | None:
-        """The weights in the order and layout of the forward pass, made anew if any has changed; None if changes of a
-        weight could go unseen (`backends.write_detection`).
+        """The weights in the order and layout of the forward pass, made anew if any has changed; None if the network is
+        another, or changes of a weight could go unseen (`backends.write_detection`).
         """
         kept = self._laid_out
-        if kept is not None and all(check.holds() for check in kept[0]):
-            return kept[1]
+        if kept is not None and kept.holds():
+            return kept.layout
         with self._lock:  # one copy, however many threads ask for it
             kept = self._laid_out
-            if kept is None or not all(check.holds() for check in kept[0]):
+            if kept is None or not kept.holds():
                 self._laid_out = kept = None  # ends the watch over weights that are read again
-                weights: dict[str, Tensor] = {
-                    name: parameter
-                    for parameters, leaf, name in self._places()
-                    if (parameter := parameters[leaf]) is not None
-                }
-                head = HEADS[self.auto_class][self.config["model_type"]]
-                made = Layout(self.shape, weights, head, self.int8)
-                checks = [Check.of(*place, made.dtype, self.int8) for place in self._places()]
-                if all(check is not None for check in checks):
-                    self._laid_out = kept = ([check for check in checks if check is not None], made)
-            return None if kept is None else kept[1]
+                read = self.read()
+                if read is None:
+                    return None
+                self._laid_out = kept = LaidOut.of(self, *read)
+            return None if kept is None else kept.layout
+
+    def read(self) -> tuple[dict[str, Place], list[Fact]] | None:
+        """Where the weights are by their short names, and what has to stay as it is; None for a network of other parts
+        than those that are computed here.
+        """
+        expected = kinds(self.config, self.auto_class)
+        found = dict(self.root.named_modules(remove_duplicate=False))
+        if not self.head.names:  # what is pooled by transformers is not used
+            expected, found = ({k: v for k, v in all.items() if not POOLER.match(k)} for all in (expected, found))
+        if found.keys() != expected.keys():
+            return None
+        places: dict[str, Place] = {}
+        facts: list[Fact] = []
+        for name, part in found.items():
+            kind, short = expected[name], name.removeprefix(self.prefix)
+            if not is_of_kind(part, kind):
+                return None
+            parent, _, last = name.rpartition(".")
+            if name:
+                facts.append((found[parent]._modules, last, part))
+            watched = kind.settings if kind.type is Part else WATCHED.get(kind.type, ())
+            facts += [(part.__dict__, key, part.__dict__.get(key)) for key in watched]
+            if isinstance(part, nn.ModuleList):
+                facts.append((part._modules, str(len(part)), None))
+            places |= {f"{short}.{leaf}": (part._parameters, leaf) for leaf in part._parameters}
+        needed = expected_names(self.shape.layers) | set(self.head.names)
+        if not needed <= places.keys():
+            return None
+        for name, tied in self.tied.items():
+            (parameters, leaf), (others, other) = places[name], places[tied]
+            facts.append((parameters, leaf, others[other]))
+        if any(place.get(key) is not value for place, key, value in facts):
+            return None
+        return {name: places[name] for name in needed}, facts
+
+    @property
+    def tied(self) -> dict[str, str]:
+        """Parameters of the last product of a masked language model, which are other ones at the same time."""
+        bias = self.head.names[-1] if self.head.names and not self.head.labels else None
+        if bias is None:
+            return {}
+        decoder = bias.removesuffix("bias") + "decoder"
+        return {f"{decoder}.weight": WORDS, f"{decoder}.bias": bias}
 
 
-class Check(NamedTuple):
-    """What tells that a weight is still the one that a layout was made with.
+Place = tuple[dict[str, nn.Parameter | None], str]
+Fact = tuple[dict[str, Any], str, Any]  # a dictionary, a key, and the object that is there
+WATCHED: dict[type, tuple[str, ...]] = {  # attributes that change what a module computes
+    nn.Linear: ("forward",),
+    nn.LayerNorm: ("eps",),
+    nn.Embedding: ("max_norm",),
+    nn.GELU: ("approximate",),
+}
+DEFAULTS = {"max_norm": None, "approximate": "none"}
+
+
+class LaidOut(NamedTuple):
+    """A layout, and what tells that it is still that of the network.
 
     Attributes:
-        parameters, leaf: where it is kept.
-        parameter: itself, as it was then.
-        address, dtype: where its numbers lay, and their type.
-        guard: watches over the numbers, if the layout holds a copy of them.
+        facts: what has to stay in its place, parameters included.
+        copied: parameters of which the layout holds a copy, and what watches over their numbers.
+        shared: parameters whose memory the layout reads, and where that lies.
     """
 
-    parameters: dict[str, nn.Parameter | None]
-    leaf: str
-    parameter: nn.Parameter
-    address: int
-    dtype: torch.dtype
-    guard: Watch | None
+    layout: Layout
+    facts: list[Fact]
+    copied: list[tuple[nn.Parameter, Watch]]
+    shared: list[tuple[nn.Parameter, int, torch.dtype]]
 
     @classmethod
-    def of(
-        cls, parameters: dict[str, nn.Parameter | None], leaf: str, name: str, dtype: torch.dtype, int8: bool
-    ) -> Check | None:
-        """The check of one parameter; None if it would have to be watched and cannot be."""
-        parameter = parameters[leaf]
-        if parameter is None:
+    def of(cls, model: PackedBert, places: dict[str, Place], facts: list[Fact]) -> LaidOut | None:
+        """A new one; None if a parameter would have to be watched and cannot be."""
+        weights = {name: cast(nn.Parameter, parameters[leaf]) for name, (parameters, leaf) in places.items()}
+        for part in model.root.modules():  # one copy is enough
+            if isinstance(forward := vars(part).get("forward"), PackedForward):
+                forward.drop()
+        dtype = torch.float32 if model.int8 else compute_dtype(weights[WORDS].dtype) or torch.float32
+        facts = [*facts, *((*places[name], weight) for name, weight in weights.items())]
+        copied: list[nn.Parameter] = []
+        shared: list[nn.Parameter] = []
+        for name, weight in weights.items():
+            is_copied = COPIED.match(name) or (model.int8 and COPIED_INT8.match(name)) or weight.dtype != dtype
+            (copied if is_copied and name != WORDS else shared).append(weight)
+        if not all(map(can_be_watched, copied)):
             return None
-        copied = COPIED.match(name) or (int8 and COPIED_INT8.match(name)) or parameter.dtype != dtype
-        guard = watch(parameter) if copied and name != WORDS else None
-        if copied and name != WORDS and guard is None:
-            return None
-        return cls(parameters, leaf, parameter, address(parameter), parameter.dtype, guard)
+        layout = Layout(model, weights, dtype)
+        guards = [(weight, guard) for weight in copied if (guard := watch(weight)) is not None]
+        addresses = [(weight, address(weight), weight.dtype) for weight in shared]
+        return cls(layout, facts, guards, addresses) if len(guards) == len(copied) else None
 
     def holds(self) -> bool:
-        parameter = self.parameter
-        if self.parameters[self.leaf] is not parameter:
-            return False
-        if self.guard is not None:
-            return self.guard.unchanged(parameter)
-        return address(parameter) == self.address and parameter.dtype is self.dtype
+        for place, key, value in self.facts:
+            if place.get(key) is not value:
+                return False
+        for parameter, guard in self.copied:
+            if not guard.unchanged(parameter):
+                return False
+        for parameter, where, dtype in self.shared:
+            if address(parameter) != where or parameter.dtype is not dtype:
+                return False
+        return True
+
+
+def asks_for_more(root: nn.Module) -> bool:
+    """Whether the transformers config asks for what is not computed here: attentions, hidden states, an attention
+    function of the caller's choice.
+    """
+    config: Any = vars(root).get("config")
+    if config is None:
+        return False
+    functions = (None, attention.NAME) if isinstance(root, Part) else (attention.NAME,)
+    asked = config.output_attentions or config.output_hidden_states
+    return bool(asked) or config._attn_implementation not in functions
+
+
+def is_of_kind(part: nn.Module, kind: Kind) -> bool:
+    """Whether a module computes what one of this kind does, in evaluation mode."""
+    own = vars(part)
+    if kind.type is Part:
+        known = type(part) is Part or type(part).__module__.startswith("transformers.models.")
+        return known and all(own.get(name) == value for name, value in kind.settings.items())
+    if type(part) is not kind.type:
+        return kind.type is nn.Dropout and type(part) is nn.Identity
+    forward = own.get("forward")
+    if forward is not None and not (isinstance(forward, LayerForward) and forward.exact):
+        return False
+    computing = ("normalized_shape", "eps", "max_norm", "approximate")
+    if any(own[name] != kind.settings.get(name, DEFAULTS.get(name)) for name in computing if name in own):
+        return False
+    rows = 1 if kind.type is nn.Embedding else 0  # a table may have been given further rows
+    weights = part._parameters
+    return all(
+        type(weight := weights.get(leaf)) is nn.Parameter and weight.shape[rows:] == size[rows:]
+        for leaf, size in kind.shapes.items()
+    )
 
 
 class Layer:
@@ -251,7 +326,7 @@ class Layer:
 
     def __init__(
         self,
-        weights: dict[str, Tensor],
+        weights: Mapping[str, Tensor],
         prefix: str,
         dtype: torch.dtype,
         product: type[Product] = FloatProduct,
@@ -281,19 +356,18 @@ class Layer:
 class Layout:
     """A model's weights in the layout of the forward pass, and the pass itself."""
 
-    def __init__(self, shape: BertShape, weights: dict[str, Tensor], head: HeadNames, int8: bool = False) -> None:
-        self.shape, self.classifies = shape, head.labels is not None
-        first = weights["embeddings.word_embeddings.weight"]
-        self.dtype = torch.float32 if int8 else compute_dtype(first.dtype) or torch.float32
-        self.words = first
+    def __init__(self, model: PackedBert, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+        shape, self.dtype = model.shape, dtype
+        self.shape, self.classifies = shape, model.head.labels is not None
+        self.words = weights[WORDS]
         self.segments = weights["embeddings.token_type_embeddings.weight"].detach().to(self.dtype)
         self.places = weights["embeddings.position_embeddings.weight"].detach().to(self.dtype)
         scale, shift = (weights[f"embeddings.LayerNorm.{kind}"].detach().to(self.dtype) for kind in ("weight", "bias"))
         self.norm = scale, shift
         last = shape.layers - 1 if self.classifies else -1
-        kind: type[Product] = Int8Product if int8 else FloatProduct
+        kind: type[Product] = Int8Product if model.int8 else FloatProduct
         self.layers = [Layer(weights, f"encoder.layer.{i}", self.dtype, kind, i == last) for i in range(shape.layers)]
-        self.head = [weights[name].detach().to(self.dtype) for name in head.names]
+        self.head = [weights[name].detach().to(self.dtype) for name in model.head.names]
 
     def run(self, ids: Tensor, positions: Tensor, packing: Packing, types: Tensor | None) -> Tensor | VocabularyRows:
         """(T,) ids -> (T, H) or what the head makes of it, in the type that is computed in."""

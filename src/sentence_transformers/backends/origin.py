@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 import torch
 
-from sentence_transformers.backends.bert import BertEncoder, BertShape, encoder_tensors
+from sentence_transformers.backends.bert import BertShape, PackedBert, encoder_tensors
 from sentence_transformers.backends.bert_heads import HEADS
+from sentence_transformers.backends.network import build, kinds
 from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.storage import weights
 from sentence_transformers.storage.files import Source, reading
@@ -209,15 +210,15 @@ class Origin:
         made.name_or_path = self.name
         return made
 
-    def model_of(self, config: dict[str, Any]) -> Any:
-        """A transformers model in evaluation mode whose parameters are yet to be set."""
+    def model_of(self, config: Any) -> Any:
+        """A transformers model of a transformers config, whose parameters are yet to be set."""
         import transformers
 
-        return getattr(transformers, self.auto_class).from_config(self.config_of(config)).eval()
+        return getattr(transformers, self.auto_class).from_config(config)
 
     # ---- the light way
 
-    def light_model(self) -> BertEncoder | None:
+    def light_model(self) -> PackedBert | None:
         """The model without transformers, or None if it needs the full way."""
         dtype = None if self.int8 else self.asked_dtype
         others = self.model_kwargs.keys() - HUB_KEYS - {"dtype", "torch_dtype"}
@@ -236,11 +237,11 @@ class Origin:
         tensors = encoder_tensors(weights.read_safetensors(path), config, self.auto_class)
         if tensors is None:
             return None
-        model = BertEncoder(shape, config, cast(tensors, dtype, config), self.auto_class, self.int8)
-        if not fits(model):
+        root = build(kinds(config, self.auto_class), cast(tensors, dtype, config), config)
+        if root is None or shape.hidden % shape.heads:  # the full way explains what is wrong
             return None
         weights.check_finite(tensors, self.name)
-        return model
+        return PackedBert(root.eval(), shape, config, self.auto_class, self.int8)
 
     def light_tokenizer(self) -> TokenizerFile | None:
         """The tokenizer without transformers, or None if it needs the full way."""
@@ -295,19 +296,6 @@ def cast(tensors: dict[str, torch.Tensor], dtype: Any, config: dict[str, Any]) -
     wanted = config.get("dtype") or config.get("torch_dtype") if dtype in (None, "auto") else dtype
     target = getattr(torch, wanted) if isinstance(wanted, str) else wanted
     return {key: tensor if target is None else tensor.to(target) for key, tensor in tensors.items()}
-
-
-def fits(model: BertEncoder) -> bool:
-    """Whether the weights have the sizes that the config says; if not, the full way explains what is wrong."""
-    shape, config = model.shape, model.config
-    sizes = {
-        "embeddings.word_embeddings.weight": (config.get("vocab_size"), shape.hidden),
-        "embeddings.position_embeddings.weight": (config.get("max_position_embeddings"), shape.hidden),
-        "encoder.layer.0.intermediate.dense.weight": (config.get("intermediate_size"), shape.hidden),
-    }
-    right = all(tuple(model.get_parameter(model.prefix + name).shape) == size for name, size in sizes.items())
-    labels = len(config.get("id2label") or range(config.get("num_labels", 2)))
-    return right and shape.hidden % shape.heads == 0 and model.labels in (0, labels)
 
 
 CHAT_FILES = ("chat_template.jinja", "chat_template.json")

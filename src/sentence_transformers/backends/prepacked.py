@@ -2,8 +2,7 @@
 
 A plain `F.linear` on CPU re-arranges its weight at every call. oneDNN can do it once: the product then starts at once,
 which counts most for short inputs (one query reads all weights to multiply a few rows). `prepack` gives the `nn.Linear`
-layers of a model that ability by changing their class; parameters, names, `state_dict` and `isinstance` stay as they
-are.
+layers of a model that ability by a `forward` of their own; class, parameters, names and `state_dict` stay as they are.
 
 The packed copy is made at the first call without gradients and made again whenever the weight changes, however it does
 (`backends.write_detection`). With gradients, in training, on other devices, inside `torch.compile`, for unusual types,
@@ -14,80 +13,109 @@ than emulating it.
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sentence_transformers.backends.write_detection import Watch, own_memory, watch
+from sentence_transformers.backends.write_detection import Watch, can_be_watched, own_memory, watch
 
 PACK_LIMIT_BYTES = 2 * 2**30  # the packed copy doubles a layer's memory; models beyond this stay as they are
 ROWS_HINT = 1024  # number of rows the layout is chosen for
 
 
-class Linear(nn.Linear):
-    """`nn.Linear` that keeps a packed copy of its weight for inference on CPU."""
+class LayerForward:
+    """The forward pass of one layer in the place of its class's: `layer.forward = PackedForward(layer)`.
+
+    A copy of the layer gets one of its own, also through pickle.
+
+    Attributes:
+        exact: whether it computes what the layer's class does.
+    """
+
+    exact = True
+
+    def __init__(self, layer: nn.Linear) -> None:
+        self._layer = weakref.ref(layer)  # a layer that nobody needs any more is gone at once
+
+    @property
+    def layer(self) -> nn.Linear:
+        layer = self._layer()
+        assert layer is not None
+        return layer
+
+    def __call__(self, input: Tensor) -> Tensor:
+        return nn.Linear.forward(self.layer, input)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LayerForward:
+        return type(self)(memo.get(id(self.layer), self.layer))
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.layer,)
+
+
+class PackedForward(LayerForward):
+    """Of a linear layer, with a packed copy of its weight for inference on CPU."""
 
     _packed: tuple[Watch, torch.dtype, Tensor] | None = None
 
-    def forward(self, input: Tensor) -> Tensor:
-        weight = self.weight
-        if torch.is_grad_enabled() or self.training:
+    def __call__(self, input: Tensor) -> Tensor:
+        layer = self.layer
+        weight = layer._parameters.get("weight")
+        if torch.is_grad_enabled() or layer.training:
             self._packed = None  # the weights are about to change
-            return F.linear(input, weight, self.bias)
+            return nn.Linear.forward(layer, input)
         if (
-            input.device.type != "cpu"
+            weight is None  # pruned, or made anew at each call
+            or type(weight) is not nn.Parameter  # quantised, sharded, or lent by `torch.func.functional_call`
+            or type(input) is not Tensor
+            or input.device.type != "cpu"
             or weight.device.type != "cpu"
             or weight.is_inference()
             or torch.compiler.is_compiling()
             or torch.jit.is_tracing()
             or torch.is_autocast_enabled("cpu")
         ):
-            return F.linear(input, weight, self.bias)
+            return nn.Linear.forward(layer, input)
         dtype = compute_dtype(weight.dtype)
-        if input.dtype != weight.dtype or dtype is None:
-            return F.linear(input, weight, self.bias)
-        kept = self.pack(dtype)
-        if kept is None:
-            return F.linear(input, weight, self.bias)
-        bias = None if self.bias is None else self.bias.detach().to(dtype)
+        kept = self.pack(weight, dtype) if dtype is not None and input.dtype == weight.dtype else None
+        if kept is None or dtype is None:
+            return nn.Linear.forward(layer, input)
+        bias = None if layer.bias is None else layer.bias.detach().to(dtype)
         if dtype == weight.dtype:
             return torch.ops.mkldnn._linear_pointwise(input, kept, bias, "none", [], "")
         return torch.ops.mkldnn._linear_pointwise(input.to(dtype), kept, bias, "none", [], "").to(weight.dtype)
 
-    def pack(self, dtype: torch.dtype) -> Tensor | None:
+    def drop(self) -> None:
+        """Forget the packed copy until the next use."""
+        self._packed = None
+
+    def pack(self, weight: Tensor, dtype: torch.dtype) -> Tensor | None:
         """The packed weight, made anew if the weight has changed; None where it cannot be watched."""
-        weight, kept = self.weight, self._packed
+        kept = self._packed
         if kept is None or not kept[0].unchanged(weight) or kept[1] != dtype:
             self._packed = kept = None  # ends the watch over the weight, which is written to again
+            if not torch.backends.mkldnn.is_available() or not can_be_watched(weight):
+                return None
             packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype), ROWS_HINT)
             guard = watch(weight)
             if guard is not None:
                 kept = self._packed = (guard, dtype, packed)
         return None if kept is None else kept[2]
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(self.__dict__)
-        state.pop("_packed", None)
-        return state
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Linear:
-        import copy
+class Float32Forward(PackedForward):
+    """Computes in float32, and gives float32, whatever the type of the weights."""
 
-        clone = self.__class__.__new__(self.__class__)
-        memo[id(self)] = clone
-        clone.__dict__ = copy.deepcopy(self.__getstate__(), memo)
-        return clone
+    exact = False
 
-
-class Float32Linear(Linear):
-    """A linear layer that computes in float32, and gives float32, whatever the type of its weights."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self.weight.dtype == torch.float32:
-            return super().forward(input.float())
-        return F.linear(input.float(), self.weight.float(), None if self.bias is None else self.bias.float())
+    def __call__(self, input: Tensor) -> Tensor:
+        layer = self.layer
+        if layer.weight.dtype == torch.float32:
+            return super().__call__(input.float())
+        return F.linear(input.float(), layer.weight.float(), None if layer.bias is None else layer.bias.float())
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype | None:
@@ -117,4 +145,13 @@ def prepack(model: nn.Module) -> None:
         return
     for layer in layers:
         own_memory(layer.weight)
-        layer.__class__ = Linear
+        if "forward" not in vars(layer):
+            layer.forward = PackedForward(layer)  # type: ignore[method-assign]
+
+
+def bind_to_replicas(model: nn.Module) -> None:
+    """Let layers that `nn.DataParallel` has copied compute with their own weights, not with those of the original."""
+    for module in model.modules():
+        forward = vars(module).get("forward")
+        if isinstance(forward, LayerForward) and isinstance(module, nn.Linear):
+            module.forward = type(forward)(module)  # type: ignore[method-assign]

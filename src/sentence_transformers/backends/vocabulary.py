@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sentence_transformers.backends.prepacked import Linear, compute_dtype
+from sentence_transformers.backends.prepacked import PackedForward, compute_dtype
 
 _stopping: ContextVar[bool] = ContextVar("stopping", default=False)
 
@@ -69,11 +69,11 @@ def project(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(rows, weight, bias)
 
 
-class Decoder(Linear):
-    """The last linear layer of a language model; inside `stopping()` it gives its input back."""
+class DecoderForward(PackedForward):
+    """Of the last linear layer of a language model; inside `stopping()` it gives its input back."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        return input if _stopping.get() else super().forward(input)
+    def __call__(self, input: Tensor) -> Tensor:
+        return input if _stopping.get() else super().__call__(input)
 
 
 @contextlib.contextmanager
@@ -86,9 +86,14 @@ def stopping(stop: bool = True) -> Iterator[None]:
         _stopping.reset(token)
 
 
-def defer(model: Any) -> Decoder | None:
-    """Let a transformers language model stop before its last product; None if it does not end in a linear layer."""
+def defer(model: Any) -> None:
+    """Let a transformers language model stop before its last product, if it ends in a plain linear layer."""
     layer = model.get_output_embeddings()
-    if type(layer) in (nn.Linear, Linear):
-        layer.__class__ = Decoder
-    return layer if isinstance(layer, Decoder) else None
+    if type(layer) is nn.Linear and type(vars(layer).get("forward")) in (type(None), PackedForward):
+        layer.forward = DecoderForward(layer)  # type: ignore[method-assign]
+
+
+def is_deferring(model: Any) -> bool:
+    """Whether a transformers language model stops there when it is told to."""
+    layer = model.get_output_embeddings()
+    return isinstance(vars(layer).get("forward") if layer is not None else None, DecoderForward)

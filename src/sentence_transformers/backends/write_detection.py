@@ -51,11 +51,18 @@ def address(tensor: Tensor) -> int:
     return int(private._data_address(tensor))
 
 
-def watch(tensor: Tensor) -> Watch | None:
-    """A watch over a tensor on the CPU; None where writes to it could go unseen."""
+def can_be_watched(tensor: Tensor) -> bool:
+    """Whether writes to a tensor would be noticed: it lies on the CPU, and nothing else holds its memory."""
     if not AVAILABLE or tensor.device.type != "cpu" or tensor.is_inference() or type(tensor.data) is not Tensor:
-        return None
-    if private._storage_Use_Count(tensor.untyped_storage()._cdata) > SOLE_OWNER:
+        return False
+    return bool(private._storage_Use_Count(tensor.untyped_storage()._cdata) <= SOLE_OWNER)
+
+
+def watch(tensor: Tensor) -> Watch | None:
+    """A watch over a tensor; None where writes to it could go unseen. Matrix kernels that lay it out anew take it for
+    written to, so it begins after them.
+    """
+    if not can_be_watched(tensor):
         return None
     try:
         return Watch(tensor)

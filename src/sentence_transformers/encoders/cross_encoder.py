@@ -24,7 +24,7 @@ from sentence_transformers._deprecation import (
     cross_encoder_predict_rank_args_decorator,
     deprecated,
 )
-from sentence_transformers.backends.prepacked import Float32Linear, Linear
+from sentence_transformers.backends.prepacked import Float32Forward, prepack
 from sentence_transformers.encoders.base import BaseModel, LazyClass, warn_untrained
 from sentence_transformers.encoders.cross_fit_mixin import FitMixin
 from sentence_transformers.errors import InputError, ModelFormatError
@@ -390,11 +390,13 @@ class CrossEncoder(BaseModel, FitMixin):
         if isinstance(module_names, str):
             raise InputError(f"keep_in_fp32_modules must be a list of names, got the string {module_names!r}.")
         layers = [linear_layer(self, name) for name in module_names]
-        before = [module for module in self.modules() if type(module) is Float32Linear]
+        before = [module for module in self.modules() if isinstance(vars(module).get("forward"), Float32Forward)]
         for module in before:
-            cast(Any, module).__class__ = Linear
+            del module.forward
+        if before and (transformer := self._transformer) is not None:
+            prepack(transformer.auto_model)
         for layer in layers:
-            layer.__class__ = Float32Linear
+            layer.forward = Float32Forward(layer)  # type: ignore[method-assign]
         self.keep_in_fp32_modules = list(module_names)
 
     def get_saved_config(self) -> dict[str, Any]:
@@ -451,7 +453,7 @@ def linear_layer(model: CrossEncoder, name: str) -> nn.Linear:
                 'transformers model are reached by "model.", e.g. "model.classifier".'
             )
         layer = getattr(layer, part)
-    if type(layer) not in (nn.Linear, Linear, Float32Linear):
+    if type(layer) is not nn.Linear:
         raise InputError(
             f"keep_in_fp32_modules takes plain nn.Linear layers; {name!r} is of type {type(layer).__name__}."
         )

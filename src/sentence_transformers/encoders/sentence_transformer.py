@@ -115,7 +115,7 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
         """A transformer with mean pooling, or last-token pooling for causal language models."""
         modules = super()._modules_of_plain(source, **kwargs)
         transformer: Transformer = modules["0"]
-        architecture = (getattr(transformer.config, "architectures", None) or [""])[0]
+        architecture = (transformer.saved_config.get("architectures") or [""])[0]
         causal = architecture.endswith("ForCausalLM") and getattr(transformer.config, "is_causal", True) is not False
         return modules | {"1": Pooling(transformer.get_embedding_dimension(), "lasttoken" if causal else "mean")}
 

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.modules import module as globally
 
 from sentence_transformers.backends import boundary
+from sentence_transformers.backends.prepacked import LayerForward
 from sentence_transformers.inference.inputs import own_preprocess
 
 LIBRARIES = ("sentence_transformers.", "torch.", "transformers.", "transformers_modules.", "peft.")
@@ -27,8 +28,12 @@ def is_untouched(model: Any) -> bool:
     return next(extensions(model), None) is None
 
 
-def extensions(model: Any) -> Iterator[str]:
-    """What of a model is not this library's, PyTorch's or transformers': a sentence for each."""
+def extensions(model: Any, dispatched: bool = False) -> Iterator[str]:
+    """What of a model is not this library's, PyTorch's or transformers': a sentence for each.
+
+    Args:
+        dispatched: pass over what accelerate does to bring weights and inputs together (`device_map`).
+    """
     if any(getattr(globally, name, None) for name in GLOBAL_HOOKS):
         yield "hooks are set on all modules"
     kinds: dict[type, nn.Module] = {}
@@ -44,7 +49,7 @@ def extensions(model: Any) -> Iterator[str]:
             get("_forward_hooks") or get("_forward_pre_hooks") or get("_backward_hooks") or get("_backward_pre_hooks")
         ) and any(hook not in OWN_HOOKS for name in HOOKS for hook in (get(name) or {}).values()):
             yield f"a {type(part).__name__} has hooks"
-        if "forward" in own and "_original_forward" not in own:  # accelerate's autocast leaves the original there
+        if "forward" in own and not is_own_forward(part, own["forward"], dispatched):
             yield f"forward of a {type(part).__name__} was replaced"
         if "preprocess" in own or "tokenize" in own:
             yield f"preprocess of a {type(part).__name__} was replaced"
@@ -56,6 +61,16 @@ def extensions(model: Any) -> Iterator[str]:
             yield f"forward of {kind.__name__} is not this library's"
         if hasattr(kind, "preprocess") and not own_preprocess(part):
             yield f"preprocess of {kind.__name__} is not this library's"
+
+
+def is_own_forward(part: nn.Module, forward: Any, dispatched: bool = False) -> bool:
+    """Whether a `forward` that is set on a module itself is this library's, or accelerate's around its own."""
+    if isinstance(forward, LayerForward):
+        return forward.layer is part
+    if dispatched and getattr(getattr(forward, "func", None), "__module__", "") == "accelerate.hooks":
+        before: Any = vars(part).get("_old_forward")
+        return getattr(before, "__func__", None) is type(part).forward or is_own_forward(part, before)
+    return "_original_forward" in vars(part)  # accelerate's autocast leaves the original there
 
 
 def comes_from_libraries(kind: type) -> bool:

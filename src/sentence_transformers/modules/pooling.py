@@ -13,9 +13,9 @@ With e_1 … e_n the vectors of a text's tokens:
     mean_sqrt_len_tokens    (1/√n) Σ e_i
     weightedmean            Σ i·e_i / Σ i            (positions from 1, the prompt's counted)
 
-There is one implementation, for packed rows: a padded batch is packed first, by its mask. Several modes are
-concatenated. Sums of 16-bit vectors are accumulated in float32. With `include_prompt=False` the prompt's tokens are
-left out.
+Padded batches are reduced under their mask, by operations that do not depend on its values, as tracing and exporting
+need it. Several modes are concatenated. Sums of 16-bit vectors are accumulated in float32. With `include_prompt=False`
+the prompt's tokens are left out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.inference.packing import flattened_packing, is_packed
+from sentence_transformers.inference.packing import Packing, flattened_packing, is_packed
 from sentence_transformers.modules.base import Module
 
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
@@ -106,29 +106,33 @@ class Pooling(Module):
 
     def forward(self, features: dict[str, Any], **kwargs) -> dict[str, Any]:
         """Add `sentence_embedding`."""
-        rows, lengths, skipped = self.rows(features)
         weights_sum = features.get("token_weights_sum")
-        parts = [pool(rows, lengths, mode, weights_sum, skipped) for mode in self.modes]
+        packing = features["packing"] if is_packed(features) else flattened_packing(features)
+        if packing is None:
+            parts = [pool_padded(*self.masked(features), mode, weights_sum) for mode in self.modes]
+        else:
+            rows, lengths, skipped = self.rows(features, packing)
+            parts = [pool(rows, lengths, mode, weights_sum, skipped) for mode in self.modes]
         if "cls" in self.modes and "cls_token_embeddings" in features:
             parts[self.modes.index("cls")] = features["cls_token_embeddings"]
         features["sentence_embedding"] = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
         return features
 
-    def rows(self, features: dict[str, Any]) -> tuple[Tensor, Tensor, int]:
+    def rows(self, features: dict[str, Any], packing: Packing) -> tuple[Tensor, Tensor, int]:
         """The vectors that count, (T, H); how many each text has, (B,) int64; how many were left out before them."""
         embeddings = features["token_embeddings"]
         skip = 0 if self.include_prompt else prompt_length(features)
-        packing = features["packing"] if is_packed(features) else flattened_packing(features)
-        if packing is not None:
-            embeddings = embeddings if is_packed(features) else embeddings[0]
-            if not skip:
-                return embeddings, packing.lengths_tensor, 0
-            return embeddings[packing.positions >= skip], (packing.lengths_tensor - skip).clamp(min=0), skip
-        mask = features.get("attention_mask")
+        embeddings = embeddings if is_packed(features) else embeddings[0]
+        if not skip:
+            return embeddings, packing.lengths_tensor, 0
+        return embeddings[packing.positions >= skip], (packing.lengths_tensor - skip).clamp(min=0), skip
+
+    def masked(self, features: dict[str, Any]) -> tuple[Tensor, Tensor, int]:
+        """The vectors of a padded batch, (B, L, H); which of them count, (B, L) bool; how many were left out before."""
+        embeddings, mask = features["token_embeddings"], features.get("attention_mask")
+        skip = 0 if self.include_prompt else prompt_length(features)
         mask = embeddings.new_ones(embeddings.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
-        if skip:
-            mask = mask & (mask.cumsum(1) > skip)
-        return embeddings[mask], mask.sum(1), skip
+        return embeddings, mask & (mask.cumsum(1) > skip) if skip else mask, skip
 
 
 def modes_of_flags(flags: dict[str, bool]) -> PoolingMode | tuple[PoolingMode, ...]:
@@ -176,11 +180,43 @@ def pool(rows: Tensor, lengths: Tensor, mode: str, weights_sum: Tensor | None = 
         positions = positions - torch.repeat_interleave(ends - lengths, lengths, output_size=len(rows))
         values = values * positions[:, None].to(values.dtype)
         count = lengths * (lengths + 1 + 2 * skipped) / 2
-    total = reduce_texts(values, lengths, "sum")
-    count = count.to(values.dtype).clamp(min=1e-9)
+    return mean(reduce_texts(values, lengths, "sum"), count, mode).to(rows.dtype)
+
+
+def pool_padded(rows: Tensor, mask: Tensor, skipped: int, mode: str, weights_sum: Tensor | None = None) -> Tensor:
+    """`pool` for a padded batch.
+
+    Args:
+        rows: (B, L, H).
+        mask: (B, L) bool, the rows that count.
+    """
+    kept, lengths = mask[:, :, None], mask.sum(1)
+    if mode in ("cls", "lasttoken"):
+        places = torch.arange(mask.shape[1], device=mask.device)
+        if mode == "cls":
+            place = places.masked_fill(~mask, mask.shape[1] - 1).amin(1)
+        else:
+            place = places.masked_fill(~mask, 0).amax(1)
+        picked = rows[torch.arange(rows.shape[0], device=rows.device), place]
+        return torch.where(lengths[:, None] > 0, picked, torch.zeros_like(picked))
+    if mode == "max":
+        largest = rows.masked_fill(~kept, float("-inf")).amax(1)
+        return largest.masked_fill(lengths[:, None] == 0, 0)
+    values = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
+    count = lengths if weights_sum is None else weights_sum
+    if mode == "weightedmean":
+        values = values * (mask.cumsum(1) + skipped)[:, :, None].to(values.dtype)
+        count = lengths * (lengths + 1 + 2 * skipped) / 2
+    total = values.masked_fill(~kept, 0).sum(1)
+    return mean(total, count, mode).to(rows.dtype)
+
+
+def mean(total: Tensor, count: Tensor, mode: str) -> Tensor:
+    """Sums (B, H) over counts (B,), or over their roots."""
+    count = count.to(total.dtype).clamp(min=1e-9)
     if mode == "mean_sqrt_len_tokens":
         count = count.sqrt()
-    return (total / count.reshape(-1, 1)).to(rows.dtype)
+    return total / count.reshape(-1, 1)
 
 
 def reduce_texts(rows: Tensor, lengths: Tensor, operation: Literal["sum", "max"]) -> Tensor:

@@ -10,22 +10,21 @@ packed from then on (`backends.proof`).
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sentence_transformers._deprecation import transformer_kwargs_decorator
 from sentence_transformers.backends import boundary, vocabulary
-from sentence_transformers.backends.bert import BertEncoder, Layout
+from sentence_transformers.backends.bert import Layout, PackedBert
 from sentence_transformers.backends.graph import Graph
+from sentence_transformers.backends.network import Part, complete
 from sentence_transformers.backends.origin import NO_LIMIT, Origin, TokenizerFile
-from sentence_transformers.backends.prepacked import prepack
+from sentence_transformers.backends.prepacked import bind_to_replicas, prepack
 from sentence_transformers.backends.proof import PER_TEXT, Proofs, lock
 from sentence_transformers.backends.vocabulary import VocabularyRows
 from sentence_transformers.errors import InputError, ModelFormatError
@@ -168,8 +167,9 @@ class Transformer(TextInput):
         self._tokenizer: Any = self._origin.light_tokenizer() if light is not None and not do_lower_case else None
         self._before_packing: str | None = None
         self._proofs = Proofs(self)
+        self._fast = light
         if light is not None:
-            self._modules["model"] = light
+            self._modules["model"] = light.root
         elif torch_runs:
             self._adopt(self._origin.model())
         else:
@@ -219,41 +219,47 @@ class Transformer(TextInput):
 
     @property
     def auto_model(self) -> Any:
-        """The transformers model. A model that ran without transformers so far becomes one, with the same
-        parameters.
+        """The transformers model. One that was not needed so far is made around the layers that are there.
+
+        May be set to another model, also one that wraps this one (`peft.get_peft_model`), which is used and saved in
+        its place.
         """
-        with lock:
-            own = self._modules["model"]
-            if isinstance(own, BertEncoder):
-                with torch.random.fork_rng(devices=[]):  # a model is made with random weights first
-                    self._adopt(self._full(own))
+        if "_takes" not in self.__dict__:
+            self._make_transformers_model()
         return self._modules["model"]
 
     model = auto_model
 
-    @property
-    def light(self) -> BertEncoder | None:
-        """The model as it runs without transformers; None once the transformers model is in use."""
-        own = self._modules["model"]
-        return own if isinstance(own, BertEncoder) else None
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in ("auto_model", "model"):
+            super().__setattr__(name, value)
+            return
+        if not isinstance(value, nn.Module):
+            raise InputError(f"{name} must be a transformers model, got {value!r:.80} of type {type(value).__name__}.")
+        if self.backend != "torch":
+            self._modules["model"] = value
+            return
+        self._proofs = Proofs(self)
+        for kept in ("_position_offset", "_learned_positions"):
+            self.__dict__.pop(kept, None)
+        self._adopt(value)
 
-    def _full(self, own: BertEncoder) -> Any:
-        """A transformers model with the parameters of `own`, the very same objects."""
-        model = self._origin.model_of(own.config)
-        first = next(own.parameters())
-        model.to(device=first.device, dtype=first.dtype)
-        model.train(own.training)
-        for name, parameter in own.named_parameters():
-            place, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(place), leaf, parameter)
-        for tied, name in (getattr(model, "all_tied_weights_keys", None) or {}).items():
-            place, _, leaf = tied.rpartition(".")
-            setattr(model.get_submodule(place), leaf, model.get_parameter(name))
-        return model
+    @property
+    def light(self) -> PackedBert | None:
+        """What is known of a model without transformers; None once the transformers model is in use."""
+        return self._fast if isinstance(self._modules["model"], Part) else None
+
+    def _make_transformers_model(self) -> None:
+        with lock:
+            own, fast = self._modules["model"], self._fast
+            if isinstance(own, Part) and fast is not None:
+                config = self.config
+                complete(own, lambda: self._origin.model_of(config), config)
+                self._adopt(own)
 
     def _adopt(self, model: Any) -> None:
         """Use a transformers model from now on."""
-        if self.unpad_inputs is not False:
+        if self.unpad_inputs is not False and model.config._attn_implementation != attention.NAME:
             self._before_packing = attention.install(model)
         prepack(model)
         if self.transformer_task in VOCABULARY_TASKS:
@@ -264,16 +270,19 @@ class Transformer(TextInput):
             if not boundary.install(model):
                 self._before_packing = None
         self._modules["model"] = model
-        self._takes = set(inspect.signature(model.forward).parameters)
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT
+        self._takes = {name for part in (model, inner) for name in inspect.signature(part.forward).parameters}
 
     @property
     def config(self) -> Any:
         """The transformers config."""
-        if self.light is None:
+        light = self.light
+        if light is None:
             return self.auto_model.config
-        if "_config" not in self.__dict__:
-            self.__dict__["_config"] = self._origin.config_of(self.light.config)
-        return self.__dict__["_config"]
+        made = vars(light.root).get("config")
+        if made is None:
+            made = vars(light.root)["config"] = self._origin.config_of(light.config)
+        return made
 
     @property
     def saved_config(self) -> dict[str, Any]:
@@ -412,11 +421,11 @@ class Transformer(TextInput):
         return config | {key: value for key, value in optional.items() if value not in (None, {})}
 
     def __repr__(self) -> str:
-        own = self._modules["model"]
+        light = self.light
         kind = (
-            (own.config.get("architectures") or ["BertModel"])[0]
-            if isinstance(own, BertEncoder)
-            else type(own).__name__
+            type(self._modules["model"]).__name__
+            if light is None
+            else (light.config.get("architectures") or ["BertModel"])[0]
         )
         return f"Transformer({self.transformer_task!r}, architecture={kind!r}, max_seq_length={self.max_seq_length})"
 
@@ -430,14 +439,19 @@ class Transformer(TextInput):
             following: the module that comes next. If it `takes_vocabulary`, a language model stops before its last
                 product and adds `vocabulary`, a `VocabularyRows`, in the place of its logits.
         """
+        if "_is_replica" in self.__dict__:
+            bind_to_replicas(self)
         packing = features.get("packing")
         defer = getattr(following, "takes_vocabulary", False) and self.defers
-        if "input_ids" in features and not features["input_ids"].numel():
+        if "input_ids" in features and not torch.jit.is_tracing() and not features["input_ids"].numel():
             value = self._without_tokens(features)
         elif packing is not None and (layout := self._layout_now()) is not None:
             value = layout.run(features["input_ids"], features["position_ids"], packing, features.get("token_type_ids"))
             value = value.to(layout.words.dtype) if isinstance(value, Tensor) else value
         else:
+            defer = defer and self._defers_in_transformers
+            if packing is not None and not self.packs_in_transformers:
+                features = self._padded(features)
             value = self.run(features, defer)
         if "kept_mask" in features:  # tokens that nobody looks at have vectors all the same
             features = features | {"attention_mask": features["kept_mask"]}
@@ -450,9 +464,14 @@ class Transformer(TextInput):
         """The weights of the forward pass without transformers if it can be used: no gradients, no dropout, nothing
         else in the way.
         """
-        light = self.light
         plain = not torch.is_grad_enabled() and not self.training
-        return light.layout() if light is not None and plain and light.fits_here() else None
+        return self._fast.layout() if self._fast is not None and plain and self._fast_fits_here else None
+
+    @property
+    def _fast_fits_here(self) -> bool:
+        """Whether packed batches go the way without transformers, as long as no layer was changed."""
+        fast = self._fast
+        return fast is not None and fast.root is self._modules["model"] and fast.fits_here()
 
     def run(self, features: dict[str, Any], defer: bool = False) -> Tensor | VocabularyRows:
         """The transformers model's output: (B, L, …) or, of a packed batch, (T, …); (B, labels) of a classifier."""
@@ -467,8 +486,11 @@ class Transformer(TextInput):
             inputs["output_hidden_states"] = True
         if "logits_to_keep" in features and "logits_to_keep" in self._takes and not defer:
             inputs["logits_to_keep"] = features["logits_to_keep"]
-        with attention.use_packing(packing), vocabulary.stopping(defer), self._explained():
-            output = model(**inputs)
+        if packing is None and not defer:  # no context variables, which torch.compile and torch.export cannot trace
+            output = self._called(model, inputs)
+        else:
+            with attention.use_packing(packing), vocabulary.stopping(defer):
+                output = self._called(model, inputs)
         value = output
         for key in path:
             try:
@@ -494,14 +516,15 @@ class Transformer(TextInput):
         name = (entry or next(iter(self.modality_config.values())))["method_output_name"]
         return list(name) if isinstance(name, (list, tuple)) else [name]
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Say what to do where a classifier cannot find the last token of each text."""
+    def _called(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """The output of the transformers model; it is said what to do where a classifier cannot find the last token of
+        each text.
+        """
+        if self.transformer_task != PER_TEXT or model.config.pad_token_id is not None:
+            return model(**inputs)
         try:
-            yield
+            return model(**inputs)
         except ValueError as error:
-            if self.transformer_task != PER_TEXT or self.auto_model.config.pad_token_id is not None:
-                raise
             raise InputError(
                 f"{error} Neither the config nor the tokenizer of this classifier names a padding token, by which it "
                 "finds the end of each text. Set model.tokenizer.pad_token and model.config.pad_token_id."
@@ -520,10 +543,19 @@ class Transformer(TextInput):
         """Scores (B, labels): the encoder runs packed, its head on the padded output."""
         encoder = self.auto_model.base_model
         packed = self._inputs(features, set(inspect.signature(encoder.forward).parameters))
-        padded = pad(features)
-        padded["input_ids"] = pad_rows(features["input_ids"], features["packing"], self.padding_id)
+        padded = self._padded(features)
         with attention.use_packing(features["packing"]), boundary.use_boundary(packed):
             return self.auto_model(**self._inputs(padded, self._takes)).logits
+
+    def _padded(self, features: dict[str, Any]) -> dict[str, Any]:
+        """A packed batch of token ids in the padded layout."""
+        packing = features["packing"]
+        padded = pad(features) | {"input_ids": pad_rows(features["input_ids"], packing, self.padding_id)}
+        if packing.seen is not None:
+            steps, seen = torch.arange(packing.longest, device=packing.device), torch.tensor(packing.seen)
+            padded["kept_mask"] = padded["attention_mask"]
+            padded["attention_mask"] = (steps[None, :] < seen.to(packing.device)[:, None]).long()
+        return padded
 
     def _without_tokens(self, features: dict[str, Any]) -> Tensor | VocabularyRows:
         """Zeros for a batch without a single token."""
@@ -539,15 +571,18 @@ class Transformer(TextInput):
     @property
     def packs(self) -> bool:
         """Whether this model runs packed; proved on first use."""
-        if self.light is not None and self.light.fits_here():
-            return True
+        return self._fast_fits_here or self.packs_in_transformers
+
+    @property
+    def packs_in_transformers(self) -> bool:
+        """Whether the transformers model runs packed; proved on first use."""
         model = self.auto_model
-        if self._before_packing is None:
+        if self._before_packing is None or model.config._attn_implementation != attention.NAME:
             return False
         with lock:
             asked_before = "packs" in self._proofs.known
             packs = self._proofs.holds("packs")
-            if not packs and not asked_before:
+            if not packs and not asked_before and "packs" in self._proofs.known:
                 model.set_attn_implementation(self._before_packing)
                 logger.info("%s runs on padded batches.", type(model).__name__)
         return packs
@@ -573,9 +608,11 @@ class Transformer(TextInput):
         """Whether the model can stop before its last product, the one with the vocabulary; proved on first use."""
         if self.transformer_task not in VOCABULARY_TASKS:
             return False
-        if self.light is not None and self.light.fits_here():
-            return True
-        return isinstance(self.auto_model.get_output_embeddings(), vocabulary.Decoder) and self._proofs.holds("defers")
+        return self._fast_fits_here or self._defers_in_transformers
+
+    @property
+    def _defers_in_transformers(self) -> bool:
+        return vocabulary.is_deferring(self.auto_model) and self._proofs.holds("defers")
 
     @property
     def token_budget(self) -> int | None:
@@ -604,7 +641,7 @@ class Transformer(TextInput):
 
     def save(self, output_path: str, *args, safe_serialization: bool = True, **kwargs) -> None:
         """Write model, tokenizer and settings into `output_path`."""
-        model = self.auto_model if self.light is None else self._full(self.light)
+        model = self.auto_model
         if isinstance(model, Graph):
             model.config.save_pretrained(output_path)
             model.save(output_path)
@@ -694,7 +731,7 @@ class Transformer(TextInput):
         return {}
 
 
-NOT_PICKLED = ("_batch_tokenizers", "_config", "_learned_positions")
+NOT_PICKLED = ("_batch_tokenizers", "_learned_positions")
 KNOWN_SETTINGS = {*Transformer.config_keys, "max_seq_length", "do_lower_case", "tokenizer_name_or_path"}
 
 

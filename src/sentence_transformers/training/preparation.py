@@ -29,7 +29,7 @@ def prepare_for_training(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, "packs") and hasattr(module, "auto_model"):
             _ = module.auto_model
-            _ = module.packs or module.pads_safely
+            _ = getattr(module, "packs_in_transformers", module.packs) or module.pads_safely
 
 
 def is_encoder(module: Any) -> bool:
