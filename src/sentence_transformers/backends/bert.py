@@ -35,6 +35,7 @@ from sentence_transformers.backends.prepacked import PACK_LIMIT_BYTES, compute_d
 from sentence_transformers.backends.products import GELU_LOWEST, FloatProduct, Int8Product, Product
 from sentence_transformers.backends.vocabulary import VocabularyRows
 from sentence_transformers.backends.write_detection import Watch, address, watch
+from sentence_transformers.inference.attention import sdpa_was_replaced
 from sentence_transformers.inference.packing import Packing
 
 FAMILY = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta.", "camembert": "roberta."}
@@ -149,6 +150,7 @@ class BertEncoder(nn.Module):
             and compute_dtype(first.dtype) is not None
             and not torch.compiler.is_compiling()
             and not torch.is_autocast_enabled("cpu")
+            and not sdpa_was_replaced()
         )
 
     @property

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.inference import attention
+from sentence_transformers.inference.extension_points import is_untouched
 from sentence_transformers.inference.packing import Packing, pad
 from sentence_transformers.modules.base import module_device
 from sentence_transformers.util.environment import is_out_of_memory
@@ -40,9 +41,16 @@ class Proofs:
         self.known: dict[str, bool] = {}
 
     def holds(self, name: str) -> bool:
-        """Whether the model "packs", "pads_safely" or "defers"."""
+        """Whether the model "packs", "pads_safely" or "defers".
+
+        Code of the caller's on the way (hooks, patches) is not called for a trial: until it is gone the answer is no.
+        """
+        if name in self.known:
+            return self.known[name]
         with lock:
             if name not in self.known:
+                if not is_untouched(self.transformer):
+                    return False
                 self.known[name] = self._in_evaluation(getattr(self, f"_{name}"))
             return self.known[name]
 
@@ -86,7 +94,7 @@ class Proofs:
         return self.transformer.transformer_task == PER_TEXT
 
     def output(self, features: dict[str, Any]) -> Tensor:
-        return self.transformer.forward(features)[self.transformer.module_output_name]
+        return self.transformer.run(features)
 
     def packed(self, sequences: list[Tensor]) -> Tensor:
         """(tokens, H), or (texts, labels)."""

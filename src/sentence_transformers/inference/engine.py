@@ -26,8 +26,7 @@ import torch
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import lanes
-from sentence_transformers.inference.extension_points import is_untouched
-from sentence_transformers.inference.inputs import own_preprocess
+from sentence_transformers.inference.extension_points import is_untouched, own_preprocess
 from sentence_transformers.inference.plan import DefaultInt, micro_batches, windows
 from sentence_transformers.storage.parts import accepts
 from sentence_transformers.util.environment import is_out_of_memory

@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.inference.extension_points import comes_from_libraries
+from sentence_transformers.inference.extension_points import OWN, is_foreign, packs
 from sentence_transformers.inference.packing import is_packed, pad
 from sentence_transformers.storage import files, settings, weights
 from sentence_transformers.storage.files import Source
@@ -233,8 +233,9 @@ def kwargs_of(module: Any) -> set[str]:
 
 def understands_packed(module: Any) -> bool:
     """Whether a module takes packed batches, by the word of the class that defines its `forward`."""
-    declared = getattr(module, "takes_packed", False) and "forward" not in vars(module)
-    return bool(declared) and comes_from_libraries(type(module))
+    if not getattr(module, "takes_packed", False):
+        return False
+    return not is_foreign(module.forward, OWN) or ("forward" not in vars(module) and packs(type(module)))
 
 
 def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any], following: Any = None) -> dict[str, Any]:

@@ -240,7 +240,7 @@ class Transformer(TextInput):
 
     def _adopt(self, model: Any) -> None:
         """Use a transformers model from now on."""
-        if self.unpad_inputs is not False:
+        if self.unpad_inputs is not False and not self._origin.names_attention:
             self._before_packing = attention.install(model)
         prepack(model)
         if self.transformer_task in VOCABULARY_TASKS:
@@ -528,7 +528,7 @@ class Transformer(TextInput):
         if self.light is not None and self.light.fits_here():
             return True
         model = self.auto_model
-        if self._before_packing is None:
+        if self._before_packing is None or not attention.is_in_use(model):
             return False
         with lock:
             asked_before = "packs" in self._proofs.known
