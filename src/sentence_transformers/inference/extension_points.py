@@ -52,7 +52,7 @@ def extensions(model: Any) -> Iterator[str]:
         if any(is_hooked(own.get(name)) for name in HOOKS):
             yield f"a {kind.__name__} has hooks"
         for name in methods.keys() & own.keys():
-            if is_foreign(own[name], methods[name]):
+            if is_foreign(own[name]):
                 yield f"{name} of a {kind.__name__} was replaced"
         stack.extend(own.get("_modules", {}).values())
     for kind, methods in kinds.items():
@@ -72,13 +72,11 @@ def methods_of(kind: type) -> dict[str, tuple[str, ...]]:
 
 
 def packs(kind: type) -> bool:
-    """Whether the class that defines `forward` says that it takes packed batches; a subclass of the caller's that has a
-    `forward` of its own has to say so again.
+    """Whether the caller's class that defines `forward` says that it takes packed batches; a subclass that has a
+    `forward` of its own has to say so again, and a class of this library's that has another now does not say so.
     """
-    for base in kind.__mro__:
-        if "forward" in vars(base):
-            return bool(vars(base).get("takes_packed", False))
-    return False
+    base = next((base for base in kind.__mro__ if "forward" in vars(base)), None)
+    return base is not None and bool(vars(base).get("takes_packed")) and not base.__module__.startswith(OWN)
 
 
 def own_preprocess(module: Any) -> bool:
@@ -96,11 +94,11 @@ def is_foreign(function: Any, libraries: tuple[str, ...] = LIBRARIES) -> bool:
     if function is nn.Module.__call__:
         return False
     while True:
-        code = function.func if isinstance(function, functools.partial) else function
-        code = getattr(code, "__func__", code)
+        inner = function.func if isinstance(function, functools.partial) else function
+        code = getattr(inner, "__func__", inner)
         found = getattr(code, "__globals__", None)
         name = type(code).__module__ if found is None else found.get("__name__")
         if not f"{name}.".startswith(libraries):
             return True
-        if (function := getattr(function, "__wrapped__", None)) is None:
+        if (function := getattr(function, "__wrapped__", getattr(inner, "__wrapped__", None))) is None:
             return False

@@ -33,6 +33,7 @@ from sentence_transformers.inference.batches import Features
 from sentence_transformers.inference.engine import input_module
 from sentence_transformers.inference.extension_points import is_untouched
 from sentence_transformers.inference.packing import is_packed, pad, pad_rows
+from sentence_transformers.modules.base import features_unseen
 
 WIDEST = 1.25  # longest : shortest text of a padded batch
 FEWEST = 4  # texts of a padded batch that are not worth a forward pass of their own
@@ -207,7 +208,8 @@ def run(model: Any, features: Features) -> Features:
     """Features through the model, with the task of their column."""
     features = dict(features)
     task = features.pop("task", None)
-    return model(features, **({"task": task} if task is not None else {}))
+    with features_unseen(is_untouched(model)):
+        return model(features, **({"task": task} if task is not None else {}))
 
 
 def sentence_rows(model: Any, features: Features) -> Tensor:

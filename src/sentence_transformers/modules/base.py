@@ -16,11 +16,13 @@ A subclass stores its constructor's arguments under their own names and lists th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -33,6 +35,21 @@ from sentence_transformers.storage import files, settings, weights
 from sentence_transformers.storage.files import Source
 
 logger = logging.getLogger(__name__)
+
+
+_unseen: ContextVar[bool] = ContextVar("unseen", default=False)
+
+
+@contextlib.contextmanager
+def features_unseen(unseen: bool = True) -> Iterator[None]:
+    """Within the context nobody but this library sees the features between the modules of a model, so that one may
+    leave work to the next.
+    """
+    token = _unseen.set(unseen)
+    try:
+        yield
+    finally:
+        _unseen.reset(token)
 
 
 class Module(nn.Module, ABC):
@@ -235,17 +252,22 @@ def understands_packed(module: Any) -> bool:
     """Whether a module takes packed batches, by the word of the class that defines its `forward`."""
     if not getattr(module, "takes_packed", False):
         return False
-    return not is_foreign(module.forward, OWN) or ("forward" not in vars(module) and packs(type(module)))
+    if "forward" in vars(module) and is_foreign(module.forward):
+        return False
+    return packs(type(module)) or not is_foreign(type(module).forward, OWN)
 
 
 def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any], following: Any = None) -> dict[str, Any]:
     """Call one module with those keyword arguments that it takes, on a padded batch if it does not take packed ones.
 
     Args:
-        following: the module that comes next; given to modules that leave it work (`sees_following`).
+        following: the module that comes next; given to modules that leave it work (`sees_following`), if nobody else
+            looks at the features between them (`features_unseen`).
     """
     if is_packed(features) and not understands_packed(module):
         features = pad(features)
     wanted = kwargs_of(module)
     given = {key: value for key, value in kwargs.items() if key in wanted}
-    return module(features, **given, **({"following": following} if getattr(module, "sees_following", False) else {}))
+    if _unseen.get() and getattr(module, "sees_following", False):
+        given["following"] = following
+    return module(features, **given)
