@@ -213,9 +213,18 @@ class InputModule(Module):
 
     def save_tokenizer(self, output_path: str, **kwargs) -> None:
         if hasattr(self.tokenizer, "save_pretrained"):
+            note_sides(self.tokenizer)
             self.tokenizer.save_pretrained(output_path, **kwargs)
         else:
             self.tokenizer.save(str(Path(output_path, "tokenizer.json")))
+
+
+def note_sides(tokenizer: Any) -> None:
+    """Let a transformers tokenizer save the sides on which it cuts and pads, also if they were set after loading."""
+    saved: Any = getattr(tokenizer, "init_kwargs", {})
+    for name in ("truncation_side", "padding_side"):
+        if (side := getattr(tokenizer, name, "right")) != saved.get(name, "right"):
+            saved[name] = side
 
 
 def warn_tokenize(module: nn.Module) -> None:

@@ -32,6 +32,7 @@ from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference import attention
 from sentence_transformers.inference.packing import pad, pad_rows
 from sentence_transformers.inference.tokens import check_template
+from sentence_transformers.modules.base import note_sides
 from sentence_transformers.modules.chat import message_format
 from sentence_transformers.modules.processing import checked, warn_unknown
 from sentence_transformers.modules.text_input import TextInput
@@ -141,7 +142,7 @@ class Transformer(TextInput):
             raise InputError(f"Unknown transformer_task {transformer_task!r}; known are {', '.join(TASKS)}.")
         if backend not in BACKENDS:
             raise InputError(f"Unknown backend {backend!r}; known are {', '.join(BACKENDS)}.")
-        auto_class, output, name = TASKS[transformer_task]
+        auto_class, _, name = TASKS[transformer_task]
         self.transformer_task = transformer_task
         check_modalities(modality_config, module_output_name)
         self.modality_config = modality_config or modalities_of(transformer_task)
@@ -161,8 +162,8 @@ class Transformer(TextInput):
             *(shared | (kwargs or {}) for kwargs in (model_kwargs, config_kwargs, processor_kwargs)),
         )
         torch_runs = backend == "torch"
-        usual = all(entry["method_output_name"] == output for entry in self.modality_config.values())
-        light = self._origin.light_model() if torch_runs and unpad_inputs is not False and usual else None
+        usual = torch_runs and unpad_inputs is not False and self._gives_usual_output
+        light = self._origin.light_model() if usual else None
         if self._origin.int8 and light is None:
             raise InputError(NO_INT8.format(model_name_or_path))
         self._tokenizer: Any = self._origin.light_tokenizer() if light is not None and not do_lower_case else None
@@ -418,7 +419,7 @@ class Transformer(TextInput):
                 product and adds `vocabulary`, a `VocabularyRows`, in the place of its logits.
         """
         packing = features.get("packing")
-        defer = getattr(following, "takes_vocabulary", False) and self.defers
+        defer = getattr(following, "takes_vocabulary", False) and self._gives_usual_output and self.defers
         if "input_ids" in features and not features["input_ids"].numel():
             value = self._without_tokens(features)
         elif packing is not None and (layout := self._layout_now()) is not None:
@@ -438,8 +439,14 @@ class Transformer(TextInput):
         else in the way.
         """
         light = self.light
-        plain = not torch.is_grad_enabled() and not self.training
+        plain = not torch.is_grad_enabled() and not self.training and self._gives_usual_output
         return light.layout() if light is not None and plain and light.fits_here() else None
+
+    @property
+    def _gives_usual_output(self) -> bool:
+        """Whether what is used of the transformers model is what its task gives, not another of its outputs."""
+        usual = TASKS[self.transformer_task][1]
+        return all(entry["method_output_name"] == usual for entry in self.modality_config.values())
 
     def run(self, features: dict[str, Any], defer: bool = False) -> Tensor | VocabularyRows:
         """The transformers model's output: (B, L, …) or, of a packed batch, (T, …); (B, labels) of a classifier."""
@@ -599,6 +606,7 @@ class Transformer(TextInput):
         else:
             model.config.save_pretrained(output_path)
             torch.save(model.state_dict(), Path(output_path, "pytorch_model.bin"))
+        note_sides(self.tokenizer)
         self.processor.save_pretrained(output_path)
         self.save_config(output_path)
 
