@@ -174,8 +174,10 @@ def named_function(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     A method that was overridden or patched, or of a model that is not this library's, is returned as it is.
     """
+    from sentence_transformers.inference.extension_points import is_foreign
+
     owner, function = getattr(method, "__self__", None), getattr(method, "__func__", None)
-    if owner is None or not getattr(function, "__module__", "").startswith("sentence_transformers.encoders."):
+    if owner is None or is_foreign(function, ("sentence_transformers.encoders.",)):
         return method
     return _FUNCTIONS[SimilarityFunction(owner.similarity_fn_name)][method.__name__ == "similarity_pairwise"]
 

@@ -123,8 +123,8 @@ class PackedBert:
         self.__dict__.update(state, _lock=threading.Lock())
 
     def fits_here(self) -> bool:
-        """Whether this forward pass can be used now: weights on CPU, of a type it computes in, nothing else asked for or
-        interfering.
+        """Whether this forward pass can be used now: weights on CPU, of a type it computes in, nothing else
+        asked for or interfering.
         """
         words = self.table("word")
         return (
@@ -133,6 +133,7 @@ class PackedBert:
             and compute_dtype(words.dtype) is not None
             and not torch.compiler.is_compiling()
             and not torch.is_autocast_enabled("cpu")
+            and not attention.sdpa_was_replaced()
             and not asks_for_more(self.root)
         )
 

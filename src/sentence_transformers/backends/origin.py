@@ -86,6 +86,12 @@ class Origin:
         """Whether products in int8 are asked for, which is a way to compute, not a type of weights."""
         return self.asked_dtype in INT8
 
+    @property
+    def names_attention(self) -> bool:
+        """Whether the caller names the attention function, which then stays."""
+        names = ("attn_implementation", "_attn_implementation")
+        return any(kwargs.get(name) is not None for kwargs in (self.model_kwargs, self.config_kwargs) for name in names)
+
     # ---- the full way
 
     def config(self) -> Any:

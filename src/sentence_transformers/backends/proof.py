@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.inference import attention
-from sentence_transformers.inference.extension_points import extensions
+from sentence_transformers.inference.extension_points import is_untouched
 from sentence_transformers.inference.packing import Packing, pad
 from sentence_transformers.modules.base import module_device
 from sentence_transformers.util.environment import is_out_of_memory
@@ -49,7 +49,7 @@ class Proofs:
             return self.known[name]
         with lock:
             if name not in self.known:
-                if any(extensions(self.transformer, dispatched=True)):
+                if not is_untouched(self.transformer):
                     return False
                 self.known[name] = self._in_evaluation(getattr(self, f"_{name}"))
             return self.known[name]

@@ -3,11 +3,11 @@
 Weights are copied into the layout that matrix kernels like best (`backends.packed_weights`), and a copy must never be
 used once the weight is another. `Tensor._version` does not tell: writes through `.data`, fused optimizers and NumPy
 views are not counted. PyTorch's copy-on-write tensors do tell. A lazy clone shares the weight's memory until somebody
-writes to either of the two, whatever way the writer takes; at that moment they part, and the weight is no longer
-marked as a copy-on-write tensor. So
+writes to either of the two, whatever way the writer takes; at that moment they part, and the weight moves to memory of
+its own. So
 
     snapshot = weight._lazy_clone()                    no memory, no copying
-    torch._C._is_cow_tensor(weight)                    True until the first write to it
+    torch._C._data_address(weight)                     the same until the first write to it
 
 costs a tenth of a microsecond per question, and is exact. What holds memory of another kind (shared with other
 processes, mapped from a file, lent by NumPy) or memory that further tensors hold too, through which NumPy might write
@@ -29,20 +29,22 @@ AVAILABLE = hasattr(torch.Tensor, "_lazy_clone") and all(
 
 
 class Watch:
-    """Notices that a tensor was written to, resized, given other memory, or replaced."""
+    """Notices that a tensor was written to, resized, given other memory, or replaced. A tensor may have several."""
 
     def __init__(self, tensor: Tensor) -> None:
-        self._snapshot = tensor.detach()._lazy_clone()  # type: ignore[operator]
-        self._tensor, self._alias = tensor, tensor.detach()
+        self._tensor = tensor
+        self._snapshot = tensor.detach()._lazy_clone()  # type: ignore[operator]  # keeps the memory from other use
+        self._address, self._dtype = address(tensor), tensor.dtype
+        self._shape, self._stride = tensor.shape, tensor.stride()
 
     def unchanged(self, tensor: Tensor | None) -> bool:
-        """Whether `tensor` is the one that is watched, as it was."""
-        alias = self._alias
+        """Whether `tensor` is the one that is watched, as it was: one that is written to moves to other memory."""
         return (
             tensor is self._tensor
-            and private._is_cow_tensor(alias)
-            and self._tensor.is_set_to(alias)
-            and self._tensor.dtype is alias.dtype
+            and private._data_address(tensor) == self._address
+            and tensor.dtype is self._dtype
+            and tensor.stride() == self._stride
+            and tensor.shape == self._shape
         )
 
 

@@ -24,7 +24,8 @@ from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference import workers
 from sentence_transformers.inference.calls import compute_here
 from sentence_transformers.inference.engine import Job
-from sentence_transformers.inference.inputs import is_conversation, own_preprocess
+from sentence_transformers.inference.extension_points import own_preprocess
+from sentence_transformers.inference.inputs import is_conversation
 from sentence_transformers.modules.base import Module, kwargs_of, module_device, run_module, warn_tokenize
 from sentence_transformers.modules.transformer import Transformer
 from sentence_transformers.storage import folder, hub, resolve, saving

@@ -29,7 +29,8 @@ from sentence_transformers.encoders.base import BaseModel, LazyClass, warn_untra
 from sentence_transformers.encoders.cross_fit_mixin import FitMixin
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference import calls, engine, workers
-from sentence_transformers.inference.inputs import as_input, as_text, is_conversation, own_preprocess
+from sentence_transformers.inference.extension_points import own_preprocess
+from sentence_transformers.inference.inputs import as_input, as_text, is_conversation
 from sentence_transformers.inference.outputs import to_numpy
 from sentence_transformers.inference.plan import DEFAULT_BATCH_SIZE
 from sentence_transformers.modules.activation import Activation, activation_from_name, activation_name

@@ -20,6 +20,7 @@ from torch import Tensor
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import engine, plan
 from sentence_transformers.inference.devices import on_device
+from sentence_transformers.inference.extension_points import extensions
 from sentence_transformers.inference.outputs import Output, as_asked
 from sentence_transformers.inference.packing import Packing
 from sentence_transformers.inference.passages import Passage
@@ -59,6 +60,8 @@ def encode(
     """
     if output.value != "sentence_embedding":
         raise InputError("late=True gives one vector for each passage; leave output_value out.")
+    if (found := next(extensions(model), None)) is not None:
+        raise InputError(f"late=True cuts and pools the model's own tokens, but {found}. Leave late out.")
     if not isinstance(given.get("device"), (list, tuple)):
         model, given = on_device(model, given.get("device")), given | {"device": None}
     last = pooling_and_after(model)

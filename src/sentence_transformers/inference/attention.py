@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
 from functools import lru_cache
@@ -29,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sentence_transformers.inference.extension_points import is_foreign
 from sentence_transformers.inference.packing import Packing
 from sentence_transformers.util.environment import is_out_of_memory
 
@@ -73,10 +75,10 @@ def attend(
     """
     packing = packing or _current.get()
     if packing is None:
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout, scaling, is_causal=is_causal, **kwargs
+        return ALL_ATTENTION_FUNCTIONS["sdpa"](
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
         )
     causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
     if unsupported := [name for name in ("softcap", "position_bias", "s_aux") if kwargs.get(name) is not None]:
@@ -239,6 +241,17 @@ def install(model: Any) -> str | None:
         logger.debug("%s refuses %s: %s", type(model).__name__, NAME, error)
         return None
     return before
+
+
+def is_in_use(model: Any) -> bool:
+    """Whether a transformers model has our attention function still, and sdpa is what it was."""
+    return model.config._attn_implementation == NAME and not sdpa_was_replaced()
+
+
+def sdpa_was_replaced() -> bool:
+    """Whether the caller has registered an attention function of his own under the name "sdpa"."""
+    known = getattr(sys.modules.get("transformers.modeling_utils"), "ALL_ATTENTION_FUNCTIONS", None)
+    return known is not None and is_foreign(known["sdpa"], ("transformers.",))
 
 
 POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")

@@ -8,10 +8,11 @@ computing with it.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.modules.base import module_device
@@ -33,13 +34,20 @@ def on_device(model: Any, device: Any) -> Any:
             f"This model is spread over devices (device_map), so it cannot be computed on {device} alone. "
             "Leave device out, or load the model without device_map."
         )
+    return copy_with(model, lambda weight: weight.to(place))
+
+
+def copy_with(model: Any, moved: Callable[[Tensor], Tensor]) -> Any:
+    """A copy of a model with other weights and buffers: `moved` makes each of the detached one of the model."""
     memo: dict[int, Any] = {}
     for part in model.modules():
         memo |= {id(vars(part)[name]): vars(part)[name] for name in SHARED if vars(part).get(name) is not None}
         for weight in part._parameters.values():
             if weight is not None and id(weight) not in memo:
-                memo[id(weight)] = nn.Parameter(weight.detach().to(place), weight.requires_grad)
-        memo |= {id(buffer): buffer.detach().to(place) for buffer in part._buffers.values() if buffer is not None}
+                memo[id(weight)] = nn.Parameter(moved(weight.detach()), weight.requires_grad)
+        for buffer in part._buffers.values():
+            if buffer is not None and id(buffer) not in memo:
+                memo[id(buffer)] = moved(buffer.detach())
     return copy.deepcopy(model, memo)
 
 

@@ -26,9 +26,9 @@ import torch
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import lanes
-from sentence_transformers.inference.extension_points import is_untouched
-from sentence_transformers.inference.inputs import own_preprocess
+from sentence_transformers.inference.extension_points import is_untouched, own_preprocess
 from sentence_transformers.inference.plan import DefaultInt, micro_batches, windows
+from sentence_transformers.modules.base import features_unseen
 from sentence_transformers.storage.parts import accepts
 from sentence_transformers.util.environment import is_out_of_memory
 
@@ -188,14 +188,16 @@ def compute_batch(model: Any, places: np.ndarray, source: Any, job: Job, put: Pu
 def embed(model: Any, source: Any, job: Job, device: torch.device) -> dict[str, Any]:
     """Tokens, or plain inputs, through all modules of the model."""
     module = input_module(model, job.task, job.kwargs.get("modality"))
-    if hasattr(source, "take"):
+    planned_by_tokens = hasattr(source, "take")
+    if planned_by_tokens:
         features = module.features(source, packed=bool(getattr(module, "packs", False)), device=device)
     else:
         features = model.preprocess(source, prompt=job.prompt, **preprocessing_kwargs(model, job))
         check_rows(features, len(source))
         features = {key: value.to(device) if hasattr(value, "to") else value for key, value in features.items()}
     given = {name: value for name, value in job.kwargs.items() if name != "processing_kwargs"}
-    return model(features, **({"task": job.task} if job.task else {}), **given)
+    with features_unseen(planned_by_tokens):
+        return model(features, **({"task": job.task} if job.task else {}), **given)
 
 
 def preprocessing_kwargs(model: Any, job: Job) -> dict[str, Any]:

@@ -1,26 +1,33 @@
 """Whether a model computes with this library's code alone, or with code of the caller's too.
 
-The engine has a way of its own: texts become unpadded tokens, and batches run without padding. It is taken only where
-nothing on it was overridden, patched or hooked: otherwise texts go through `preprocess` of the model and `forward` of
-each module, in padded batches, in the caller's thread, as they do in every other program that calls the model.
+The engine and the losses have a way of their own: texts become unpadded tokens, and batches run without padding. It is
+taken only where nothing on it was overridden, patched or hooked: otherwise texts go through `preprocess` of the model
+and `forward` of each module, in padded batches, in the caller's thread, as they do in every other program that calls
+the model.
+
+Whose a function is, its code says: the module whose globals it reads, and those of the functions that it wraps.
+`__module__` may be copied (`functools.wraps`).
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
 from torch.nn.modules import module as globally
 
-from sentence_transformers.backends import boundary
-from sentence_transformers.backends.prepacked import LayerForward
-from sentence_transformers.inference.inputs import own_preprocess
-
-LIBRARIES = ("sentence_transformers.", "torch.", "transformers.", "transformers_modules.", "peft.")
+OWN = ("sentence_transformers.",)
+LIBRARIES = (*OWN, "torch.", "transformers.", "transformers_modules.", "peft.", "accelerate.")
+"""Their layers, and their hooks and wrappers (of checkpointing, distribution, autocast), do not ask for padding."""
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-OWN_HOOKS = (boundary.give_packed, boundary.pad_output)
-GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
+GLOBAL_HOOKS = tuple(f"_global{name}" for name in HOOKS)
+LAYER: dict[str, tuple[str, ...]] = {"forward": LIBRARIES, "__call__": LIBRARIES}
+INPUT_METHODS = ("preprocess", "tokenize")
+LOSS_METHODS = ("embed", "embed_minibatch", "embed_minibatch_iter", "rows_of_minibatch", "forward_cached")
+METHODS = ("forward", *INPUT_METHODS, *LOSS_METHODS)
+"""Those that see inputs or features."""
 
 
 def is_untouched(model: Any) -> bool:
@@ -28,63 +35,80 @@ def is_untouched(model: Any) -> bool:
     return next(extensions(model), None) is None
 
 
-def extensions(model: Any, dispatched: bool = False) -> Iterator[str]:
-    """What of a model is not this library's, PyTorch's or transformers': a sentence for each.
-
-    Args:
-        dispatched: pass over what accelerate does to bring weights and inputs together (`device_map`).
-    """
-    if any(getattr(globally, name, None) for name in GLOBAL_HOOKS):
+def extensions(model: Any) -> Iterator[str]:
+    """What of a model is not this library's, PyTorch's or transformers': a sentence for each."""
+    if any(is_hooked(getattr(globally, name, None)) for name in GLOBAL_HOOKS):
         yield "hooks are set on all modules"
-    kinds: dict[type, nn.Module] = {}
+    kinds: dict[type, dict[str, tuple[str, ...]]] = {}
     stack: list[nn.Module | None] = [model]
     while stack:  # all layers of a model, at every call: as little as possible for each
         part = stack.pop()
         if part is None:
             continue
-        own = part.__dict__
+        own, kind = part.__dict__, type(part)
         get = own.get
-        kinds[type(part)] = part
+        methods = kinds.get(kind)
+        if methods is None:
+            methods = kinds[kind] = methods_of(kind)
         if (
             get("_forward_hooks") or get("_forward_pre_hooks") or get("_backward_hooks") or get("_backward_pre_hooks")
-        ) and any(hook not in OWN_HOOKS for name in HOOKS for hook in (get(name) or {}).values()):
-            yield f"a {type(part).__name__} has hooks"
-        if "forward" in own and not is_own_forward(part, own["forward"], dispatched):
-            yield f"forward of a {type(part).__name__} was replaced"
-        if "preprocess" in own or "tokenize" in own:
-            yield f"preprocess of a {type(part).__name__} was replaced"
+        ) and any(is_hooked(get(name)) for name in HOOKS):
+            yield f"a {kind.__name__} has hooks"
+        for name in methods:
+            if name in own and (is_foreign(own[name]) or is_foreign_hook(get("_hf_hook"))):
+                yield f"{name} of a {kind.__name__} was replaced"
         children = get("_modules")
         if children:
             stack.extend(children.values())
-    for kind, part in kinds.items():
-        if not comes_from_libraries(kind):
-            yield f"forward of {kind.__name__} is not this library's"
-        if hasattr(kind, "preprocess") and not own_preprocess(part):
-            yield f"preprocess of {kind.__name__} is not this library's"
+    for kind, methods in kinds.items():
+        for name, libraries in methods.items():
+            if is_foreign(getattr(kind, name, None), libraries) and not (name == "forward" and packs(kind)):
+                yield f"{name} of {kind.__name__} is not this library's"
 
 
-def is_own_forward(part: nn.Module, forward: Any, dispatched: bool = False) -> bool:
-    """Whether a `forward` that is set on a module itself is this library's, or accelerate's around its own."""
-    if isinstance(forward, LayerForward):
-        return forward.layer is part
-    if dispatched and getattr(getattr(forward, "func", None), "__module__", "") == "accelerate.hooks":
-        before: Any = vars(part).get("_old_forward")
-        return getattr(before, "__func__", None) is type(part).forward or is_own_forward(part, before)
-    return "_original_forward" in vars(part)  # accelerate's autocast leaves the original there
-
-
-def comes_from_libraries(kind: type) -> bool:
-    """Whether a class computes by the code of a library, or says itself that it takes packed batches."""
-    forward = getattr(kind, "forward", None)
-    module = getattr(forward, "__globals__", {}).get("__name__", "")  # of the outermost function, wrapped or not
-    return f"{module}.".startswith(LIBRARIES) or says_packed(kind)
-
-
-def says_packed(kind: type) -> bool:
-    """Whether the class that defines `forward` says that it takes packed batches; a subclass of the caller's that has a
-    `forward` of its own has to say so again.
+def methods_of(kind: type) -> dict[str, tuple[str, ...]]:
+    """Names of the methods of a class that see inputs or features, and whose code they may be: packed batches, which
+    encoders and modules see, are known to no other library.
     """
-    for base in kind.__mro__:
-        if "forward" in vars(base):
-            return bool(vars(base).get("takes_packed", False))
-    return False
+    if not any(hasattr(kind, name) for name in ("preprocess", "takes_packed", "embed")):
+        return LAYER
+    libraries: tuple[str, ...] = LIBRARIES if hasattr(kind, "embed") else OWN
+    return {name: libraries for name in METHODS if hasattr(kind, name)} | {"__call__": LIBRARIES}
+
+
+def packs(kind: type) -> bool:
+    """Whether the caller's class that defines `forward` says that it takes packed batches; a subclass that has a
+    `forward` of its own has to say so again, and a class of this library's that has another now does not say so.
+    """
+    base = next((base for base in kind.__mro__ if "forward" in vars(base)), None)
+    return base is not None and bool(vars(base).get("takes_packed")) and not base.__module__.startswith(OWN)
+
+
+def own_preprocess(module: Any) -> bool:
+    """Whether a model's or module's way from inputs to features is this library's, neither overridden nor patched."""
+    return not any(is_foreign(getattr(module, name, None), OWN) for name in INPUT_METHODS)
+
+
+def is_hooked(hooks: Any) -> bool:
+    """Whether there are hooks other than those of libraries."""
+    return bool(hooks) and any(is_foreign(hook) for hook in hooks.values())
+
+
+def is_foreign_hook(hook: Any) -> bool:
+    """Whether a hook of accelerate's kind, or one of several, is of none of the libraries."""
+    return hook is not None and any(is_foreign(one) for one in getattr(hook, "hooks", (hook,)))
+
+
+def is_foreign(function: Any, libraries: tuple[str, ...] = LIBRARIES) -> bool:
+    """Whether the code of a function, or of one that it wraps, is of none of the libraries."""
+    if function is nn.Module.__call__:
+        return False
+    while True:
+        inner = function.func if isinstance(function, functools.partial) else function
+        code = getattr(inner, "__func__", inner)
+        found = getattr(code, "__globals__", None)
+        name = type(code).__module__ if found is None else found.get("__name__")
+        if not f"{name}.".startswith(libraries):
+            return True
+        if (function := getattr(function, "__wrapped__", getattr(inner, "__wrapped__", None))) is None:
+            return False

@@ -117,14 +117,6 @@ def advice(item: Any, messages: bool) -> str:
     return f"expected a string. Give {kinds}, or a list of those; convert or drop other values first."
 
 
-def own_preprocess(module: Any) -> bool:
-    """Whether a model's or module's way from inputs to features is this library's, neither overridden nor patched."""
-    return all(
-        name not in vars(module) and str(getattr(getattr(module, name, None), "__module__", "")).startswith(PACKAGE)
-        for name in ("preprocess", "tokenize")
-    )
-
-
 def routed(inputs: Iterable[Any], routes: Iterable[str]) -> tuple[list[Any], str | None]:
     """Inputs of the form {route: input}, without the route, and the route; other inputs as they are, and None.
 
@@ -144,6 +136,3 @@ def routed(inputs: Iterable[Any], routes: Iterable[str]) -> tuple[list[Any], str
     if found[0] not in set(routes):
         raise InputError(f"The inputs name the route {found[0]!r}; this model has the routes {list(routes)}.")
     return [item[found[0]] for item in items], found[0]
-
-
-PACKAGE = "sentence_transformers."

@@ -1,7 +1,10 @@
 """Worker processes: one copy of the model per device, texts in chunks, and never a silent wait.
 
-    parent --- (key, method, inputs, kwargs) ---> one queue ---> whichever worker is free
-    parent <-- (key, result, error) --- a pipe per worker <----- that worker
+    parent --- (key, version of the weights, method, inputs, kwargs) ---> one queue ---> whichever worker is free
+    parent <-- (key, result, error) -------------- a pipe per worker <----- that worker
+
+The workers have the model as it was when they were started, but for its weights: those that have changed since are
+sent with the next call (`inference.shared_weights`).
 
 An exception in a worker is raised in the parent with the worker's traceback. A worker that dies (killed, out of memory)
 takes its end of the pipe with it, even half-way through an answer, so the parent raises `WorkerError` naming process
@@ -27,6 +30,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from sentence_transformers.errors import InputError, WorkerError
+from sentence_transformers.inference.shared_weights import ReceivedWeights, SharedWeights
 from sentence_transformers.modules.base import module_device
 
 logger = logging.getLogger(__name__)
@@ -42,11 +46,13 @@ class Pool(dict[str, Any]):
         lock: held by the call that uses the pool.
         current: number of that call, shared with the workers; they throw away chunks of earlier ones.
         model, home: the model of the parent, and where it goes back to when the pool is stopped.
+        weights: what the workers have of the model's weights.
     """
 
-    def __init__(self, current: Any, model: Any, home: torch.device, **parts: Any) -> None:
+    def __init__(self, current: Any, weights: SharedWeights, home: torch.device, **parts: Any) -> None:
         super().__init__(parts)
-        self.current, self.model, self.home = current, model, home
+        self.current, self.weights, self.home = current, weights, home
+        self.model = weights.model
         self.lock = threading.Lock()
 
 
@@ -71,7 +77,7 @@ def start(model: Any, devices: Sequence[str | torch.device] | None = None) -> Po
     """Start one process per device, each with the model.
 
     Args:
-        model: is moved to the CPU, shared with the workers and stays there until the pool is stopped.
+        model: is moved to the CPU and stays there until the pool is stopped; the workers have copies.
         devices: e.g. ["cuda:0", "cuda:1"] or ["cpu"] * 4.
     """
     names = [str(device) for device in (devices or default_devices())]
@@ -80,7 +86,8 @@ def start(model: Any, devices: Sequence[str | torch.device] | None = None) -> Po
     logger.info("Starting %d worker processes: %s", len(names), ", ".join(names))
     home = module_device(model)
     model.to("cpu")
-    model.share_memory()
+    weights = SharedWeights(model)
+    sent = weights.copy_of_model()
     context = mp.get_context("spawn")
     inbox, current = context.Queue(), context.Value("q", 0, lock=False)
     share = max(1, torch.get_num_threads() // sum(name == "cpu" for name in names)) if "cpu" in names else 0
@@ -89,7 +96,7 @@ def start(model: Any, devices: Sequence[str | torch.device] | None = None) -> Po
         pipe, far_end = context.Pipe(duplex=False)
         process = context.Process(
             target=work,
-            args=(name, model, inbox, far_end, current, share),
+            args=(name, sent, inbox, far_end, current, share),
             name=f"encode-worker-{i} ({name})",
             daemon=True,
         )
@@ -97,7 +104,7 @@ def start(model: Any, devices: Sequence[str | torch.device] | None = None) -> Po
         far_end.close()  # now the worker alone holds it, so its death ends the pipe
         processes.append(process)
         pipes.append(pipe)
-    return Pool(current, model, home, input=inbox, output=pipes, processes=processes)
+    return Pool(current, weights, home, input=inbox, output=pipes, processes=processes)
 
 
 def stop(pool: Pool) -> None:
@@ -134,16 +141,17 @@ def work(device: str, model: Any, inbox: Any, pipe: Any, current: Any, threads: 
         place = torch.device(device)
         if place.index is not None and place.type != "cpu":
             torch.get_device_module(place).set_device(place)  # else what asks for no device takes the first one
-        model.to(device)
+        weights = ReceivedWeights(model, device)
     except Exception:
         pipe.send((None, None, traceback.format_exc()))
         return
     while True:
-        key, method, inputs, kwargs = inbox.get()
+        key, version, method, inputs, kwargs = inbox.get()
         if key[0] < current.value:
             continue
         result = error = None
         try:
+            weights.update(version)
             result = to_plain(getattr(model, method)(inputs, **kwargs))
         except Exception:
             error = traceback.format_exc()
@@ -199,16 +207,18 @@ def map_chunks(
 
     Raises:
         WorkerError: if a worker raised an error or died.
+        InputError: if the pool was stopped, or the model has other weights or modules than those it was started with.
     """
     size = chunk_size or default_chunk(len(inputs), len(pool["processes"]))
     starts = range(0, len(inputs), size)
     if any(pipe.closed for pipe in pool["output"]):
         raise InputError("The pool has been stopped; start a new one with start_multi_process_pool().")
     with pool.lock:
+        version = pool.weights.refresh()
         job = pool.current.value = next(_jobs)
         try:
             for chunk, first in enumerate(starts):
-                pool["input"].put(((job, chunk), method, list(inputs[first : first + size]), kwargs))
+                pool["input"].put(((job, chunk), version, method, list(inputs[first : first + size]), kwargs))
             for _ in starts:
                 chunk, result = receive(pool, job)
                 yield starts[chunk], min(starts[chunk] + size, len(inputs)), result

@@ -8,8 +8,9 @@ blocks and nothing is computed for padding. A model that cannot take packed batc
 nearly equal length. Columns are joined where they are alike: the same route of a `Router`, the same prompt length.
 Features that are not texts go through the model column by column.
 
-All of this only where the model's forward pass is this library's own (`is_untouched`). One that was overridden, patched
-or hooked is called with padded features of shape (B, L): the first column, then the others, joined where alike.
+All of this only where the model computes with this library's code alone (`inference.extension_points`). One that was
+overridden, patched or hooked is called with padded features of shape (B, L): the first column, then the others, joined
+where alike.
 
 With dropout the order of texts decides which random numbers they meet, not their distribution.
 """
@@ -31,13 +32,12 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.inference import batches
 from sentence_transformers.inference.batches import Features
 from sentence_transformers.inference.engine import input_module
+from sentence_transformers.inference.extension_points import is_untouched
 from sentence_transformers.inference.packing import is_packed, pad, pad_rows
-from sentence_transformers.modules.base import Module
+from sentence_transformers.modules.base import features_unseen
 from sentence_transformers.util.distributed import all_gather, get_world_size
 
 WIDEST = 1.25  # longest : shortest text of a padded batch
-LIBRARIES = ("sentence_transformers.", "torch.", "transformers.", "peft.", "accelerate.")
-"""Their own hooks, of gradient checkpointing or distribution, do not ask for padding."""
 FEWEST = 4  # texts of a padded batch that are not worth a forward pass of their own
 
 _merging: ContextVar[bool] = ContextVar("merging", default=True)
@@ -65,35 +65,6 @@ def has_static_embedding_input(model: Any) -> bool:
     from sentence_transformers.modules.static_embedding import StaticEmbedding
 
     return any(isinstance(module, StaticEmbedding) for module in unwrap(model).modules())
-
-
-def is_untouched(model: Any) -> bool:
-    """Whether the forward pass is this library's own, and no part of it was overridden, patched or hooked."""
-    encoder = unwrap(model)
-    parts = [encoder, *encoder.children(), *(part for part in encoder.modules() if isinstance(part, Module))]
-    if any(is_foreign(type(part).forward) for part in parts):
-        return False
-    return not any(
-        any(is_foreign(hook, LIBRARIES) for hook in (*part._forward_pre_hooks.values(), *part._forward_hooks.values()))
-        or ((forward := patched_forward(part)) is not None and is_foreign(forward))
-        for part in encoder.modules()
-    )
-
-
-def patched_forward(module: nn.Module) -> Any:
-    """The `forward` that was put on a module itself, or None; that accelerate puts one into autocast is no patch."""
-    known = vars(module)
-    forward: Any = known.get("_original_forward", known.get("forward"))
-    while hasattr(forward, "__wrapped__") and not is_foreign(forward):
-        forward = forward.__wrapped__
-    return None if getattr(forward, "__func__", None) is type(module).forward else forward
-
-
-def is_foreign(function: Any, libraries: tuple[str, ...] = ("sentence_transformers.",)) -> bool:
-    """Whether a function is defined outside of this library, or of those named."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return not str(getattr(function, "__module__", "")).startswith(libraries)
 
 
 @contextlib.contextmanager
@@ -263,7 +234,8 @@ def run(model: Any, features: Features) -> Features:
     """Features through the model, with the task of their column."""
     features = dict(features)
     task = features.pop("task", None)
-    return model(features, **({"task": task} if task is not None else {}))
+    with features_unseen(is_untouched(model)):
+        return model(features, **({"task": task} if task is not None else {}))
 
 
 def sentence_rows(model: Any, features: Features) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference.batches import Features
 from sentence_transformers.inference.engine import input_module, plans_by_tokens
+from sentence_transformers.inference.extension_points import is_untouched
 from sentence_transformers.losses.base import Accepts, check_labels, shown
 from sentence_transformers.losses.columns import over_columns, run, unwrap
 from sentence_transformers.losses.distillation import HOFSTAETTER, MARGIN_TUPLES, teacher_margins
@@ -41,7 +42,7 @@ def pair_features(model: Any, pairs: Pairs, prompt: str | None = None, task: str
     """Pairs of texts as the model computes them in training: packed, where it can take that."""
     encoder = unwrap(model)
     module = input_module(encoder, task)
-    if plans_by_tokens(module):
+    if plans_by_tokens(module) and is_untouched(model):
         tokens = module.tokens(list(pairs), prompt, task=task)
         features = module.features(tokens, packed=bool(getattr(module, "packs", False)), device=encoder.device)
     else:

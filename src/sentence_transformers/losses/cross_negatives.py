@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.losses.columns import is_foreign, run
+from sentence_transformers.inference.extension_points import OWN, is_foreign
+from sentence_transformers.losses.columns import run
 from sentence_transformers.losses.cross import CrossLoss, pair_features, scores_of
 from sentence_transformers.losses.gradient_cache import RandContext as RandContext
 from sentence_transformers.losses.gradient_cache import cached_loss, gradients_of, synchronised
@@ -206,7 +207,7 @@ class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
     ) -> Tensor:
         """Loss of a batch; the model's gradients come when `backward` is called on it."""
         pairs, size = self.pairs(inputs), len(inputs[0])
-        if any(is_foreign(getattr(self, step)) for step in STEPS):
+        if any(is_foreign(getattr(self, step), OWN) for step in STEPS):
             return self.of_mini_batches(pairs, size, prompt, task)
         return cached_loss(
             self.model,

@@ -27,15 +27,8 @@ from tqdm.auto import tqdm
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import batches
 from sentence_transformers.inference.batches import Features
-from sentence_transformers.losses.columns import (
-    alike,
-    as_padded,
-    in_step,
-    is_foreign,
-    is_untouched,
-    mini_batches,
-    sentence_rows,
-)
+from sentence_transformers.inference.extension_points import OWN, is_foreign, is_untouched
+from sentence_transformers.losses.columns import alike, as_padded, in_step, mini_batches, sentence_rows
 
 LossOf = Callable[[list[Tensor], bool], Tensor]
 RowsOf = Callable[[Any, Features], Tensor]
@@ -314,7 +307,7 @@ class CachedLossMixin:
             InputError: if a column's embeddings get no gradient.
         """
         columns = list(sentence_features)
-        if any(is_foreign(getattr(self, step)) for step in STEPS):
+        if any(is_foreign(getattr(self, step), OWN) for step in STEPS):
             return cached_loss_of_columns(self, columns, labels)
         return self.forward_joined(columns, labels)
 

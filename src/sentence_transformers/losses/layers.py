@@ -97,7 +97,6 @@ class Outputs:
             return output
 
         functools.update_wrapper(forward, original)
-        forward.__module__ = __name__
         with replaced_forward(self.model, forward):
             yield
 

@@ -20,8 +20,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
+from sentence_transformers.inference.extension_points import OWN, is_foreign
 from sentence_transformers.losses.base import Accepts, Loss
-from sentence_transformers.losses.columns import is_foreign, patched_forward, replaced_forward, unwrap
+from sentence_transformers.losses.columns import replaced_forward, unwrap
 from sentence_transformers.util.tensor import normalize_embeddings
 
 logger = logging.getLogger(__name__)
@@ -190,7 +191,7 @@ def is_plain(loss: Any) -> bool:
     """Whether a loss is a function of its columns' vectors and nothing else: it embeds and computes as `Loss` does."""
     if not isinstance(loss, Loss) or type(loss).compute_loss_from_embeddings is Loss.compute_loss_from_embeddings:
         return False
-    changed = is_foreign(loss.forward) or is_foreign(loss.embed) or patched_forward(loss) is not None
+    changed = is_foreign(loss.forward, OWN) or is_foreign(loss.embed, OWN)
     if changed or type(loss).embed is not Loss.embed or loss._forward_hooks or loss._forward_pre_hooks:
         return False
     return not isinstance(loss, MatryoshkaLoss) or is_plain(loss.loss)
@@ -214,6 +215,5 @@ def cutting(model: Any, dim: int, kept: dict[int, Any]) -> Iterator[None]:
         return output
 
     functools.update_wrapper(forward, original)
-    forward.__module__ = __name__
     with replaced_forward(model, forward):
         yield

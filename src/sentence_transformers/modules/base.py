@@ -16,23 +16,40 @@ A subclass stores its constructor's arguments under their own names and lists th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.inference.extension_points import comes_from_libraries
+from sentence_transformers.inference.extension_points import OWN, is_foreign, packs
 from sentence_transformers.inference.packing import is_packed, pad
 from sentence_transformers.storage import files, settings, weights
 from sentence_transformers.storage.files import Source
 
 logger = logging.getLogger(__name__)
+
+
+_unseen: ContextVar[bool] = ContextVar("unseen", default=False)
+
+
+@contextlib.contextmanager
+def features_unseen(unseen: bool = True) -> Iterator[None]:
+    """Within the context nobody but this library sees the features between the modules of a model, so that one may
+    leave work to the next.
+    """
+    token = _unseen.set(unseen)
+    try:
+        yield
+    finally:
+        _unseen.reset(token)
 
 
 class Module(nn.Module, ABC):
@@ -196,9 +213,18 @@ class InputModule(Module):
 
     def save_tokenizer(self, output_path: str, **kwargs) -> None:
         if hasattr(self.tokenizer, "save_pretrained"):
+            note_sides(self.tokenizer)
             self.tokenizer.save_pretrained(output_path, **kwargs)
         else:
             self.tokenizer.save(str(Path(output_path, "tokenizer.json")))
+
+
+def note_sides(tokenizer: Any) -> None:
+    """Let a transformers tokenizer save the sides on which it cuts and pads, also if they were set after loading."""
+    saved: Any = getattr(tokenizer, "init_kwargs", {})
+    for name in ("truncation_side", "padding_side"):
+        if (side := getattr(tokenizer, name, "right")) != saved.get(name, "right"):
+            saved[name] = side
 
 
 def warn_tokenize(module: nn.Module) -> None:
@@ -233,18 +259,24 @@ def kwargs_of(module: Any) -> set[str]:
 
 def understands_packed(module: Any) -> bool:
     """Whether a module takes packed batches, by the word of the class that defines its `forward`."""
-    declared = getattr(module, "takes_packed", False) and "forward" not in vars(module)
-    return bool(declared) and comes_from_libraries(type(module))
+    if not getattr(module, "takes_packed", False):
+        return False
+    if "forward" in vars(module) and is_foreign(module.forward):
+        return False
+    return packs(type(module)) or not is_foreign(type(module).forward, OWN)
 
 
 def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any], following: Any = None) -> dict[str, Any]:
     """Call one module with those keyword arguments that it takes, on a padded batch if it does not take packed ones.
 
     Args:
-        following: the module that comes next; given to modules that leave it work (`sees_following`).
+        following: the module that comes next; given to modules that leave it work (`sees_following`), if nobody else
+            looks at the features between them (`features_unseen`).
     """
     if is_packed(features) and not understands_packed(module):
         features = pad(features)
     wanted = kwargs_of(module)
     given = {key: value for key, value in kwargs.items() if key in wanted}
-    return module(features, **given, **({"following": following} if getattr(module, "sees_following", False) else {}))
+    if _unseen.get() and getattr(module, "sees_following", False):
+        given["following"] = following
+    return module(features, **given)

@@ -43,12 +43,25 @@ class BoW(InputModule):
         cumulative_term_frequency: bool = True,
     ) -> None:
         super().__init__()
-        self.vocab = list(dict.fromkeys(vocab))
+        self.vocab = vocab  # type: ignore[assignment]
         self.word_weights = word_weights or {}
         self.unknown_word_weight = unknown_word_weight
         self.cumulative_term_frequency = cumulative_term_frequency
-        self.weights = weights_of(self.vocab, self.word_weights, unknown_word_weight)
-        self.tokenizer = WhitespaceTokenizer(self.vocab, stop_words=())
+
+    @property
+    def vocab(self) -> list[str]:
+        """The V words. May be set."""
+        return self._vocab
+
+    @vocab.setter
+    def vocab(self, words: Iterable[str]) -> None:
+        self._vocab = list(dict.fromkeys(words))
+        self.tokenizer = WhitespaceTokenizer(self._vocab, stop_words=())
+
+    @property
+    def weights(self) -> list[float]:
+        """(V,) weight of each word."""
+        return weights_of(self.vocab, self.word_weights, self.unknown_word_weight)
 
     @property
     def sentence_embedding_dimension(self) -> int:

@@ -14,7 +14,7 @@ Zeros begin where the text ends, not where its batch ends: a text has the same r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,13 +52,23 @@ class CNN(Module):
         self.in_embedding_dimension = in_embedding_dimension
         self.out_channels = out_channels
         self.kernel_sizes = list(kernel_sizes)
-        self.stride_sizes = [1] * len(self.kernel_sizes) if stride_sizes is None else list(stride_sizes)
-        check_sizes(self.kernel_sizes, self.stride_sizes)
         self.embeddings_dimension = out_channels * len(self.kernel_sizes)
         self.convs = nn.ModuleList(
-            nn.Conv1d(in_embedding_dimension, out_channels, kernel, stride, padding=(kernel - 1) // 2)
-            for kernel, stride in zip(self.kernel_sizes, self.stride_sizes, strict=True)
+            nn.Conv1d(in_embedding_dimension, out_channels, kernel, padding=(kernel - 1) // 2)
+            for kernel in self.kernel_sizes
         )
+        self.stride_sizes = [1] * len(self.kernel_sizes) if stride_sizes is None else list(stride_sizes)
+
+    @property
+    def stride_sizes(self) -> list[int]:
+        """The step of each convolution. May be set."""
+        return [cast(nn.Conv1d, conv).stride[0] for conv in self.convs]
+
+    @stride_sizes.setter
+    def stride_sizes(self, sizes: Sequence[int]) -> None:
+        check_sizes(self.kernel_sizes, list(sizes))
+        for conv, size in zip(self.convs, sizes, strict=True):
+            cast(nn.Conv1d, conv).stride = (size,)
 
     def forward(self, features: dict[str, Tensor | Any], **kwargs) -> dict[str, Tensor | Any]:
         return map_texts(features, self.convolve, self.embeddings_dimension)

@@ -26,8 +26,16 @@ class Dropout(Module):
 
     def __init__(self, dropout: float = 0.2) -> None:
         super().__init__()
-        self.dropout = dropout
         self.dropout_layer = nn.Dropout(dropout)
+
+    @property
+    def dropout(self) -> float:
+        """p. May be set."""
+        return self.dropout_layer.p
+
+    @dropout.setter
+    def dropout(self, value: float) -> None:
+        self.dropout_layer.p = value
 
     def forward(self, features: dict[str, Tensor | Any], **kwargs) -> dict[str, Tensor | Any]:
         features["sentence_embedding"] = self.dropout_layer(features["sentence_embedding"])

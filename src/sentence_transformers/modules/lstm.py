@@ -46,12 +46,20 @@ class LSTM(Module):
         self.embedding_dimension = embedding_dimension
         self.hidden_dim = hidden_dim
         self.num_layers = num_layers
-        self.dropout = dropout
         self.bidirectional = bidirectional
         self.embeddings_dimension = 2 * hidden_dim if bidirectional else hidden_dim
         self.encoder = nn.LSTM(
             embedding_dimension, hidden_dim, num_layers, dropout=dropout, bidirectional=bidirectional, batch_first=True
         )
+
+    @property
+    def dropout(self) -> float:
+        """Probability of dropout between layers. May be set."""
+        return self.encoder.dropout
+
+    @dropout.setter
+    def dropout(self, value: float) -> None:
+        self.encoder.dropout = value
 
     def forward(self, features: dict[str, Tensor | Any], **kwargs) -> dict[str, Tensor | Any]:
         return map_texts(features, lambda texts: self.encoder(texts)[0], self.embeddings_dimension)

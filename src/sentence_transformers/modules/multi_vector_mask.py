@@ -10,6 +10,7 @@ without them. With `keep_only_token_ids` all other tokens of the texts go too, b
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -51,26 +52,32 @@ class MultiVectorMask(Module):
         self.skiplist_words = list(skiplist_words or [])
         self.skiplist_tasks = as_tasks(skiplist_tasks)
         self.keep_only_token_ids = keep_only_token_ids
-        self._skipped: list[int] = []
+        self._token_id: Callable[[str], int | None] | None = None
 
     def on_model_ready(self, model: Any) -> None:
-        if not self.skiplist_words or not self.skiplist_tasks:
-            return
-        module = model[0].resolve(self.skiplist_tasks[0]) if hasattr(model[0], "resolve") else model[0]
+        tasks = as_tasks(self.skiplist_tasks)
+        module = model[0].resolve(tasks[0]) if tasks and hasattr(model[0], "resolve") else model[0]
         if hasattr(module, "token_id"):
             self._look_up(module.token_id)
-        else:
+        elif self.skiplist_words:
             self.resolve_with_tokenizer(model.tokenizer)
 
     def resolve_with_tokenizer(self, tokenizer: Any) -> None:
         """Look the ids of the words up in a transformers tokenizer; done when the module becomes part of a model."""
-        self._look_up(lambda word: known_token_id(tokenizer, word))
+        self._look_up(functools.partial(known_token_id, tokenizer))
 
     def _look_up(self, token_id: Callable[[str], int | None]) -> None:
-        ids = {word: token_id(word) for word in self.skiplist_words}
-        if missing := [word for word, found in ids.items() if found is None]:
+        """Use the ids that a tokenizer has for the words, now and then."""
+        self._token_id = token_id
+        missing = [word for word in self.skiplist_words if token_id(word) is None]
+        if missing and self.skiplist_tasks:
             logger.warning("Words %s of the skiplist are not tokens of this tokenizer and are left alone.", missing)
-        self._skipped = [found for found in ids.values() if found is not None]
+
+    @property
+    def _skipped(self) -> list[int]:
+        """Ids of the words that are left out."""
+        found = map(self._token_id, self.skiplist_words) if self._token_id is not None else ()
+        return [token for token in found if token is not None]
 
     def forward(self, features: dict[str, Any], task: str | None = None, **kwargs) -> dict[str, Any]:
         features = repad_flattened_features(features)
@@ -85,8 +92,9 @@ class MultiVectorMask(Module):
     def _dropped(self, ids: Tensor, task: str | None) -> Tensor | None:
         """Where the tokens are that go; None if all stay."""
         dropped = None
-        if self._skipped and (task or "document") in self.skiplist_tasks:
-            dropped = torch.isin(ids, torch.tensor(self._skipped, device=ids.device))
+        applies = self.skiplist_words and (task or "document") in as_tasks(self.skiplist_tasks)
+        if applies and (skipped := self._skipped):
+            dropped = torch.isin(ids, torch.tensor(skipped, device=ids.device))
         if self.keep_only_token_ids and task != "query":
             others = ~torch.isin(ids, torch.tensor(self.keep_only_token_ids, device=ids.device))
             dropped = others if dropped is None else dropped | others

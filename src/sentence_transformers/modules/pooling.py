@@ -78,17 +78,28 @@ class Pooling(Module):
                 raise TypeError(f"Pooling got pooling_mode and its older form {sorted(flags)}; give one of them.")
             text = f"Arguments {sorted(flags)} of Pooling are deprecated; use pooling_mode={modes_of_flags(flags)!r}."
             warnings.warn(text, FutureWarning, stacklevel=3)
-        given = modes_of_flags(flags) if pooling_mode is None else pooling_mode
-        modes = (given,) if isinstance(given, str) else tuple(given)
-        if not modes or (unknown_modes := [mode for mode in modes if mode not in self.POOLING_MODES]):
-            raise InputError(
-                f"Unknown pooling_mode {unknown_modes or list(modes)}; known are {', '.join(self.POOLING_MODES)}."
-            )
         self.embedding_dimension = embedding_dimension
-        self.pooling_mode = modes[0] if len(modes) == 1 else modes
+        self.pooling_mode = modes_of_flags(flags) if pooling_mode is None else pooling_mode  # type: ignore[assignment]
         self.include_prompt = include_prompt
-        self.modes = modes
-        self.pooling_output_dimension = len(modes) * embedding_dimension
+
+    @property
+    def pooling_mode(self) -> PoolingMode | tuple[PoolingMode, ...]:
+        """The mode, or several. May be set; `InputError` for an unknown one."""
+        return self.modes[0] if len(self.modes) == 1 else self.modes
+
+    @pooling_mode.setter
+    def pooling_mode(self, value: PoolingMode | Sequence[PoolingMode]) -> None:
+        modes: tuple[Any, ...] = (value,) if isinstance(value, str) else tuple(value)
+        if not modes or (unknown := [mode for mode in modes if mode not in self.POOLING_MODES]):
+            raise InputError(
+                f"Unknown pooling_mode {unknown or list(modes)}; known are {', '.join(self.POOLING_MODES)}."
+            )
+        self.modes: tuple[PoolingMode, ...] = modes
+
+    @property
+    def pooling_output_dimension(self) -> int:
+        """Size of the result: H times the number of modes."""
+        return len(self.modes) * self.embedding_dimension
 
     @classmethod
     def load_config(cls, *args, **kwargs) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sentence_transformers.errors import InputError
+from sentence_transformers.inference.extension_points import is_foreign
 
 logger = logging.getLogger(__name__)
 
@@ -139,8 +140,8 @@ def calls_as_transformers(tokenizer: Any) -> bool:
     if getattr(tokenizer, "split_special_tokens", False) or set(CALLS) & getattr(tokenizer, "__dict__", {}).keys():
         return False
     methods = [getattr(type(tokenizer), name, None) for name in CALLS]
-    return methods[0] is not None and all(
-        method is None or str(getattr(method, "__module__", "")).startswith("transformers.") for method in methods
+    return methods[0] is not None and not any(
+        method is not None and is_foreign(method, ("transformers.",)) for method in methods
     )
 
 

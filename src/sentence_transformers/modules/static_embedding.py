@@ -12,7 +12,6 @@ Tables come from training, from Model2Vec models, or by distilling a transformer
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -68,8 +67,12 @@ class StaticEmbedding(LookupInput):
             raise InputError("Give embedding_weights of shape (V, H), or embedding_dim for a new random table.")
         self.embedding = table
         self.tokenizer: Any = rust
-        self.embedding_dim = table.embedding_dim
         self.base_model = base_model
+
+    @property
+    def embedding_dim(self) -> int:
+        """H."""
+        return self.embedding.embedding_dim
 
     @property
     def num_embeddings(self) -> int:
@@ -105,7 +108,7 @@ class StaticEmbedding(LookupInput):
 
     def save(self, output_path: str, *args, safe_serialization: bool = True, **kwargs) -> None:
         self.save_torch_weights(output_path, safe_serialization)
-        self.tokenizer.save(str(Path(output_path, "tokenizer.json")))
+        self.save_tokenizer(output_path)
 
     @classmethod
     def load(

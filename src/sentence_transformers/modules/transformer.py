@@ -31,6 +31,7 @@ from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference import attention
 from sentence_transformers.inference.packing import pad, pad_rows
 from sentence_transformers.inference.tokens import check_template
+from sentence_transformers.modules.base import note_sides
 from sentence_transformers.modules.chat import message_format
 from sentence_transformers.modules.processing import checked, warn_unknown
 from sentence_transformers.modules.text_input import TextInput
@@ -139,7 +140,7 @@ class Transformer(TextInput):
             raise InputError(f"Unknown transformer_task {transformer_task!r}; known are {', '.join(TASKS)}.")
         if backend not in BACKENDS:
             raise InputError(f"Unknown backend {backend!r}; known are {', '.join(BACKENDS)}.")
-        auto_class, output, name = TASKS[transformer_task]
+        auto_class, _, name = TASKS[transformer_task]
         self.transformer_task = transformer_task
         check_modalities(modality_config, module_output_name)
         inferred = modality_config is None and type(self).infer_modalities is not Transformer.infer_modalities
@@ -159,9 +160,8 @@ class Transformer(TextInput):
             *(kwargs or {} for kwargs in (model_kwargs, config_kwargs, processor_kwargs)),
         )
         torch_runs = backend == "torch"
-        usual = all(entry["method_output_name"] == output for entry in self.modality_config.values())
-        may_be_light = torch_runs and unpad_inputs is not False and usual and not inferred
-        light = self._origin.light_model() if may_be_light else None
+        usual = torch_runs and unpad_inputs is not False and self._gives_usual_output and not inferred
+        light = self._origin.light_model() if usual else None
         if self._origin.int8 and light is None:
             raise InputError(NO_INT8.format(model_name_or_path))
         self._tokenizer: Any = self._origin.light_tokenizer() if light is not None and not do_lower_case else None
@@ -259,7 +259,8 @@ class Transformer(TextInput):
 
     def _adopt(self, model: Any) -> None:
         """Use a transformers model from now on."""
-        if self.unpad_inputs is not False and model.config._attn_implementation != attention.NAME:
+        packs = self.unpad_inputs is not False and not self._origin.names_attention
+        if packs and model.config._attn_implementation != attention.NAME:
             self._before_packing = attention.install(model)
         prepack(model)
         if self.transformer_task in VOCABULARY_TASKS:
@@ -442,7 +443,7 @@ class Transformer(TextInput):
         if "_is_replica" in self.__dict__:
             bind_to_replicas(self)
         packing = features.get("packing")
-        defer = getattr(following, "takes_vocabulary", False) and self.defers
+        defer = getattr(following, "takes_vocabulary", False) and self._gives_usual_output and self.defers
         if "input_ids" in features and not torch.jit.is_tracing() and not features["input_ids"].numel():
             value = self._without_tokens(features)
         elif packing is not None and (layout := self._layout_now()) is not None:
@@ -464,7 +465,7 @@ class Transformer(TextInput):
         """The weights of the forward pass without transformers if it can be used: no gradients, no dropout, nothing
         else in the way.
         """
-        plain = not torch.is_grad_enabled() and not self.training
+        plain = not torch.is_grad_enabled() and not self.training and self._gives_usual_output
         return self._fast.layout() if self._fast is not None and plain and self._fast_fits_here else None
 
     @property
@@ -472,6 +473,12 @@ class Transformer(TextInput):
         """Whether packed batches go the way without transformers, as long as no layer was changed."""
         fast = self._fast
         return fast is not None and fast.root is self._modules["model"] and fast.fits_here()
+
+    @property
+    def _gives_usual_output(self) -> bool:
+        """Whether what is used of the transformers model is what its task gives, not another of its outputs."""
+        usual = TASKS[self.transformer_task][1]
+        return all(entry["method_output_name"] == usual for entry in self.modality_config.values())
 
     def run(self, features: dict[str, Any], defer: bool = False) -> Tensor | VocabularyRows:
         """The transformers model's output: (B, L, …) or, of a packed batch, (T, …); (B, labels) of a classifier."""
@@ -577,7 +584,7 @@ class Transformer(TextInput):
     def packs_in_transformers(self) -> bool:
         """Whether the transformers model runs packed; proved on first use."""
         model = self.auto_model
-        if self._before_packing is None or model.config._attn_implementation != attention.NAME:
+        if self._before_packing is None or not attention.is_in_use(model):
             return False
         with lock:
             asked_before = "packs" in self._proofs.known
@@ -650,6 +657,7 @@ class Transformer(TextInput):
         else:
             model.config.save_pretrained(output_path)
             torch.save(model.state_dict(), Path(output_path, "pytorch_model.bin"))
+        note_sides(self.tokenizer)
         self.processor.save_pretrained(output_path)
         self.save_config(output_path)
 

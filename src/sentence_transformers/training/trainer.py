@@ -27,7 +27,7 @@ from transformers.trainer_utils import EvalLoopOutput, speed_metrics
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.encoders.base import BaseModel, LazyClass
 from sentence_transformers.errors import InputError, NonFiniteLossError
-from sentence_transformers.inference.extension_points import is_untouched
+from sentence_transformers.inference.extension_points import is_foreign, is_untouched
 from sentence_transformers.storage.model_card import as_list
 from sentence_transformers.storage.readme import replace_card
 from sentence_transformers.training import checkpoints, dataloaders
@@ -203,8 +203,7 @@ class BaseTrainer(Trainer, ABC):
 
     def _computes_alone(self) -> bool:
         """Whether batches meet this library's code only: no loss and no step of the caller's."""
-        steps = (type(self).compute_loss, type(self).collect_features)
-        own = all(step.__module__.startswith("sentence_transformers.") for step in steps)
+        own = not any(is_foreign(step) for step in (self.compute_loss, self.collect_features))
         return own and all(is_untouched(loss) for loss in self._losses)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
