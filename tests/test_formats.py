@@ -80,7 +80,8 @@ def test_a_folder_gives_the_recorded_vectors_and_settings(name, tmp_path):
 def test_saved_and_loaded_it_gives_the_same_vectors(name, safe, tmp_path):
     """Old or new, a folder becomes a folder of today's layout with the same values, in either weight format.
 
-    Pickles are read by transformers, whose attention rounds the last digit otherwise.
+    Pickles are read by transformers, whose attention rounds the last digit otherwise, and so does the attention that
+    older settings name, which is not saved.
     """
     model = SentenceTransformer(build(name, tmp_path / "old"), device="cpu")
     model.save_pretrained(str(tmp_path / "new"), safe_serialization=safe)
@@ -89,7 +90,7 @@ def test_saved_and_loaded_it_gives_the_same_vectors(name, safe, tmp_path):
     again = SentenceTransformer(str(tmp_path / "new"), device="cpu")
     for encode in ("encode", "encode_query"):
         vectors, expected = getattr(again, encode)(TEXTS), getattr(model, encode)(TEXTS)
-        np.testing.assert_allclose(vectors, expected, rtol=0, atol=0 if safe else 1e-6)
+        np.testing.assert_allclose(vectors, expected, rtol=0, atol=0 if safe and name != "old_kwargs_names" else 1e-6)
     assert again.max_seq_length == model.max_seq_length
     assert again.prompts == model.prompts
     assert again.similarity_fn_name == model.similarity_fn_name
