@@ -102,11 +102,12 @@ def test_the_name_given_at_saving_is_the_one_the_code_loads(tmp_path):
         model.save_pretrained(str(tmp_path / name / "saved"))
         text = (tmp_path / name / "saved" / "README.md").read_text()
         placeholder = {"out_st": "sentence_transformers", "splade": "sparse_encoder", "judge": "cross_encoder"}[name]
-        assert f'model = {kind.__name__}("{placeholder}_model_id")' in text and f"# {kind.__name__}\n" in text
+        title = "# SPLADE Sparse Encoder\n" if kind is SparseEncoder else f"# {kind.__name__}\n"
+        assert f'model = {kind.__name__}("{placeholder}_model_id")' in text and title in text
         again = kind(str(tmp_path / name / "saved"), device="cpu")
         again.save_pretrained(str(tmp_path / name / "named"), model_name="me/mine")
         named = (tmp_path / name / "named" / "README.md").read_text()
-        assert f'model = {kind.__name__}("me/mine")' in named and f"# {kind.__name__}\n" in named
+        assert f'model = {kind.__name__}("me/mine")' in named and title in named
         assert readme.is_generated(text) and readme.is_generated(named)
 
 
@@ -607,7 +608,12 @@ def test_a_pull_request_says_what_it_is_for(notes, tmp_path):
         (CrossEncoder, score_models.SCORERS["causal"], "text-ranking", ["model.rank(", "one score per pair"]),
         (CrossEncoder, score_models.SCORERS["saved_settings"], "text-", ["CrossEncoder(", "per pair"]),
         (SparseEncoder, score_models.SPARSE["splade_settings"], "feature-extraction", ["- splade", "model.decode("]),
-        (SparseEncoder, score_models.SPARSE["inference_free"], "feature-extraction", ["- inference-free"]),
+        (
+            SparseEncoder,
+            score_models.SPARSE["inference_free"],
+            "feature-extraction",
+            ["- inference-free", "# Asymmetric Inference-free SPLADE Sparse Encoder\n"],
+        ),
     ],
     ids=["judge", "classifier", "splade", "inference-free"],
 )
