@@ -17,6 +17,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from sentence_transformers import (
     CrossEncoder,
+    MultiVectorEncoder,
     SentenceTransformer,
     SentenceTransformerModelCardData,
     SentenceTransformerTrainer,
@@ -101,11 +102,12 @@ def test_the_name_given_at_saving_is_the_one_the_code_loads(tmp_path):
         model.save_pretrained(str(tmp_path / name / "saved"))
         text = (tmp_path / name / "saved" / "README.md").read_text()
         placeholder = {"out_st": "sentence_transformers", "splade": "sparse_encoder", "judge": "cross_encoder"}[name]
-        assert f'model = {kind.__name__}("{placeholder}_model_id")' in text and f"# {kind.__name__}\n" in text
+        title = "# SPLADE Sparse Encoder\n" if kind is SparseEncoder else f"# {kind.__name__}\n"
+        assert f'model = {kind.__name__}("{placeholder}_model_id")' in text and title in text
         again = kind(str(tmp_path / name / "saved"), device="cpu")
         again.save_pretrained(str(tmp_path / name / "named"), model_name="me/mine")
         named = (tmp_path / name / "named" / "README.md").read_text()
-        assert f'model = {kind.__name__}("me/mine")' in named and f"# {kind.__name__}\n" in named
+        assert f'model = {kind.__name__}("me/mine")' in named and title in named
         assert readme.is_generated(text) and readme.is_generated(named)
 
 
@@ -606,7 +608,12 @@ def test_a_pull_request_says_what_it_is_for(notes, tmp_path):
         (CrossEncoder, score_models.SCORERS["causal"], "text-ranking", ["model.rank(", "one score per pair"]),
         (CrossEncoder, score_models.SCORERS["saved_settings"], "text-", ["CrossEncoder(", "per pair"]),
         (SparseEncoder, score_models.SPARSE["splade_settings"], "feature-extraction", ["- splade", "model.decode("]),
-        (SparseEncoder, score_models.SPARSE["inference_free"], "feature-extraction", ["- inference-free"]),
+        (
+            SparseEncoder,
+            score_models.SPARSE["inference_free"],
+            "feature-extraction",
+            ["- inference-free", "# Asymmetric Inference-free SPLADE Sparse Encoder\n"],
+        ),
     ],
     ids=["judge", "classifier", "splade", "inference-free"],
 )
@@ -619,3 +626,33 @@ def test_cards_of_other_kinds(model_class, write, tag, words, tmp_path):
     assert f"from sentence_transformers import {model_class.__name__}" in card
     for word in words:
         assert word in card, word
+
+
+@pytest.mark.parametrize("searches", [None, True], ids=["as it is", "search"])
+@pytest.mark.parametrize(
+    ("model_class", "write"),
+    [
+        (SentenceTransformer, layouts.LAYOUTS["out_st"]),
+        (CrossEncoder, score_models.SCORERS["causal"]),
+        (CrossEncoder, score_models.SCORERS["saved_settings"]),
+        (SparseEncoder, score_models.SPARSE["splade_settings"]),
+        (MultiVectorEncoder, lambda folder: layouts.copy(folder, "out_mv")),
+    ],
+    ids=["dense", "judge", "classifier", "sparse", "multi-vector"],
+)
+def test_the_code_in_the_card_runs_and_prints_what_the_card_says(model_class, write, searches, tmp_path):
+    """Run as a reader would; the last thing that it prints, but for decoded tokens, is the output in the card."""
+    write(tmp_path)
+    model = model_class(str(tmp_path), device="cpu")
+    data = model.model_card_data
+    data.ir_model = data.ir_model or searches
+    data.run_usage_snippet()
+    model.save_pretrained(str(tmp_path / "saved"), model_name=str(tmp_path))
+    (code,) = re.findall(r"```python\n(.*?)```", card_of(tmp_path / "saved").text, re.DOTALL)
+    printed = []
+    exec(code, {"print": lambda value, *more: printed.append(str(value))})
+    said = "\n".join(line.removeprefix("# ") for line in code.splitlines() if line.startswith("# "))
+    assert said and said in printed
+    assert len(printed) == {"CrossEncoder": 1 if getattr(model, "num_labels", 0) > 1 else 2}.get(
+        model_class.__name__, 3 if model_class is SparseEncoder else 2
+    )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from sentence_transformers import SentenceTransformer, evaluation
+from sentence_transformers import SentenceTransformer, _names, evaluation
 from sentence_transformers.evaluation import metrics
 from tests import models
 from tests.golden import evaluation_cases as cases
@@ -77,6 +77,21 @@ def test_the_main_score_function_of_retrieval_is_reported() -> None:
     result = found(cases.StandIn())
     assert found.primary_metric == "ir_dot_ndcg@10" and "ir_cosine_ndcg@10" in result
     assert all(result[f"ir_dot_{key.removeprefix('mine_')}"] == value for key, value in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("EmbeddingSimilarityEvaluator", "Semantic Similarity"),
+        ("SparseMSEEvaluator", "Knowledge Distillation"),
+        ("MultiVectorTripletEvaluator", "Multi Vector Triplet"),
+        ("CEBinaryAccuracyEvaluator", "Cross Encoder Binary Accuracy"),
+        ("CEF1Evaluator", "Cross Encoder F1"),
+    ],
+)
+def test_evaluators_in_words(name: str, words: str) -> None:
+    """As 6.2.0 has them: the kind of task in a card's metadata is made of them."""
+    assert object.__new__(_names.home(name)).description == words
 
 
 def test_margins_are_settings_that_a_card_shows() -> None:

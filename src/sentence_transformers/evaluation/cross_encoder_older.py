@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Any
 
@@ -19,6 +20,12 @@ class OlderName:
         newer = next(base.__name__ for base in type(self).__mro__ if base.__name__.startswith("CrossEncoder"))
         warnings.warn(f"{type(self).__name__} is now {newer}.", DeprecationWarning, stacklevel=2)
         super().__init__(*args, **kwargs)
+
+    @property
+    def description(self) -> str:
+        """The older kind in words: "Cross Encoder Binary Accuracy"."""
+        name = type(self).__name__.removeprefix("CE").removesuffix("Evaluator")
+        return "Cross Encoder " + re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
 
 
 class CEBinaryAccuracyEvaluator(OlderName, CrossEncoderClassificationEvaluator):

@@ -31,6 +31,7 @@ ALSO_SAID = (  # besides the arguments
     "template_path",
 )  # fmt: skip
 WIDGET_EXAMPLES = 5
+SPARSE_KINDS = {"asymmetric": "Asymmetric", "inference-free": "Inference-free", "splade": "SPLADE", "csr": "CSR"}
 LABEL_COLUMNS = ("label", "labels", "score", "scores")
 
 
@@ -634,7 +635,14 @@ class SparseEncoderModelCardData(BaseModelCardData):
     pipeline_tag: str | None = field(default=None, init=False)
 
     PLACEHOLDER: ClassVar[str] = "sparse_encoder_model_id"
-    model_type: ClassVar[str] = "Sparse Encoder"
+
+    @property
+    def model_type(self) -> str:  # type: ignore[override]  # a fixed text for the other kinds
+        """The kind of model in words, by its tags: "Asymmetric Inference-free SPLADE Sparse Encoder"."""
+        return " ".join([word for tag, word in SPARSE_KINDS.items() if tag in self.tags] + ["Sparse Encoder"])
+
+    def get_default_model_name(self) -> str:
+        return self.model_type
 
     def register_model(self, model: Any) -> None:
         """The model that the card describes; what it is made of becomes tags."""
@@ -676,6 +684,9 @@ class MultiVectorEncoderModelCardData(BaseModelCardData):
     PLACEHOLDER: ClassVar[str] = "multi_vector_encoder_model_id"
     model_type: ClassVar[str] = "Multi-Vector Encoder"
     TRIAL: ClassVar[str] = snippets.TRY_SEARCH
+
+    def get_default_model_name(self) -> str:
+        return self.model_type
 
     def usage_calls(self) -> str:
         return snippets.search(self.usage_texts(), first="[0]")

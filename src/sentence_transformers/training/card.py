@@ -31,10 +31,11 @@ class BaseModelCardCallback(TrainerCallback):
         default_args_dict: the training arguments as they are when nothing is set, to tell which ones were.
     """
 
+    started: float | None = None  # time at which the training began; None outside of it
+
     def __init__(self, default_args_dict: dict[str, Any]) -> None:
         super().__init__()
         self.default_args_dict = default_args_dict
-        self.started: float | None = None  # time at which the training began; None outside of it
 
     def on_init_end(
         self, args: Any, state: Any, control: Any, model: Any = None, trainer: Any = None, **kw: Any
