@@ -106,6 +106,12 @@ def test_groups_of_parameters_are_those_of_6_2_0(
                      for n, decays, rate in expected]  # fmt: skip
 
 
+def test_a_part_of_a_model_is_made_with_modules(model: Any) -> None:
+    with pytest.raises(ValueError, match=r"SentenceTransformer\(modules=list\(model\)\[:1\]\)"):
+        model[:1]
+    assert len(SentenceTransformer(modules=list(model)[:1])) == 1
+
+
 def test_what_cannot_be_trained_is_told(model: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no trained parameter has 'nothing' in its name"):
         trainer_of(model, tmp_path, settings={"learning_rate_mapping": {"nothing": 1.0}}).train()
@@ -281,10 +287,17 @@ class OwnPooling(Pooling):
     """Not a class of this library."""
 
 
+class OwnModel(SentenceTransformer):
+    """Made in its own way."""
+
+    def __init__(self, parts: list[Any]) -> None:
+        super().__init__(modules=parts, device="cpu")
+
+
 @pytest.mark.parametrize("inside_router", [False, True])
 def test_the_best_model_has_modules_of_ones_own(bert_folder: Path, tmp_path: Path, inside_router: bool) -> None:
     parts = [Transformer(str(bert_folder)), OwnPooling(32)]
-    model = SentenceTransformer(modules=[Router({"query": parts}, "query")] if inside_router else parts, device="cpu")
+    model = OwnModel([Router({"query": parts}, "query")] if inside_router else parts)
     settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1,
                 "load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}  # fmt: skip
     trainer = trainer_of(model, tmp_path, eval_dataset=datasets.Dataset.from_dict(PAIRS), settings=settings)
