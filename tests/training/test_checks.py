@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from sentence_transformers.datasets import NoDuplicatesDataLoader, SentenceLabelDataset
-from sentence_transformers.models import Pooling, Router, Transformer
+from sentence_transformers.models import Dense, Pooling, Router, Transformer
 from transformers import HfArgumentParser
 
 from sentence_transformers import (
@@ -294,10 +294,16 @@ class OwnModel(SentenceTransformer):
         super().__init__(modules=parts, device="cpu")
 
 
-@pytest.mark.parametrize("inside_router", [False, True])
-def test_the_best_model_has_modules_of_ones_own(bert_folder: Path, tmp_path: Path, inside_router: bool) -> None:
+class OwnActivation(torch.nn.PReLU):
+    """With a parameter of its own."""
+
+
+@pytest.mark.parametrize("own", ["module", "inside a router", "activation"])
+def test_the_best_model_has_modules_of_ones_own(bert_folder: Path, tmp_path: Path, own: str) -> None:
     parts = [Transformer(str(bert_folder)), OwnPooling(32)]
-    model = OwnModel([Router({"query": parts}, "query")] if inside_router else parts)
+    if own == "activation":
+        parts.append(Dense(32, 32, activation_function=OwnActivation()))
+    model = OwnModel([Router({"query": parts}, "query")] if own == "inside a router" else parts)
     settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1,
                 "load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}  # fmt: skip
     trainer = trainer_of(model, tmp_path, eval_dataset=datasets.Dataset.from_dict(PAIRS), settings=settings)
