@@ -347,7 +347,8 @@ def test_models_made_anew(bert_folder: Path, tmp_path: Path, own_collator: bool)
     trainer = trainer_of(
         None, tmp_path, loss=losses.MultipleNegativesRankingLoss, model_init=make, settings={"max_steps": 2}, **options
     )
-    assert trainer.train().global_step == 2
+    assert len(made) == 1 and trainer.model is made[0]
+    assert trainer.train().global_step == 2 and len(made) == 2
     assert (
         trainer.model is made[-1] and trainer.loss.model is made[-1] and (trainer.data_collator is mine) == own_collator
     )
