@@ -716,6 +716,11 @@ def known_classes(classes: Iterable[type]) -> Iterator[None]:
         _known.reset(token)
 
 
+def known_class(dotted: str) -> type | None:
+    """The class that was named by `known_classes`."""
+    return _known.get().get(dotted)
+
+
 def find_class(dotted: str, source: Any, trust_remote_code: bool = False) -> type:
     """The class that a saved model names.
 
@@ -726,8 +731,8 @@ def find_class(dotted: str, source: Any, trust_remote_code: bool = False) -> typ
     from sentence_transformers.errors import ModelFormatError
     from sentence_transformers.util.misc import import_module_class
 
-    if dotted in _known.get():
-        return _known.get()[dotted]
+    if known := known_class(dotted):
+        return known
     if dotted in FOREIGN:
         return home(FOREIGN[dotted])
     if not isinstance(dotted, str) or "." not in dotted:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from sentence_transformers.datasets import NoDuplicatesDataLoader, SentenceLabelDataset
-from sentence_transformers.models import Pooling, Router, Transformer
+from sentence_transformers.models import Dense, Pooling, Router, Transformer
 from transformers import HfArgumentParser
 
 from sentence_transformers import (
@@ -104,6 +104,12 @@ def test_groups_of_parameters_are_those_of_6_2_0(
     found = [(len(group["params"]), group["weight_decay"], group["lr"]) for group in groups]
     assert found == [(n, weight_decay if decays else 0.0, rate or SETTINGS["learning_rate"])
                      for n, decays, rate in expected]  # fmt: skip
+
+
+def test_a_part_of_a_model_is_made_with_modules(model: Any) -> None:
+    with pytest.raises(ValueError, match=r"SentenceTransformer\(modules=list\(model\)\[:1\]\)"):
+        model[:1]
+    assert len(SentenceTransformer(modules=list(model)[:1])) == 1
 
 
 def test_what_cannot_be_trained_is_told(model: Any, tmp_path: Path) -> None:
@@ -281,10 +287,23 @@ class OwnPooling(Pooling):
     """Not a class of this library."""
 
 
-@pytest.mark.parametrize("inside_router", [False, True])
-def test_the_best_model_has_modules_of_ones_own(bert_folder: Path, tmp_path: Path, inside_router: bool) -> None:
+class OwnModel(SentenceTransformer):
+    """Made in its own way."""
+
+    def __init__(self, parts: list[Any]) -> None:
+        super().__init__(modules=parts, device="cpu")
+
+
+class OwnActivation(torch.nn.PReLU):
+    """With a parameter of its own."""
+
+
+@pytest.mark.parametrize("own", ["module", "inside a router", "activation"])
+def test_the_best_model_has_modules_of_ones_own(bert_folder: Path, tmp_path: Path, own: str) -> None:
     parts = [Transformer(str(bert_folder)), OwnPooling(32)]
-    model = SentenceTransformer(modules=[Router({"query": parts}, "query")] if inside_router else parts, device="cpu")
+    if own == "activation":
+        parts.append(Dense(32, 32, activation_function=OwnActivation()))
+    model = OwnModel([Router({"query": parts}, "query")] if own == "inside a router" else parts)
     settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1,
                 "load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}  # fmt: skip
     trainer = trainer_of(model, tmp_path, eval_dataset=datasets.Dataset.from_dict(PAIRS), settings=settings)
@@ -328,7 +347,8 @@ def test_models_made_anew(bert_folder: Path, tmp_path: Path, own_collator: bool)
     trainer = trainer_of(
         None, tmp_path, loss=losses.MultipleNegativesRankingLoss, model_init=make, settings={"max_steps": 2}, **options
     )
-    assert trainer.train().global_step == 2
+    assert len(made) == 1 and trainer.model is made[0]
+    assert trainer.train().global_step == 2 and len(made) == 2
     assert (
         trainer.model is made[-1] and trainer.loss.model is made[-1] and (trainer.data_collator is mine) == own_collator
     )

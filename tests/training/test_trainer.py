@@ -528,7 +528,7 @@ def test_two_processes_make_the_step_of_one(tmp_path: Path, case: str) -> None:
     for processes in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command += [str(TWO), str(model), str(tmp_path / f"{processes}.pt"), case]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr[-4000:]
     one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))
     before, one, two = one["before"], one["after"], two["after"]

@@ -166,9 +166,11 @@ def main(model_folder: str, out: str, name: str) -> None:
         torch.save({"before": before, "after": dict(saved.state_dict())}, out)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()  # who saves is later, and needs the other's connections until it is done
-        torch.distributed.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # gloo's destructors join its threads, and these may wait for the interpreter for ever
 
 
 if __name__ == "__main__":
-    faulthandler.dump_traceback_later(240, exit=True)  # processes that wait for each other say where
+    faulthandler.dump_traceback_later(500, exit=True)  # processes that wait for each other say where
     main(*sys.argv[1:])

@@ -99,6 +99,8 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         model_card_data: BaseModelCardData | None = None,
         backend: Literal["torch", "onnx", "openvino"] = "torch",
     ) -> None:
+        if isinstance(model_name_or_path, dict):  # what `model[:1]` comes to
+            raise InputError(f"Modules are given by name: {type(self).__name__}(modules=list(model)[:1]).")
         if (modules is None) == (model_name_or_path is None or model_name_or_path == ""):
             raise InputError("Give either model_name_or_path or modules=[...].")
         if modules is not None and not modules:

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sentence_transformers import _names
 from sentence_transformers.errors import ModelFormatError
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ def activation_from_name(name: str, trust_remote_code: bool, default: Callable[[
     Raises:
         ModelFormatError: if the name leads nowhere, or to something other than an `nn.Module` class in torch.
     """
+    if known := _names.known_class(name):
+        return known()
     if not trust_remote_code and not name.startswith("torch."):
         logger.warning(
             "The activation function %r is not part of torch and was replaced by the default, %s. "

@@ -93,9 +93,16 @@ class BaseDataCollator:
         settings = {"prompt": of_column(self.prompts, dataset, name), "task": task, **self.limits(name, task)}
         try:
             features = self.preprocess_fn(texts, **settings)
-        except InputError as error:
-            raise InputError(f"Column {name!r}: {error}") from error
         except Exception as error:
+            for i, value in enumerate(texts):
+                if isinstance(value, int | float | np.number):
+                    raise InputError(
+                        f"Column {name!r} holds numbers ({type(value).__name__} {value!r} in row {i} of a batch), not "
+                        f"texts. If it is the label, name it 'label'; else leave it out: "
+                        f"dataset.remove_columns({name!r})."
+                    ) from error
+            if isinstance(error, InputError):
+                raise InputError(f"Column {name!r}: {error}") from error
             error.add_note(f"This was raised for the column {name!r} of a batch.")
             raise
         packing = features.pop("packing", None)
@@ -156,9 +163,7 @@ class CrossEncoderDataCollator(BaseDataCollator):
     def labels(self, values: list[Any], column: str) -> Any:
         """Labels (B,), or one tensor per row where rows have several."""
         if all(hasattr(value, "__len__") for value in values):
-            return [
-                torch.as_tensor(check_value(value, column, i, True), device="cpu") for i, value in enumerate(values)
-            ]
+            return [torch.as_tensor(check_value(value, column, i), device="cpu") for i, value in enumerate(values)]
         return super().labels(values, column)
 
     def of_pairs(self, columns: list[str], dataset: str | None) -> dict[str, str]:
@@ -255,14 +260,8 @@ def rank(name: str) -> int | None:
     return None
 
 
-def check_value(value: Any, column: str, row: int, label: bool = False) -> Any:
-    """The value, or `InputError` if it is missing, or a number."""
-    if isinstance(value, int | float | np.number) and not label:
-        raise InputError(
-            f"Column {column!r} holds numbers ({type(value).__name__} {value!r} in row {row} of a batch), where texts "
-            f"are expected. If it is the label, name it 'label'; else leave it out: "
-            f"dataset.remove_columns({column!r})."
-        )
+def check_value(value: Any, column: str, row: int) -> Any:
+    """The value, or `InputError` if it is missing."""
     if value is None:
         raise InputError(
             f"Column {column!r} is None in row {row} of a batch. Drop such rows first: "
@@ -274,7 +273,7 @@ def check_value(value: Any, column: str, row: int, label: bool = False) -> Any:
 def as_labels(values: list[Any], column: str) -> Tensor:
     """Labels of a batch: (B,) or, for lists, (B, n)."""
     for i, value in enumerate(values):
-        check_value(value, column, i, label=True)
+        check_value(value, column, i)
     try:
         if isinstance(values[0], Tensor):
             return torch.stack(values)

@@ -91,6 +91,7 @@ class BaseTrainer(Trainer, ABC):
     model: Any
     eval_dataset: Any
     model_init: Any
+    _made: Any = None
     evaluation_folder: str | None = None
     """Where the folder `eval` with the evaluators' files goes; None for the output folder."""
 
@@ -126,7 +127,7 @@ class BaseTrainer(Trainer, ABC):
             logger.warning("compute_metrics has no effect here: give an evaluator instead.")
         if model is None:
             self.model_init = model_init
-            model = self.call_model_init()
+            model = self._made = self.call_model_init()
         prepare_for_training(model)
         self._train_batches = train_dataloader
         self._given_collator, self.processing_class = data_collator, processing_class
@@ -214,6 +215,9 @@ class BaseTrainer(Trainer, ABC):
 
     def call_model_init(self, trial: Any = None) -> Any:
         """A fresh model; the losses are made for it anew."""
+        if self._made is not None:  # transformers asks for it too, when the trainer is made
+            model, self._made = self._made, None
+            return model
         model = super().call_model_init(trial=trial)
         if hasattr(self, "_given_loss"):
             prepare_for_training(model)
