@@ -416,6 +416,22 @@ def test_exported(model, mode):
     np.testing.assert_allclose(found, model.encode(models.SENTENCES[:4]), atol=2e-6)
 
 
+@pytest.mark.parametrize("strategy", ["max", "sum"])
+def test_recorded_word_weights(tmp_path, strategy):
+    folder_with_head(tmp_path, "AutoModelForMaskedLM", "roberta")
+    model = SparseEncoder(str(tmp_path), device="cpu")
+    model[1].pooling_strategy = strategy
+    sizes = {0: torch.export.Dim("texts", min=2, max=64), 1: torch.export.Dim("tokens", min=2, max=60)}
+    shapes = {"input_ids": sizes, "attention_mask": sizes}
+    other = inputs(model, models.SENTENCES[:4])
+    with torch.no_grad():
+        exported = torch.export.export(Vectors(model), inputs(model, TEXTS), strict=False, dynamic_shapes=shapes)
+        traced = torch.jit.trace(Vectors(model), inputs(model, TEXTS))
+        found = [exported.module()(*other).numpy(), traced(*other).numpy()]
+    for rows in found:
+        np.testing.assert_allclose(rows, model.encode(models.SENTENCES[:4]).to_dense().numpy(), atol=5e-6)
+
+
 # ---- another model in its place
 
 

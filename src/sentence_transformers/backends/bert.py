@@ -123,8 +123,8 @@ class PackedBert:
         self.__dict__.update(state, _lock=threading.Lock())
 
     def fits_here(self) -> bool:
-        """Whether this forward pass can be used now: weights on CPU, of a type it computes in, nothing else
-        asked for or interfering.
+        """Whether this forward pass can be used now: weights on CPU, of a type it computes in, nothing else asked for,
+        nothing interfering.
         """
         words = self.table("word")
         return (

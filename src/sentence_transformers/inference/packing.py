@@ -127,6 +127,13 @@ def is_packed(features: dict[str, Any]) -> bool:
     return features.get("packing") is not None
 
 
+def is_recorded() -> bool:
+    """Whether a call is being recorded (`torch.jit.trace`, `torch.export`, `torch.compile`), to be repeated with other
+    batches: then no step may depend on the numbers of this one.
+    """
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
 def flattened_packing(features: dict[str, Any]) -> Packing | None:
     """The packing of a flattened batch, as transformers' flattening collator makes it: `token_embeddings` (1, T, H) and
     `cu_seq_lens_q` (B + 1,), where each sequence begins and the last one ends. None for a batch of another layout.

@@ -24,7 +24,7 @@ from sentence_transformers._deprecation import renamed
 from sentence_transformers.backends.vocabulary import VocabularyRows
 from sentence_transformers.backends.vocabulary_pooling import max_over_tokens, reduce_over_tokens
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference.packing import Packing, flattened_packing, is_packed
+from sentence_transformers.inference.packing import Packing, flattened_packing, is_packed, is_recorded
 from sentence_transformers.modules.base import Module
 
 CPU_BLOCK = 3 << 19  # logits held at once: 1,024 words at 1,536 tokens (benchmarks/LOG.md)
@@ -95,6 +95,11 @@ class SpladePooling(Module):
 
     def forward(self, features: dict[str, Any], **kwargs) -> dict[str, Any]:
         """Add `sentence_embedding` (B, V), dense, from `vocabulary` or from logits in `token_embeddings`."""
+        if is_recorded() and "vocabulary" not in features and "attention_mask" in features:
+            features["sentence_embedding"] = self.reduce_padded(
+                features["token_embeddings"], features["attention_mask"]
+            )
+            return features
         logits, packing = self.rows(features)
         size = logits.size if isinstance(logits, VocabularyRows) else logits.shape[1]
         step = self.chunk_size or block_width(packing.total, packing.device)
@@ -147,6 +152,11 @@ class SpladePooling(Module):
                 parts.append(texts.max(1).values if logits.requires_grad else texts.amax(1))
         pooled = torch.cat(parts) if parts else logits.new_zeros(0, logits.shape[1])
         return pooled if self.pooling_strategy == "sum" else self.activate(pooled)
+
+    def reduce_padded(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """(B, L, V), (B, L) -> (B, V)."""
+        values = self.activate(logits).masked_fill(~mask.bool()[:, :, None], 0)  # none is less than 0
+        return values.sum(1) if self.pooling_strategy == "sum" else values.amax(1)
 
     def activate(self, x: Tensor) -> Tensor:
         x = torch.log1p(torch.relu(x))

@@ -29,7 +29,7 @@ from sentence_transformers.backends.proof import PER_TEXT, Proofs, lock
 from sentence_transformers.backends.vocabulary import VocabularyRows
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference import attention
-from sentence_transformers.inference.packing import pad, pad_rows
+from sentence_transformers.inference.packing import is_recorded, pad, pad_rows
 from sentence_transformers.inference.tokens import check_template
 from sentence_transformers.modules.base import note_sides
 from sentence_transformers.modules.chat import message_format
@@ -443,8 +443,10 @@ class Transformer(TextInput):
         if "_is_replica" in self.__dict__:
             bind_to_replicas(self)
         packing = features.get("packing")
-        defer = getattr(following, "takes_vocabulary", False) and self._gives_usual_output and self.defers
-        if "input_ids" in features and not torch.jit.is_tracing() and not features["input_ids"].numel():
+        recorded = is_recorded()
+        vocabulary_next = getattr(following, "takes_vocabulary", False)
+        defer = vocabulary_next and not recorded and self._gives_usual_output and self.defers
+        if "input_ids" in features and not recorded and not features["input_ids"].numel():
             value = self._without_tokens(features)
         elif packing is not None and (layout := self._layout_now()) is not None:
             value = layout.run(features["input_ids"], features["position_ids"], packing, features.get("token_type_ids"))
