@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.modules import module as torch_modules
 from transformers import PreTrainedTokenizerFast
 
-from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder, models
+from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder, losses, models
 from sentence_transformers.inference import workers
 from sentence_transformers.inference.extension_points import is_untouched
 from sentence_transformers.modules.multi_vector_mask import MultiVectorMask
@@ -168,7 +168,6 @@ class Kind:
         """The loss that the trainer computes of a batch of all inputs."""
         from datasets import Dataset
 
-        from sentence_transformers import losses
         from tests.training.runs import trainer_of
 
         model.transformers_model  # noqa: B018
@@ -802,3 +801,83 @@ def test_modules_that_come_with_a_model(case: Case, tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text(entries.replace(name, "own_module.Own"), encoding="utf-8")
     model = SentenceTransformer(str(tmp_path), trust_remote_code=True, device="cpu")
     same(case.kind.rows(model), [2 * row for row in case.kind.rows(plain)])
+
+
+# ---- losses
+
+
+def padded_only(features: Any) -> None:
+    assert features["input_ids"].shape == features["attention_mask"].shape
+
+
+class Embedding(losses.MultipleNegativesRankingLoss):
+    def embed(self, sentence_features: Any) -> Any:
+        for features in sentence_features:
+            padded_only(features)
+        return [2 * column for column in super().embed(sentence_features)]
+
+
+class Step(losses.CachedMultipleNegativesRankingLoss):
+    def embed_minibatch(self, sentence_feature: Any, *args: Any, **kwargs: Any) -> Any:
+        padded_only(sentence_feature)
+        found = super().embed_minibatch(sentence_feature, *args, **kwargs)
+        return 2 * found[0], *found[1:]
+
+
+class Whole(losses.CachedMultipleNegativesRankingLoss):
+    def forward_cached(self, sentence_features: Any, labels: Any = None) -> Any:
+        padded_only(sentence_features[0])
+        return 2 * super().forward_cached(sentence_features, labels)
+
+
+def hooked_loss(model: Any, **settings: Any) -> Any:
+    loss = losses.MultipleNegativesRankingLoss(model, **settings)
+    loss.register_forward_pre_hook(lambda module, args: padded_only(args[0][0]))
+    loss.register_forward_hook(lambda module, args, output: 2 * output)
+    return loss
+
+
+def patched_loss(model: Any, **settings: Any) -> Any:
+    loss = losses.MultipleNegativesRankingLoss(model, **settings)
+    original = loss.embed
+    loss.embed = functools.wraps(original)(lambda features: [2 * column for column in original(features)])
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("make", "inside"), [(Embedding, True), (Step, True), (patched_loss, True), (Whole, False), (hooked_loss, False)]
+)
+def test_steps_of_losses(case: Case, tmp_path: Path, make: Any, inside: bool) -> None:
+    """Doubled vectors have four times the product; a doubled loss is twice the loss."""
+    if case.kind is not KINDS["dense"]:
+        pytest.skip("one kind tells it")
+    from datasets import Dataset
+
+    from sentence_transformers import SentenceTransformerTrainer
+    from sentence_transformers.util import dot_score
+    from tests.training.runs import trainer_of
+
+    model = case.kind.model(case.parts()[:2])
+    model.transformers_model  # noqa: B018
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+    data = Dataset.from_dict({"a": TEXTS, "b": TEXTS[::-1]})
+    settings = {"per_device_train_batch_size": len(TEXTS), "use_cpu": True}
+    loss = make(model, similarity_fct=dot_score, scale=0.1)
+    made = trainer_of(SentenceTransformerTrainer, model, tmp_path, data, loss, settings)
+    model.train()
+    (batch,) = made.get_train_dataloader()
+    found = float(made.compute_loss(model, batch).detach())
+    vectors = [torch.from_numpy(model.encode(texts)) for texts in (TEXTS, TEXTS[::-1])]
+    scores = 0.1 * vectors[0] @ vectors[1].T * (4 if inside else 1)
+    columns = {key.partition("_")[0]: value for key, value in batch.items() if key.endswith("_input_ids")}
+    order = [TEXTS.index(text) for text in text_order(model, columns["a"])]
+    expected = nn.functional.cross_entropy(scores[order][:, order], torch.arange(len(order))) * (1 if inside else 2)
+    assert found == pytest.approx(float(expected), rel=1e-4)
+
+
+def text_order(model: Any, ids: torch.Tensor) -> list[str]:
+    """The texts of a batch, in its order."""
+    known = {tuple(model.preprocess([text])["input_ids"][0].tolist()): text for text in TEXTS}
+    return [known[tuple(token for token in row if token != model.tokenizer.pad_token_id)] for row in ids.tolist()]

@@ -65,7 +65,7 @@ def test_changed_weights_reach_the_workers(model: Watched, pool: Any) -> None:
         np.testing.assert_allclose(model.encode(TEXTS, pool=pool), expected, atol=2e-6, err_msg=name)
     model.load_state_dict(state)
     np.testing.assert_allclose(model.encode(TEXTS, pool=pool), model.encode(TEXTS), atol=2e-6)
-    assert pool.weights.version == len(CHANGES) + 1
+    assert pool.weights.state.version == len(CHANGES) + 1
 
 
 def test_parent_and_worker_keep_what_they_prepared(model: Watched, pool: Any) -> None:
@@ -73,6 +73,20 @@ def test_parent_and_worker_keep_what_they_prepared(model: Watched, pool: Any) ->
     model.encode(TEXTS)
     ((_, _, (found,)),) = workers.map_chunks(pool, "watched", [1], None, {})
     assert watched(model) == found == matrices(model) and len(found) >= 8
+
+
+def test_changed_settings_reach_the_workers(model: Watched, pool: Any) -> None:
+    model.encode(TEXTS, pool=pool)
+    model[1].pooling_mode = "max"
+    np.testing.assert_allclose(model.encode(TEXTS, pool=pool), model.encode(TEXTS), atol=2e-6)
+    model.max_seq_length = 5
+    model.prompts["side"] = "the cat "
+    settings = {"prompt_name": "side", "normalize_embeddings": True, "truncate_dim": 7}
+    np.testing.assert_allclose(model.encode(TEXTS, pool=pool, **settings), model.encode(TEXTS, **settings), atol=2e-6)
+    assert pool.weights.state.settings == {("1", "pooling_mode"): "max", ("0", "max_seq_length"): 5}
+    model[0].processing_kwargs = {"text": {"verbose": lambda: None}}
+    with pytest.raises(ValueError, match=r"processing_kwargs of module '0' .* cannot be sent"):
+        model.encode(TEXTS, pool=pool)
 
 
 def test_other_weights_than_those_of_the_start_are_refused(bert_folder: Path) -> None:
@@ -99,6 +113,6 @@ def test_a_model_too_large_for_a_second_copy_is_shared_as_it_is(bert_folder: Pat
     sent = shared.copy_of_model()
     assert all(weight.is_shared() for weight in model.state_dict().values())
     model[0].weight.data.fill_(5)
-    assert shared.refresh() == 0 and float(sent[0].weight.detach().min()) == 5
+    assert shared.refresh().version == 0 and float(sent[0].weight.detach().min()) == 5
     model[0].weight = nn.Parameter(torch.zeros(2, 3))
-    assert shared.refresh() == 1 and not sent[0].weight.detach().any()
+    assert shared.refresh().version == 1 and not sent[0].weight.detach().any()

@@ -1,18 +1,22 @@
-"""The weights of a model, as worker processes have them.
+"""The weights and settings of a model, as worker processes have them.
 
 The model stays as it is: its weights must lie in memory that can be watched, or nothing prepared from them may be kept
 (`backends.write_detection`). Workers are sent copies in shared memory:
 
     parent: weights --(copied; again, when they have changed)--> shared memory --> weights of each worker
 
-A worker on a CPU moves what it prepares for its kernels into memory of its own, tables of embeddings excepted, and so
-computes as fast as its parent. Models too large to be prepared at all are shared as they are, without a copy.
+Settings of modules (`config_keys`, `max_seq_length`) that were changed go with the next call. A worker on a CPU moves
+what it prepares for its kernels into memory of its own, tables of embeddings excepted, and so computes as fast as its
+parent. Models too large to be prepared at all are shared as they are, without a copy.
 """
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Iterator
-from typing import Any
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,16 +27,29 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.inference.devices import copy_with
 
 
+class State(NamedTuple):
+    """What a worker has to know of the model before it computes.
+
+    Attributes:
+        version: how often weights or settings have changed.
+        settings: those that have, by name of the module and of the setting.
+    """
+
+    version: int
+    settings: dict[tuple[str, str], Any]
+
+
 class SharedWeights:
     """Keeps the weights in shared memory equal to those of a model on the CPU.
 
     Attributes:
         tensors: the weights and buffers in shared memory, by name.
-        version: how often they were written to.
+        state: what has changed since the workers were started.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model, self.version = model, 0
+        self.model, self.state = model, State(0, {})
+        self._settings = copy.deepcopy(settings_of(model))
         self.tensors: dict[str, Tensor] = {}
         self._watches: dict[str, Watch | None] = {}
         self._modules = kinds(model)
@@ -47,14 +64,12 @@ class SharedWeights:
         self._watches = {name: watch(weight) for name, weight in named_tensors(self.model)}
         return made
 
-    def refresh(self) -> int:
-        """Copy the weights that have changed since the last time.
-
-        Returns:
-            The version of the weights.
+    def refresh(self) -> State:
+        """Copy the weights and collect the settings that have changed since the last time.
 
         Raises:
-            InputError: if the model has other modules, or weights of other names, shapes or types.
+            InputError: if the model has other modules, or weights of other names, shapes or types, or if a setting
+                cannot be sent.
         """
         found = dict(named_tensors(self.model))
         other = [name for name, kept in self.tensors.items() if name not in found or not alike(kept, found[name])]
@@ -64,7 +79,8 @@ class SharedWeights:
                 f"The {what} not those that the worker processes were started with. Call stop_multi_process_pool and "
                 "start a new pool."
             )
-        changed = False
+        settings = self._changed_settings()
+        changed = bool(settings)
         for name, kept in self.tensors.items():
             weight, guard = found[name].detach(), self._watches.get(name)
             if guard is not None and guard.unchanged(found[name]):
@@ -73,8 +89,22 @@ class SharedWeights:
                 kept.copy_(weight)
                 changed = True
             self._watches[name] = watch(found[name])
-        self.version += changed
-        return self.version
+        if changed:
+            self.state = State(self.state.version + 1, self.state.settings | settings)
+        return self.state
+
+    def _changed_settings(self) -> dict[tuple[str, str], Any]:
+        found = settings_of(self.model)
+        changed = {place: found[place] for place in found if not equal(found[place], self._settings.get(place))}
+        for (name, key), value in changed.items():
+            try:
+                ForkingPickler.dumps(value)
+            except (pickle.PicklingError, AttributeError, TypeError) as error:
+                raise InputError(
+                    f"{key} of module {name!r} is {value!r:.80}, which cannot be sent to worker processes: {error}."
+                ) from error
+        self._settings |= copy.deepcopy(changed)
+        return changed
 
 
 class ReceivedWeights:
@@ -94,11 +124,13 @@ class ReceivedWeights:
                     for _, weight in named_tensors(part, recurse=False):
                         own_memory(weight)
 
-    def update(self, version: int) -> None:
-        """Read the weights again, if there is a newer version of them."""
-        if version == self.version:
+    def update(self, state: State) -> None:
+        """Read the weights again and take over settings, if there are newer ones."""
+        if state.version == self.version:
             return
-        self.version = version
+        self.version = state.version
+        for (module, key), value in state.settings.items():
+            setattr(self.model.get_submodule(module), key, value)
         found = dict(named_tensors(self.model))
         for name, sent in self.tensors.items():
             weight = found[name].detach()
@@ -110,6 +142,22 @@ def named_tensors(model: nn.Module, recurse: bool = True) -> Iterator[tuple[str,
     """Parameters and buffers by name."""
     yield from model.named_parameters(recurse=recurse)
     yield from model.named_buffers(recurse=recurse)
+
+
+def settings_of(model: nn.Module) -> dict[tuple[str, str], Any]:
+    """Settings of all modules, by name of the module and of the setting."""
+    return {
+        (name, key): getattr(part, key)
+        for name, part in model.named_modules()
+        if name and (keys := getattr(type(part), "config_keys", None)) is not None
+        for key in (*keys, "max_seq_length")
+        if hasattr(part, key)
+    }
+
+
+def equal(first: Any, second: Any) -> bool:
+    """Whether two settings are the same; of modules and what has no equality, whether they look the same."""
+    return first is second or repr(first) == repr(second)
 
 
 def kinds(model: nn.Module) -> list[tuple[str, type]]:

@@ -1,10 +1,10 @@
 """Worker processes: one copy of the model per device, texts in chunks, and never a silent wait.
 
-    parent --- (key, version of the weights, method, inputs, kwargs) ---> one queue ---> whichever worker is free
-    parent <-- (key, result, error) -------------- a pipe per worker <----- that worker
+    parent --- (key, state, method, inputs, kwargs) ---> one queue ---> whichever worker is free
+    parent <-- (key, result, error) --- a pipe per worker <----- that worker
 
-The workers have the model as it was when they were started, but for its weights: those that have changed since are
-sent with the next call (`inference.shared_weights`).
+Weights and settings of modules that have changed since the workers were started reach them with the next call: `state`
+tells which (`inference.shared_weights`).
 
 An exception in a worker is raised in the parent with the worker's traceback. A worker that dies (killed, out of memory)
 takes its end of the pipe with it, even half-way through an answer, so the parent raises `WorkerError` naming process
@@ -146,12 +146,12 @@ def work(device: str, model: Any, inbox: Any, pipe: Any, current: Any, threads: 
         pipe.send((None, None, traceback.format_exc()))
         return
     while True:
-        key, version, method, inputs, kwargs = inbox.get()
+        key, state, method, inputs, kwargs = inbox.get()
         if key[0] < current.value:
             continue
         result = error = None
         try:
-            weights.update(version)
+            weights.update(state)
             result = to_plain(getattr(model, method)(inputs, **kwargs))
         except Exception:
             error = traceback.format_exc()
@@ -214,11 +214,11 @@ def map_chunks(
     if any(pipe.closed for pipe in pool["output"]):
         raise InputError("The pool has been stopped; start a new one with start_multi_process_pool().")
     with pool.lock:
-        version = pool.weights.refresh()
+        state = pool.weights.refresh()
         job = pool.current.value = next(_jobs)
         try:
             for chunk, first in enumerate(starts):
-                pool["input"].put(((job, chunk), version, method, list(inputs[first : first + size]), kwargs))
+                pool["input"].put(((job, chunk), state, method, list(inputs[first : first + size]), kwargs))
             for _ in starts:
                 chunk, result = receive(pool, job)
                 yield starts[chunk], min(starts[chunk] + size, len(inputs)), result
