@@ -101,10 +101,12 @@ def calls() -> tuple[frozenset[tuple[str, str]], dict[str, int]]:
                 handed |= set(node.value.split()) if len(node.value) < 200 else set()
             elif isinstance(node, (ast.Name, ast.Attribute)) and id(node) not in direct:
                 handed |= {called(node)}
-            elif isinstance(node, ast.Call) and (name := called(node.func)):
+            elif isinstance(node, ast.Call):
                 own = {keyword.arg for keyword in node.keywords}
-                keywords |= {(name, one) for one in own if one}
                 given |= own
+                if not (name := called(node.func)):  # as `getattr(model, "rank")(…)`
+                    continue
+                keywords |= {(name, one) for one in own if one}
                 handed |= {name} if None in own else set()
                 plain = sum(not isinstance(argument, ast.Starred) for argument in node.args)
                 positional[name] = max(positional.get(name, 0), plain)

@@ -78,3 +78,29 @@ def test_the_encoder_of_the_whole_model(family, tmp_path):
     again = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
     np.testing.assert_allclose(again.encode(TEXTS), expected, atol=2e-6)
     assert sum(p.numel() for p in again.parameters()) == sum(p.numel() for p in encoder.parameters())
+
+
+@pytest.mark.parametrize("kind", ["T5GemmaModel", "T5GemmaForConditionalGeneration"])
+def test_t5gemma(kind, tmp_path):
+    """Its class for the encoder refuses the config of a whole model."""
+    import transformers
+
+    if not hasattr(transformers, kind):
+        pytest.skip("this version of transformers has no T5Gemma")
+    tokenizer = models.wrapped_tokenizer("t5", ("input_ids", "attention_mask"))
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    side = {**sizes, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": len(tokenizer)}
+    config = transformers.T5GemmaConfig(encoder=side, decoder=side, vocab_size=len(tokenizer))
+    torch.manual_seed(0)
+    whole = getattr(transformers, kind)(config).eval()
+    models.disturb(whole)
+    whole.save_pretrained(tmp_path / "whole")
+    tokenizer.save_pretrained(tmp_path / "whole")
+    model = SentenceTransformer(str(tmp_path / "whole"), device="cpu")
+    for text, found in zip(TEXTS, model.encode(TEXTS), strict=True):
+        with torch.no_grad():
+            states = whole.get_encoder()(**tokenizer([text], return_tensors="pt")).last_hidden_state[0]
+        np.testing.assert_allclose(found, states.mean(0), atol=1e-5)
+    model.save_pretrained(str(tmp_path / "saved"))
+    again = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    np.testing.assert_array_equal(again.encode(TEXTS), model.encode(TEXTS))

@@ -279,3 +279,89 @@ def test_older_names(model: SentenceTransformer) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         evaluator = evaluation.RerankingEvaluator(cases.SAMPLES, mrr_at_k=3)
     assert evaluator.at_k == 3 and evaluator.compute_metrices.__func__ is type(evaluator).compute_metrics
+
+
+class Asked(cases.StandIn):
+    """Vectors by the text's place among the sentences, and what was asked of `encode_query` and `encode_document`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries: list[dict[str, Any]] = []
+        self.documents: list[dict[str, Any]] = []
+
+    def vectors(self, texts: Any, **kwargs: Any) -> Any:
+        numbers = [next(i for i, text in enumerate(models.SENTENCES) if text.startswith(given)) for given in texts]
+        return self.encode([f"{3 * number} text" for number in numbers], **kwargs)
+
+    def encode_query(self, texts: Any, **kwargs: Any) -> Any:
+        self.queries.append(kwargs)
+        return self.vectors(texts, **kwargs)
+
+    def encode_document(self, texts: Any, **kwargs: Any) -> Any:
+        self.documents.append(kwargs)
+        return self.vectors(texts, **kwargs)
+
+
+def test_nano_beir_does_what_it_is_told(tmp_path: Path) -> None:
+    nano_beir("jsonl", tmp_path)
+    model, folder = Asked(), tmp_path / "out"
+    folder.mkdir()
+    evaluator = evaluation.NanoBEIREvaluator(
+        ["msmarco", "nq"],
+        dataset_id=str(tmp_path),
+        mrr_at_k=[2],
+        ndcg_at_k=[3],
+        accuracy_at_k=[1],
+        precision_recall_at_k=[4],
+        map_at_k=[5],
+        show_progress_bar=True,
+        batch_size=3,
+        write_csv=False,
+        truncate_dim=6,
+        aggregate_fn=max,
+        aggregate_key="best",
+        query_prompts={"msmarco": "q: ", "nq": "n: "},
+        corpus_prompts="d: ",
+        write_predictions=True,
+    )
+    found = evaluator(model, str(folder))
+    assert {key.rpartition("_")[2] for key in found if key.startswith("NanoNQ_")} == {
+        "mrr@2", "ndcg@3", "accuracy@1", "precision@4", "recall@4", "map@5"
+    }  # fmt: skip
+    (best,) = [value for key, value in found.items() if key.startswith("NanoBEIR_best") and key.endswith("ndcg@3")]
+    assert best == max(v for k, v in found.items() if k.startswith(("NanoNQ", "NanoMSMARCO")) and k.endswith("ndcg@3"))
+    calls = model.queries + model.documents
+    assert all((c["batch_size"], c["show_progress_bar"], c["truncate_dim"]) == (3, True, 6) for c in calls)
+    assert sorted({call["prompt"] for call in model.queries}) == ["n: ", "q: "]
+    assert {call["prompt"] for call in model.documents} == {"d: "}
+    assert not list(folder.rglob("*.csv")) and list(folder.rglob("*.jsonl"))
+
+
+def test_nano_beir_of_re_rankers_does_what_it_is_told(tmp_path: Path) -> None:
+    from sentence_transformers.cross_encoder.evaluation import CrossEncoderNanoBEIREvaluator
+
+    nano_beir("jsonl", tmp_path)
+    calls: list[dict[str, Any]] = []
+
+    class Ordered(cases.Scorer):
+        def predict(self, pairs: Any, **kwargs: Any) -> np.ndarray:
+            calls.append(kwargs)
+            return np.array([-models.SENTENCES.index(document) for _, document in pairs], np.float32)
+
+    evaluator = CrossEncoderNanoBEIREvaluator(
+        ["msmarco", "nq"],
+        dataset_id=str(tmp_path),
+        rerank_k=1,
+        at_k=2,
+        always_rerank_positives=False,
+        prompt_name="web",
+        batch_size=3,
+        show_progress_bar=True,
+        write_csv=False,
+        aggregate_fn=max,
+        aggregate_key="best",
+    )
+    found = evaluator(Ordered(1), str(tmp_path / "out"))
+    assert all((c["batch_size"], c["show_progress_bar"], c["prompt_name"]) == (3, True, "web") for c in calls)
+    assert found["NanoMSMARCO_R1_mrr@2"] == 0.0  # the first that BM25 found is not relevant, and no other is ranked
+    assert "NanoBEIR_R1_best_ndcg@2" in found and not list(tmp_path.rglob("*_results.csv"))

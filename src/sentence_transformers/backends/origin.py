@@ -115,8 +115,12 @@ class Origin:
             kwargs["config"] = self.config()
         if (source := self.folder(self.name, self.model_kwargs)) is not None:
             weights.check_layers(source)
+        model_class = self._class_for_text()
+        if model_class.__name__ == ENCODER_MODELS["t5gemma"]:  # refuses a config that says there is a decoder
+            kwargs["config"] = kwargs.get("config") or self.config()
+            kwargs["config"].is_encoder_decoder = False
         try:
-            model, report = self._class_for_text().from_pretrained(self.name, **kwargs, output_loading_info=True)
+            model, report = model_class.from_pretrained(self.name, **kwargs, output_loading_info=True)
         except pickle.UnpicklingError as error:
             raise ModelFormatError(weights.not_plain(f"{self.name}/{weights.TORCH_NAME}")) from error
         except (SafetensorError, json.JSONDecodeError, EOFError) as error:
