@@ -454,7 +454,7 @@ class Transformer(TextInput):
         else:
             defer = defer and self._defers_in_transformers
             if packing is not None and not self.packs_in_transformers:
-                features = self._padded(features)
+                features = self._unpacked(features)
             value = self.run(features, defer)
         if "kept_mask" in features:  # tokens that nobody looks at have vectors all the same
             features = features | {"attention_mask": features["kept_mask"]}
@@ -552,11 +552,11 @@ class Transformer(TextInput):
         """Scores (B, labels): the encoder runs packed, its head on the padded output."""
         encoder = self.auto_model.base_model
         packed = self._inputs(features, set(inspect.signature(encoder.forward).parameters))
-        padded = self._padded(features)
+        padded = self._unpacked(features)
         with attention.use_packing(features["packing"]), boundary.use_boundary(packed):
             return self.auto_model(**self._inputs(padded, self._takes)).logits
 
-    def _padded(self, features: dict[str, Any]) -> dict[str, Any]:
+    def _unpacked(self, features: dict[str, Any]) -> dict[str, Any]:
         """A packed batch of token ids in the padded layout."""
         packing = features["packing"]
         padded = pad(features) | {"input_ids": pad_rows(features["input_ids"], packing, self.padding_id)}
