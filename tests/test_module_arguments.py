@@ -260,3 +260,9 @@ def test_which_settings_file_is_read(tmp_path):
     assert found == {"max_seq_length": 5, "model_kwargs": {"a": 1}}
     plain = models.Module.load_config(model_name_or_path=str(tmp_path), config_filename="other.json")
     assert plain["max_seq_length"] == 5
+
+
+@pytest.mark.parametrize(("safe", "file"), [(True, "model.safetensors"), (False, "pytorch_model.bin")])
+def test_the_form_of_saved_weights_by_position(safe, file, tmp_path):
+    SparseAutoEncoder(4, hidden_dim=6).save(str(tmp_path), safe)
+    assert (tmp_path / file).is_file()

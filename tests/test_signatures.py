@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 
 import pytest
+from sentence_transformers.sparse_encoder.evaluation import SparseTripletEvaluator
+from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder
 
 from sentence_transformers import SentenceTransformer, SparseEncoderTrainer
 from sentence_transformers.encoders.peft import PeftAdapterMixin
@@ -41,6 +43,8 @@ ARGUMENTS = {
         "self repo_id organization token private safe_serialization commit_message local_model_path exist_ok "
         "replace_model_card train_datasets"
     ),
+    SparseTripletEvaluator.__call__: "self model output_path epoch steps",
+    SparseAutoEncoder.save: "self output_path safe_serialization",
     Normalize.load: "model_name_or_path subfolder token cache_folder revision local_files_only",
 }
 

@@ -30,7 +30,7 @@ from sentence_transformers.encoders.cross_fit_mixin import FitMixin
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference import calls, engine, workers
 from sentence_transformers.inference.extension_points import own_preprocess
-from sentence_transformers.inference.inputs import as_input, as_text, is_conversation
+from sentence_transformers.inference.inputs import PairInput, as_input, as_text, is_conversation
 from sentence_transformers.inference.outputs import to_numpy
 from sentence_transformers.inference.plan import DEFAULT_BATCH_SIZE
 from sentence_transformers.modules.activation import Activation, activation_from_name, activation_name
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Pair = tuple[str, str]
 Ranking = list[dict[Literal["corpus_id", "score", "text"], Any]]
 
 
@@ -178,11 +177,13 @@ class CrossEncoder(BaseModel, FitMixin):
     # ---- scoring
 
     @overload
-    def predict(self, inputs: Pair | Iterable[Pair], *, convert_to_tensor: Literal[True], **kwargs: Any) -> Tensor: ...
+    def predict(
+        self, inputs: PairInput | Iterable[PairInput], *, convert_to_tensor: Literal[True], **kwargs: Any
+    ) -> Tensor: ...
     @overload
     def predict(
         self,
-        inputs: Pair | Iterable[Pair],
+        inputs: PairInput | Iterable[PairInput],
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
@@ -197,13 +198,13 @@ class CrossEncoder(BaseModel, FitMixin):
         **kwargs: Any,
     ) -> np.ndarray: ...
     @overload
-    def predict(self, inputs: Pair | Iterable[Pair], *, convert_to_tensor: bool, **kwargs: Any) -> Any: ...
+    def predict(self, inputs: PairInput | Iterable[PairInput], *, convert_to_tensor: bool, **kwargs: Any) -> Any: ...
     @overload
-    def predict(self, inputs: Pair | Iterable[Pair], *, convert_to_numpy: bool, **kwargs: Any) -> Any: ...
+    def predict(self, inputs: PairInput | Iterable[PairInput], *, convert_to_numpy: bool, **kwargs: Any) -> Any: ...
     @cross_encoder_predict_rank_args_decorator
     def predict(
         self,
-        inputs: Pair | Iterable[Pair],
+        inputs: PairInput | Iterable[PairInput],
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,

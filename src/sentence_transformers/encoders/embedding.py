@@ -19,7 +19,7 @@ from sentence_transformers.encoders.base import BaseModel, dimension_of
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import calls, engine, passages, workers
 from sentence_transformers.inference.batcher import Batcher
-from sentence_transformers.inference.inputs import as_inputs, is_message
+from sentence_transformers.inference.inputs import AnyInput, OneInput, as_inputs, is_message
 from sentence_transformers.inference.passages import Passage
 from sentence_transformers.inference.sides import document_side, side_prompt
 from sentence_transformers.modules.pooling import Pooling
@@ -67,7 +67,7 @@ class EmbeddingModel(BaseModel):
         engine.check_texts(documents)
         return documents
 
-    def encode_stream(self, inputs: Iterable[str], chunk_size: int = 4096, **kwargs) -> Iterator[Any]:
+    def encode_stream(self, inputs: Iterable[AnyInput], chunk_size: int = 4096, **kwargs) -> Iterator[Any]:
         """Encode an iterable of any length in bounded memory.
 
         Args:
@@ -108,7 +108,7 @@ class EmbeddingModel(BaseModel):
 
     def split_texts(
         self,
-        inputs: str | Iterable[str],
+        inputs: OneInput | Iterable[AnyInput],
         max_tokens: int | None = None,
         overlap: int = 0,
         prompt_name: str | None = None,
@@ -143,7 +143,7 @@ class EmbeddingModel(BaseModel):
 
     def encode_passages(
         self,
-        inputs: str | Iterable[str],
+        inputs: OneInput | Iterable[AnyInput],
         max_tokens: int | None = None,
         overlap: int = 0,
         late: bool = False,
@@ -182,7 +182,7 @@ class EmbeddingModel(BaseModel):
         """Embeddings of passages that have seen the text around them."""
         raise InputError(f"late=True is for models with one vector per text, and this is a {type(self).__name__}.")
 
-    async def encode_async(self, inputs: str | Sequence[str], **kwargs) -> Any:
+    async def encode_async(self, inputs: OneInput | Sequence[AnyInput], **kwargs) -> Any:
         """`encode` for asyncio programs: awaitable, and calls that wait at the same time are computed as one batch.
 
         Args and result: as for `encode`.

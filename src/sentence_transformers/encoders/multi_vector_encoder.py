@@ -23,6 +23,7 @@ from sentence_transformers.encoders.base import LazyClass, warn_untrained
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference import calls, engine, workers
+from sentence_transformers.inference.inputs import AnyInput, OneInput
 from sentence_transformers.inference.outputs import TokenOutput
 from sentence_transformers.inference.plan import DEFAULT_BATCH_SIZE
 from sentence_transformers.inference.sides import DOCUMENT_PROMPTS, QUERY_PROMPTS
@@ -154,19 +155,21 @@ class MultiVectorEncoder(EmbeddingModel):
     # ---- encoding
 
     @overload
-    def encode(self, inputs: str, *, convert_to_numpy: Literal[True], **kwargs: Any) -> np.ndarray: ...
+    def encode(self, inputs: OneInput, *, convert_to_numpy: Literal[True], **kwargs: Any) -> np.ndarray: ...
     @overload
-    def encode(self, inputs: Iterable[str], *, convert_to_numpy: Literal[True], **kwargs: Any) -> list[np.ndarray]: ...
+    def encode(
+        self, inputs: Iterable[AnyInput], *, convert_to_numpy: Literal[True], **kwargs: Any
+    ) -> list[np.ndarray]: ...
     @overload
-    def encode(self, inputs: str | Iterable[str], *, output_value: None, **kwargs: Any) -> Any: ...
+    def encode(self, inputs: OneInput | Iterable[AnyInput], *, output_value: None, **kwargs: Any) -> Any: ...
     @overload
-    def encode(self, inputs: str, prompt_name: str | None = None, **kwargs: Any) -> Tensor: ...
+    def encode(self, inputs: OneInput, prompt_name: str | None = None, **kwargs: Any) -> Tensor: ...
     @overload
-    def encode(self, inputs: Iterable[str], prompt_name: str | None = None, **kwargs: Any) -> list[Tensor]: ...
+    def encode(self, inputs: Iterable[AnyInput], prompt_name: str | None = None, **kwargs: Any) -> list[Tensor]: ...
     @renamed(sentences="inputs")
     def encode(
         self,
-        inputs: str | Iterable[str],
+        inputs: OneInput | Iterable[AnyInput],
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,

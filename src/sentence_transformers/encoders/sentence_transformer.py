@@ -27,6 +27,7 @@ from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
 from sentence_transformers.encoders.fit_mixin import FitMixin
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import calls, engine, workers
+from sentence_transformers.inference.inputs import AnyInput, OneInput
 from sentence_transformers.inference.outputs import Output, Precision, as_asked, check_output
 from sentence_transformers.inference.passages import Passage
 from sentence_transformers.inference.plan import DEFAULT_BATCH_SIZE
@@ -122,15 +123,19 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
     # ---- encoding
 
     @overload
-    def encode(self, inputs: str | Iterable[str], *, convert_to_tensor: Literal[True], **kwargs: Any) -> Tensor: ...
+    def encode(
+        self, inputs: OneInput | Iterable[AnyInput], *, convert_to_tensor: Literal[True], **kwargs: Any
+    ) -> Tensor: ...
     @overload
-    def encode(self, inputs: str, *, convert_to_numpy: Literal[False], **kwargs: Any) -> Tensor: ...
+    def encode(self, inputs: OneInput, *, convert_to_numpy: Literal[False], **kwargs: Any) -> Tensor: ...
     @overload
-    def encode(self, inputs: Iterable[str], *, convert_to_numpy: Literal[False], **kwargs: Any) -> list[Tensor]: ...
+    def encode(
+        self, inputs: Iterable[AnyInput], *, convert_to_numpy: Literal[False], **kwargs: Any
+    ) -> list[Tensor]: ...
     @overload
     def encode(
         self,
-        inputs: str | Iterable[str],
+        inputs: OneInput | Iterable[AnyInput],
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
@@ -149,16 +154,16 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
     ) -> np.ndarray: ...
     @overload
     def encode(
-        self, inputs: str | Iterable[str], *, output_value: Literal["token_embeddings"] | None, **kwargs: Any
+        self, inputs: OneInput | Iterable[AnyInput], *, output_value: Literal["token_embeddings"] | None, **kwargs: Any
     ) -> Any: ...
     @overload
-    def encode(self, inputs: str | Iterable[str], *, convert_to_tensor: bool, **kwargs: Any) -> Any: ...
+    def encode(self, inputs: OneInput | Iterable[AnyInput], *, convert_to_tensor: bool, **kwargs: Any) -> Any: ...
     @overload
-    def encode(self, inputs: str | Iterable[str], *, convert_to_numpy: bool, **kwargs: Any) -> Any: ...
+    def encode(self, inputs: OneInput | Iterable[AnyInput], *, convert_to_numpy: bool, **kwargs: Any) -> Any: ...
     @renamed(sentences="inputs")
     def encode(
         self,
-        inputs: str | Iterable[str],
+        inputs: OneInput | Iterable[AnyInput],
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
@@ -246,7 +251,7 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
         return late_chunking.encode(self, documents, pieces, *self._output(**given))
 
     def simulate_embedding(
-        self, inputs: str | Iterable[str], truncate_dim: int | None = None, normalize_embeddings: bool = False
+        self, inputs: OneInput | Iterable[AnyInput], truncate_dim: int | None = None, normalize_embeddings: bool = False
     ) -> np.ndarray:
         """Made-up vectors of the right shape, type and norm, without running the network.
 

@@ -23,6 +23,7 @@ from sentence_transformers.encoders.base import LazyClass, dimension_of, warn_un
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference import calls, engine, sparse, workers
+from sentence_transformers.inference.inputs import AnyInput, OneInput
 from sentence_transformers.inference.plan import DEFAULT_BATCH_SIZE
 from sentence_transformers.inference.sides import DOCUMENT_PROMPTS, QUERY_PROMPTS
 from sentence_transformers.modules.pooling import Pooling
@@ -148,7 +149,7 @@ class SparseEncoder(EmbeddingModel):
     @overload
     def encode(
         self,
-        inputs: str | Iterable[str],
+        inputs: OneInput | Iterable[AnyInput],
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
@@ -163,13 +164,15 @@ class SparseEncoder(EmbeddingModel):
         **kwargs: Any,
     ) -> Tensor: ...
     @overload
-    def encode(self, inputs: str, *, convert_to_tensor: bool, **kwargs: Any) -> Tensor: ...
+    def encode(self, inputs: OneInput, *, convert_to_tensor: bool, **kwargs: Any) -> Tensor: ...
     @overload
-    def encode(self, inputs: Iterable[str], *, convert_to_tensor: bool, **kwargs: Any) -> Tensor | list[Tensor]: ...
+    def encode(
+        self, inputs: Iterable[AnyInput], *, convert_to_tensor: bool, **kwargs: Any
+    ) -> Tensor | list[Tensor]: ...
     @renamed(sentences="inputs")
     def encode(
         self,
-        inputs: str | Iterable[str],
+        inputs: OneInput | Iterable[AnyInput],
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,

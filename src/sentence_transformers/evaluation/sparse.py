@@ -99,9 +99,11 @@ class SparseEvaluator(BaseEvaluator):
         """Whether an argument is an older name, which the dense twin's constructor translates."""
         return key in kwargs and key not in type(self).__signature__.parameters  # type: ignore[attr-defined]
 
-    def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:  # type: ignore[override]
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1, **kwargs: Any
+    ) -> dict[str, float]:
         self._seen, self._calls = {}, 0
-        return super().__call__(model, *args, **kwargs)  # type: ignore[return-value]
+        return super().__call__(model, output_path, epoch, steps, **kwargs)  # type: ignore[return-value]
 
     def embed_inputs(
         self,

@@ -10,7 +10,7 @@ Anything else is an `InputError` that names the position and the type, before an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,6 +19,9 @@ from sentence_transformers.errors import InputError
 
 MODALITIES = ("text", "image", "audio", "video")
 Pair: TypeAlias = tuple[str, str]
+OneInput: TypeAlias = str | Mapping[str, Any]  # {"text": "…"}, and {route: text} for a `Router`
+PairInput: TypeAlias = tuple[OneInput, OneInput] | list[str] | Sequence[Mapping[str, Any]]
+AnyInput: TypeAlias = OneInput | PairInput  # a list of messages too
 Conversation: TypeAlias = list[dict[str, Any]]
 
 

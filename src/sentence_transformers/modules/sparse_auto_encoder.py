@@ -90,6 +90,10 @@ class SparseAutoEncoder(Module):
         """`hidden_dim`."""
         return self.hidden_dim
 
+    def save(self, output_path: str, safe_serialization: bool = True, **kwargs) -> None:
+        """Write settings and weights into the folder `output_path`."""
+        super().save(output_path, safe_serialization=safe_serialization)
+
     def encode_pre_act(self, x: Tensor) -> Tensor:
         """(B, input_dim) -> (B, hidden_dim), before any entry is dropped."""
         return F.linear(x - self.pre_bias, self.encoder.weight, self.latent_bias)
