@@ -235,7 +235,9 @@ def test_a_router_must_be_told_its_columns(bert_folder: Path, tmp_path: Path, se
     model = routed(bert_folder, **settings)
     with pytest.raises(ValueError, match="router_mapping"):
         trainer_of(model, tmp_path)
-    trainer_of(model, tmp_path, settings={"router_mapping": {"anchor": "query", "positive": "document"}})
+    routes = {"anchor": "query", "positive": "document"}
+    trainer_of(model, tmp_path, settings={"router_mapping": routes})
+    assert model.model_card_data.train_datasets[0]["router_mapping"] == routes
     trainer_of(model, tmp_path, data_collator=collator.SentenceTransformerDataCollator(model.preprocess))
 
 

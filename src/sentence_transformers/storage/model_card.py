@@ -205,14 +205,23 @@ class BaseModelCardData(CardData):
 
     # ---- a training run
 
-    def start_run(self, losses: list[Any], loss: Any, train_dataset: Any, eval_dataset: Any) -> None:
+    def start_run(
+        self,
+        losses: list[Any],
+        loss: Any,
+        train_dataset: Any,
+        eval_dataset: Any,
+        router_mapping: dict[str, Any] | None = None,
+    ) -> None:
         """Note what a run trains on, and with what; that alone is no change of the card (`is_changed`)."""
         changed = self.is_changed()
         self.add_tags("generated_from_trainer")
         for kind, dataset in (("train", train_dataset), ("eval", eval_dataset)):
             if hasattr(dataset, "column_names") or isinstance(dataset, dict):
                 known = getattr(self, f"{kind}_datasets")
-                setattr(self, f"{kind}_datasets", self.extract_dataset_metadata(dataset, known, loss, kind))
+                setattr(
+                    self, f"{kind}_datasets", self.extract_dataset_metadata(dataset, known, loss, kind, router_mapping)
+                )
         examples = next((one for one in (train_dataset, eval_dataset) if row_count(one)), None)
         if examples is not None:
             self.set_widget_examples(examples)

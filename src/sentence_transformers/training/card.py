@@ -44,7 +44,8 @@ class BaseModelCardCallback(TrainerCallback):
         if trainer is None:
             return
         card = model.model_card_data
-        card.start_run(trainer._losses, trainer.loss, trainer.train_dataset, trainer.eval_dataset)
+        sets = trainer.train_dataset, trainer.eval_dataset
+        card.start_run(trainer._losses, trainer.loss, *sets, router_mapping=args.router_mapping)
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, CodeCarbonCallback):
                 card.code_carbon_callback = callback
