@@ -120,7 +120,7 @@ class Pooling(Module):
         weights_sum = features.get("token_weights_sum")
         packing = features["packing"] if is_packed(features) else flattened_packing(features)
         if packing is None:
-            parts = [pool_padded(*self.masked(features), mode, weights_sum) for mode in self.modes]
+            parts = [pool_padded(*self._masked(features), mode, weights_sum) for mode in self.modes]
         else:
             rows, lengths, skipped = self.rows(features, packing)
             parts = [pool(rows, lengths, mode, weights_sum, skipped) for mode in self.modes]
@@ -138,7 +138,7 @@ class Pooling(Module):
             return embeddings, packing.lengths_tensor, 0
         return embeddings[packing.positions >= skip], (packing.lengths_tensor - skip).clamp(min=0), skip
 
-    def masked(self, features: dict[str, Any]) -> tuple[Tensor, Tensor, int]:
+    def _masked(self, features: dict[str, Any]) -> tuple[Tensor, Tensor, int]:
         """The vectors of a padded batch, (B, L, H); which of them count, (B, L) bool; how many were left out before."""
         embeddings, mask = features["token_embeddings"], features.get("attention_mask")
         skip = 0 if self.include_prompt else prompt_length(features)

@@ -96,7 +96,7 @@ class SpladePooling(Module):
     def forward(self, features: dict[str, Any], **kwargs) -> dict[str, Any]:
         """Add `sentence_embedding` (B, V), dense, from `vocabulary` or from logits in `token_embeddings`."""
         if is_recorded() and "vocabulary" not in features and "attention_mask" in features:
-            features["sentence_embedding"] = self.reduce_padded(
+            features["sentence_embedding"] = self._reduce_padded(
                 features["token_embeddings"], features["attention_mask"]
             )
             return features
@@ -153,7 +153,7 @@ class SpladePooling(Module):
         pooled = torch.cat(parts) if parts else logits.new_zeros(0, logits.shape[1])
         return pooled if self.pooling_strategy == "sum" else self.activate(pooled)
 
-    def reduce_padded(self, logits: Tensor, mask: Tensor) -> Tensor:
+    def _reduce_padded(self, logits: Tensor, mask: Tensor) -> Tensor:
         """(B, L, V), (B, L) -> (B, V)."""
         values = self.activate(logits).masked_fill(~mask.bool()[:, :, None], 0)  # none is less than 0
         return values.sum(1) if self.pooling_strategy == "sum" else values.amax(1)
