@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 from torch.nn.modules import module as globally
@@ -23,11 +23,13 @@ LIBRARIES = (*OWN, "torch.", "transformers.", "transformers_modules.", "peft.", 
 """Their layers, and their hooks and wrappers (of checkpointing, distribution, autocast), do not ask for padding."""
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 GLOBAL_HOOKS = tuple(f"_global{name}" for name in HOOKS)
-LAYER: dict[str, tuple[str, ...]] = {"forward": LIBRARIES, "__call__": LIBRARIES}
 INPUT_METHODS = ("preprocess", "tokenize")
 LOSS_METHODS = ("embed", "embed_minibatch", "embed_minibatch_iter", "rows_of_minibatch", "forward_cached")
-METHODS = ("forward", *INPUT_METHODS, *LOSS_METHODS)
+LAYER = ("forward", "__call__")
+METHODS = (*LAYER, *INPUT_METHODS, *LOSS_METHODS)
 """Those that see inputs or features."""
+MARKS = ("preprocess", "takes_packed", "embed")  # a class that has one of them is no mere layer
+NO_MARKS = (None, None, None)
 
 
 def is_untouched(model: Any) -> bool:
@@ -39,7 +41,7 @@ def extensions(model: Any) -> Iterator[str]:
     """What of a model is not this library's, PyTorch's or transformers': a sentence for each."""
     if any(is_hooked(getattr(globally, name, None)) for name in GLOBAL_HOOKS):
         yield "hooks are set on all modules"
-    kinds: dict[type, dict[str, tuple[str, ...]]] = {}
+    kinds: dict[type, Kind] = {}
     stack: list[nn.Module | None] = [model]
     while stack:  # all layers of a model, at every call: as little as possible for each
         part = stack.pop()
@@ -47,33 +49,62 @@ def extensions(model: Any) -> Iterator[str]:
             continue
         own, kind = part.__dict__, type(part)
         get = own.get
-        methods = kinds.get(kind)
-        if methods is None:
-            methods = kinds[kind] = methods_of(kind)
+        known = kinds.get(kind)
+        if known is None:
+            known = kinds[kind] = kind_of(kind)
         if (
             get("_forward_hooks") or get("_forward_pre_hooks") or get("_backward_hooks") or get("_backward_pre_hooks")
         ) and any(is_hooked(get(name)) for name in HOOKS):
             yield f"a {kind.__name__} has hooks"
-        for name in methods:
+        for name in known.methods:
             if name in own and (is_foreign(own[name]) or is_foreign_hook(get("_hf_hook"))):
                 yield f"{name} of a {kind.__name__} was replaced"
         children = get("_modules")
         if children:
             stack.extend(children.values())
-    for kind, methods in kinds.items():
-        for name, libraries in methods.items():
-            if is_foreign(getattr(kind, name, None), libraries) and not (name == "forward" and packs(kind)):
-                yield f"{name} of {kind.__name__} is not this library's"
+    for kind, known in kinds.items():
+        for name in known.foreign:
+            yield f"{name} of {kind.__name__} is not this library's"
 
 
-def methods_of(kind: type) -> dict[str, tuple[str, ...]]:
-    """Names of the methods of a class that see inputs or features, and whose code they may be: packed batches, which
-    encoders and modules see, are known to no other library.
+class Kind(NamedTuple):
+    """What is known of a class.
+
+    Attributes:
+        methods: names of those that see inputs or features.
+        foreign: names of those of them whose code is the caller's.
     """
-    if not any(hasattr(kind, name) for name in ("preprocess", "takes_packed", "embed")):
-        return LAYER
-    libraries: tuple[str, ...] = LIBRARIES if hasattr(kind, "embed") else OWN
-    return {name: libraries for name in METHODS if hasattr(kind, name)} | {"__call__": LIBRARIES}
+
+    methods: tuple[str, ...]
+    foreign: tuple[str, ...]
+
+
+def kind_of(kind: type) -> Kind:
+    """What is known of a class as it is now: it is looked at anew when one of its methods was replaced."""
+    marks = tuple([getattr(kind, name, None) for name in MARKS])
+    names = LAYER if marks == NO_MARKS else METHODS
+    found = tuple([getattr(kind, name, None) for name in names])
+    try:
+        return judged(kind, names, found, marks)
+    except TypeError:  # a method that cannot be hashed
+        return judged.__wrapped__(kind, names, found, marks)
+
+
+@functools.lru_cache(maxsize=1024)
+def judged(kind: type, names: tuple[str, ...], found: tuple[Any, ...], marks: tuple[Any, ...]) -> Kind:
+    """Whose code the methods of a class are. Packed batches, which encoders and modules see, are known to no other
+    library.
+    """
+    libraries = OWN if names is METHODS and not hasattr(kind, "embed") else LIBRARIES
+    methods, foreign = [], []
+    for name, method in zip(names, found, strict=True):
+        if method is None:
+            continue
+        methods.append(name)
+        its_own = is_foreign(method, LIBRARIES if name == "__call__" else libraries)
+        if its_own and not (name == "forward" and packs(kind)):
+            foreign.append(name)
+    return Kind(tuple(methods), tuple(foreign))
 
 
 def packs(kind: type) -> bool:
