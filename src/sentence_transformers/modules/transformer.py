@@ -454,7 +454,7 @@ class Transformer(TextInput):
         else:
             defer = defer and self._defers_in_transformers
             if packing is not None and not self.packs_in_transformers:
-                features = self._unpacked(features)
+                features = self._as_padded(features)
             value = self.run(features, defer)
         if "kept_mask" in features:  # tokens that nobody looks at have vectors all the same
             features = features | {"attention_mask": features["kept_mask"]}
@@ -496,10 +496,10 @@ class Transformer(TextInput):
         if "logits_to_keep" in features and "logits_to_keep" in self._takes and not defer:
             inputs["logits_to_keep"] = features["logits_to_keep"]
         if packing is None and not defer:  # no context variables, which torch.compile and torch.export cannot trace
-            output = self._called(model, inputs)
+            output = self._output_of(model, inputs)
         else:
             with attention.use_packing(packing), vocabulary.stopping(defer):
-                output = self._called(model, inputs)
+                output = self._output_of(model, inputs)
         value = output
         for key in path:
             try:
@@ -525,7 +525,7 @@ class Transformer(TextInput):
         name = (entry or next(iter(self.modality_config.values())))["method_output_name"]
         return list(name) if isinstance(name, (list, tuple)) else [name]
 
-    def _called(self, model: Any, inputs: dict[str, Any]) -> Any:
+    def _output_of(self, model: Any, inputs: dict[str, Any]) -> Any:
         """The output of the transformers model; it is said what to do where a classifier cannot find the last token of
         each text.
         """
@@ -552,11 +552,11 @@ class Transformer(TextInput):
         """Scores (B, labels): the encoder runs packed, its head on the padded output."""
         encoder = self.auto_model.base_model
         packed = self._inputs(features, set(inspect.signature(encoder.forward).parameters))
-        padded = self._unpacked(features)
+        padded = self._as_padded(features)
         with attention.use_packing(features["packing"]), boundary.use_boundary(packed):
             return self.auto_model(**self._inputs(padded, self._takes)).logits
 
-    def _unpacked(self, features: dict[str, Any]) -> dict[str, Any]:
+    def _as_padded(self, features: dict[str, Any]) -> dict[str, Any]:
         """A packed batch of token ids in the padded layout."""
         packing = features["packing"]
         padded = pad(features) | {"input_ids": pad_rows(features["input_ids"], packing, self.padding_id)}
