@@ -277,6 +277,7 @@ def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any], fo
         features = pad(features)
     wanted = kwargs_of(module)
     given = {key: value for key, value in kwargs.items() if key in wanted}
-    if _unseen.get() and getattr(module, "sees_following", False):
+    leaves_work = getattr(module, "sees_following", False) and getattr(following, "takes_vocabulary", False)
+    if leaves_work and _unseen.get():  # asked last: a context variable cannot be compiled
         given["following"] = following
     return module(features, **given)
