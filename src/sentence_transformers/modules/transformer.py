@@ -467,14 +467,15 @@ class Transformer(TextInput):
         """The weights of the forward pass without transformers if it can be used: no gradients, no dropout, nothing
         else in the way.
         """
-        plain = not torch.is_grad_enabled() and not self.training and self._gives_usual_output
-        return self._fast.layout() if self._fast is not None and plain and self._fast_fits_here else None
+        plain = not torch.is_grad_enabled() and not self.training
+        return self._fast.layout() if plain and self._fast is not None and self._fast_fits_here else None
 
     @property
     def _fast_fits_here(self) -> bool:
         """Whether packed batches go the way without transformers, as long as no layer was changed."""
         fast = self._fast
-        return fast is not None and fast.root is self._modules["model"] and fast.fits_here()
+        ours = fast is not None and fast.root is self._modules["model"] and fast.fits_here()
+        return ours and self._gives_usual_output
 
     @property
     def _gives_usual_output(self) -> bool:
