@@ -341,7 +341,8 @@ NOT_SETTINGS = ("__version__", "model_type", "requirements")
 
 
 def module_of(model: Any, kind: str) -> Any:
-    return next((part for part in model.modules() if type(part).__name__ == kind), None)
+    """The first module of this library that has this class's name; PyTorch has some of the same name."""
+    return next((part for part in model.modules() if isinstance(part, Module) and type(part).__name__ == kind), None)
 
 
 @pytest.fixture(scope="module")

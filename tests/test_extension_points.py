@@ -266,6 +266,14 @@ class Case:
         return self.kind.model(self.parts())
 
 
+# what takes long runs for the one family that has a forward pass of its own; `make test-slow` has both
+with_slow_cases = pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id="-".join(case), marks=[] if case[1] == "Bert" else pytest.mark.slow) for case in CASES],
+    indirect=True,
+)
+
+
 @pytest.fixture(scope="module", params=CASES, ids=["-".join(case) for case in CASES])
 def case(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Case:
     kind, family = request.param
@@ -582,6 +590,7 @@ def test_encode_and_predict(case: Case, monkeypatch: Any, name: str) -> None:
     monkeypatch.undo()
 
 
+@with_slow_cases
 @pytest.mark.parametrize("name", [name for name, found in POINTS.items() if found.trains])
 def test_training(case: Case, monkeypatch: Any, tmp_path: Path, name: str) -> None:
     """The first loss of a trainer is that of the changed texts, or of doubled outputs."""
@@ -604,6 +613,7 @@ class Several(nn.Module):
         return self.models[job.prompt].compute_rows(inputs, replace(job, prompt=None))  # type: ignore[operator]
 
 
+@with_slow_cases
 def test_worker_processes(case: Case, monkeypatch: Any) -> None:
     kind = next(kind for kind in KINDS if KINDS[kind] is case.kind)
     points = {str(i): found for i, found in enumerate(POINTS.values()) if found.workers and kind in found.kinds}

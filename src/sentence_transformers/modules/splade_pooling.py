@@ -105,7 +105,7 @@ class SpladePooling(Module):
         step = self.chunk_size or block_width(packing.total, packing.device)
         if isinstance(logits, VocabularyRows) and logits.with_gradients:
             features["sentence_embedding"] = self.with_gradients(logits, packing, step)
-            self.embedding_dimension = self.embedding_dimension or size
+            self.embedding_dimension = size
             return features
         dtype = logits.weight.dtype if isinstance(logits, VocabularyRows) else logits.dtype
         pooled = torch.empty(len(packing), size, dtype=dtype, device=packing.device)
@@ -114,7 +114,7 @@ class SpladePooling(Module):
             block = logits.block(start, stop) if isinstance(logits, VocabularyRows) else logits[:, start:stop]
             pooled[:, start:stop] = self.reduce(block, packing)
         features["sentence_embedding"] = pooled
-        self.embedding_dimension = self.embedding_dimension or size
+        self.embedding_dimension = size
         return features
 
     def with_gradients(self, logits: VocabularyRows, packing: Packing, step: int) -> Tensor:
