@@ -723,7 +723,7 @@ def test_evaluators(name, kind, tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("teacher", "student"), itertools.product(("dense", "sparse", "csr", "numpy"), repeat=2))
+@pytest.mark.parametrize(("teacher", "student"), list(itertools.product(("dense", "sparse", "csr", "numpy"), repeat=2)))
 def test_squared_error(teacher, student, kind) -> None:
     generator = torch.Generator().manual_seed(0)
     rows = [torch.relu(torch.randn(5, 6, generator=generator)) for _ in range(2)]
