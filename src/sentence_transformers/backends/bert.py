@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from sentence_transformers.backends.bert_heads import HEADS, ROBERTA, classify, to_vocabulary
 from sentence_transformers.backends.network import FAMILY, Kind, Part, kinds, label_count
-from sentence_transformers.backends.prepacked import PACK_LIMIT_BYTES, LayerForward, PackedForward, compute_dtype
+from sentence_transformers.backends.prepacked import LayerForward, PackedForward, compute_dtype, may_be_packed
 from sentence_transformers.backends.products import GELU_LOWEST, FloatProduct, Int8Product, Product
 from sentence_transformers.backends.vocabulary import VocabularyRows
 from sentence_transformers.backends.write_detection import Watch, address, can_be_watched, watch
@@ -464,7 +464,7 @@ def encoder_tensors(tensors: dict[str, Tensor], config: dict[str, Any], auto_cla
         short = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", short)
         if short in needed or short in optional:
             kept[short] = tensor
-    if needed - kept.keys() or sum(t.numel() for t in kept.values()) * 4 > PACK_LIMIT_BYTES:
+    if needed - kept.keys() or not may_be_packed(kept.values()):
         return None
     if auto_class == "AutoModelForMaskedLM" and not is_tied(tensors, kept, config):
         return None

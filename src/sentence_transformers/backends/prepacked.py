@@ -14,6 +14,7 @@ than emulating it.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -134,6 +135,11 @@ def fast_bfloat16() -> bool:
     return any(getattr(cpu, name)() for name in probes if hasattr(cpu, name))
 
 
+def may_be_packed(weights: Iterable[Tensor]) -> bool:
+    """Whether a second copy of these weights in float32 is not too much."""
+    return sum(weight.numel() for weight in weights) * 4 <= PACK_LIMIT_BYTES
+
+
 def prepack(model: nn.Module) -> None:
     """Let the plain linear layers of `model` keep packed weights, if this build of torch can and the model is not
     huge.
@@ -141,7 +147,7 @@ def prepack(model: nn.Module) -> None:
     if not torch.backends.mkldnn.is_available():
         return
     layers = [module for module in model.modules() if type(module) is nn.Linear]
-    if sum(layer.weight.numel() for layer in layers) * 4 > PACK_LIMIT_BYTES:
+    if not may_be_packed(layer.weight for layer in layers):
         return
     for layer in layers:
         own_memory(layer.weight)

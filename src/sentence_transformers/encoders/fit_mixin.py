@@ -62,7 +62,7 @@ class FitMixin:
             scheduler,
             warmup_steps,
             optimizer_class,
-            {"lr": 2e-5} if optimizer_params is None else optimizer_params,
+            optimizer_params,
             weight_decay,
             evaluation_steps,
             output_path,

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.backends.prepacked import PACK_LIMIT_BYTES
+from sentence_transformers.backends.prepacked import may_be_packed
 from sentence_transformers.backends.write_detection import Watch, address, own_memory, watch
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference.devices import copy_with
@@ -171,5 +171,4 @@ def alike(first: Tensor, second: Tensor) -> bool:
 
 def is_prepared(model: nn.Module) -> bool:
     """Whether a model is small enough for a second copy of its weights in the layout of the CPU's kernels."""
-    layers = (part.weight.numel() for part in model.modules() if isinstance(part, nn.Linear))
-    return sum(layers) * 4 <= PACK_LIMIT_BYTES
+    return may_be_packed(part.weight for part in model.modules() if isinstance(part, nn.Linear))

@@ -25,6 +25,7 @@ from sentence_transformers.losses.cross import CrossLoss
 from sentence_transformers.training.collator import BaseDataCollator, split_columns
 from sentence_transformers.training.dataloaders import rows_of_batch
 
+LEARNING_RATE = 2e-5
 SCHEDULERS = {
     "constantlr": "constant",
     "warmupconstant": "constant_with_warmup",
@@ -143,7 +144,7 @@ def fit(
     scheduler: str,
     warmup_steps: int,
     optimizer_class: Any,
-    optimizer_params: dict[str, Any],
+    optimizer_params: dict[str, Any] | None,
     weight_decay: float,
     evaluation_steps: int,
     output_path: str | None,
@@ -159,6 +160,7 @@ def fit(
 ) -> None:
     """Train a model; see `SentenceTransformer.fit` for the arguments."""
     trainer_class = _names.home(f"{model.model_type}Trainer")
+    optimizer_params = {"lr": LEARNING_RATE} if optimizer_params is None else optimizer_params
     loaders, losses = zip(*train_objectives, strict=True)
     if scheduler.lower() not in SCHEDULERS:
         raise InputError(f"Unknown scheduler {scheduler!r}; known are WarmupLinear, WarmupCosine, WarmupConstant, "
@@ -172,7 +174,7 @@ def fit(
             max_steps=(steps_per_epoch or 0) * epochs * len(loaders) or -1,
             lr_scheduler_type=SCHEDULERS[scheduler.lower()],
             warmup_steps=warmup_steps,
-            learning_rate=float(optimizer_params.get("lr", 2e-5)),
+            learning_rate=float(optimizer_params.get("lr", LEARNING_RATE)),
             weight_decay=weight_decay,
             eval_strategy="steps" if evaluator is not None and evaluation_steps > 0 else epochs_if(evaluator),
             eval_steps=evaluation_steps if evaluation_steps > 0 else None,
