@@ -47,10 +47,10 @@ def pool(model: Watched) -> Iterator[Any]:
 
 
 CHANGES: dict[str, Any] = {
-    "by data": lambda weight: weight.data.mul_(0.5),
+    "by data": lambda weight: weight.data.mul_(0.25),
     "in place": lambda weight: weight.detach().add_(0.1),
     "other data": lambda weight: setattr(weight, "data", weight.data * 1.5),
-    "one number": lambda weight: weight.data.view(-1)[-1:].add_(2),
+    "one number": lambda weight: weight.data.view(-1)[-1:].add_(0.02),
 }
 
 
