@@ -185,7 +185,7 @@ def test_saved_and_loaded_it_gives_the_same_scores(model_of, name, tmp_path):
     model = model_of(name)
     model.save_pretrained(str(tmp_path))
     again = CrossEncoder(str(tmp_path), device="cpu")
-    np.testing.assert_allclose(again.predict(PAIRS), model.predict(PAIRS), rtol=1e-6)  # the last digit may differ
+    np.testing.assert_allclose(again.predict(PAIRS), model.predict(PAIRS), rtol=1e-5)  # the last digits may differ
     assert type(again.activation_fn) is type(model.activation_fn)
     assert again.tokenizer.padding_side == model.tokenizer.padding_side
     for setting in ("num_labels", "max_seq_length", "prompts", "default_prompt_name"):
