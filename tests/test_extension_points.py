@@ -891,3 +891,72 @@ def text_order(model: Any, ids: torch.Tensor) -> list[str]:
     """The texts of a batch, in its order."""
     known = {tuple(model.preprocess([text])["input_ids"][0].tolist()): text for text in TEXTS}
     return [known[tuple(token for token in row if token != model.tokenizer.pad_token_id)] for row in ids.tolist()]
+
+
+def doubled_by_child(model: Any, monkeypatch: Any) -> None:
+    monkeypatch.setitem(model._modules, str(len(model)), Doubling())
+
+
+def swapped_by_class_of_layers(model: Any, monkeypatch: Any) -> None:
+    forward = nn.Embedding.forward
+    table = words(model)
+    changed = lambda self, ids: forward(self, swap_ids(ids) if self is table else ids)  # noqa: E731
+    monkeypatch.setattr(nn.Embedding, "forward", changed)
+
+
+def doubled_by_class(model: Any, monkeypatch: Any) -> None:
+    forward = type(model).forward
+    monkeypatch.setattr(type(model), "forward", lambda *args, **kwargs: twice(forward(*args, **kwargs)))
+
+
+def swapped_by_forward_of_layer(model: Any, monkeypatch: Any) -> None:
+    table = words(model)
+    monkeypatch.setitem(vars(table), "forward", lambda ids: nn.Embedding.forward(table, swap_ids(ids)))
+
+
+def swapped_by_own_class(model: Any, monkeypatch: Any) -> None:
+    class Other(nn.Embedding):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return super().forward(swap_ids(ids))
+
+    monkeypatch.setattr(words(model), "__class__", Other)
+
+
+@pytest.mark.parametrize(
+    ("change", "does"),
+    [
+        (doubled_by_child, "twice"),
+        (doubled_by_class, "twice"),
+        (
+            lambda model, patch: patch.setattr(model, "forward", functools.partial(call_twice, type(model), model)),
+            "twice",
+        ),
+        (lambda model, patch: patch.setitem(model._forward_hooks, -1, twice_after), "twice"),
+        (lambda model, patch: patch.setattr(model, "_forward_hooks", {-1: twice_after}), "twice"),
+        (lambda model, patch: patch.setitem(words(model)._forward_pre_hooks, -1, swap_before), "swap"),
+        (swapped_by_class_of_layers, "swap"),
+        (swapped_by_forward_of_layer, "swap"),
+        (swapped_by_own_class, "swap"),
+    ],
+    ids=["child", "class", "method", "hook", "hooks", "layer's hook", "layer's class", "layer's method", "other class"],
+)
+def test_changes_of_a_model_in_use_come_and_go(case: Case, monkeypatch: Any, change: Any, does: str) -> None:
+    model = case.kind.model(case.parts())
+    plain, point = case.kind.rows(model), Point(change, does)
+    expected = expected_rows(case, point)
+    for _ in range(2):
+        same(case.kind.rows(model), plain)
+        with monkeypatch.context() as patch:
+            change(model, patch)
+            same(case.kind.rows(model), expected)
+    same(case.kind.rows(model), plain)
+
+
+def test_a_part_in_training_mode_is_put_back(case: Case) -> None:
+    model = case.kind.model(case.parts())
+    dropout = next(part for part in model.transformers_model.modules() if type(part) is nn.Dropout)
+    dropout.p, plain = 0.5, case.kind.rows(model)
+    for part in (model, model[-1], dropout):
+        part.train()
+        same(case.kind.rows(model), plain)
+        assert not any(part.training for part in model.modules())

@@ -25,7 +25,8 @@ import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from operator import is_
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -235,19 +236,24 @@ WATCHED: dict[type, tuple[str, ...]] = {  # attributes that change what a module
 DEFAULTS = {"max_norm": None, "approximate": "none"}
 
 
-class LaidOut(NamedTuple):
+class LaidOut:
     """A layout, and what tells that it is still that of the network.
 
-    Attributes:
+    Args:
         facts: what has to stay in its place, parameters included.
-        copied: parameters of which the layout holds a copy, and what watches over their numbers.
-        shared: parameters whose memory the layout reads, and where that lies.
+        copied: parameters of which the layout holds a copy.
+        guards: the watches over them.
+        shared: parameters whose memory the layout reads.
     """
 
-    layout: Layout
-    facts: list[Fact]
-    copied: list[tuple[nn.Parameter, Watch]]
-    shared: list[tuple[nn.Parameter, int, torch.dtype]]
+    def __init__(
+        self, layout: Layout, facts: list[Fact], copied: list[Tensor], guards: list[Watch], shared: list[Tensor]
+    ) -> None:
+        self.layout, self.guards = layout, guards
+        self.places = [(place, key) for place, key, _ in facts]
+        self.values = [value for _, _, value in facts]
+        self.copied, self.weights = copied, copied + shared
+        self.seen = self.look()
 
     @classmethod
     def of(cls, model: PackedBert, places: dict[str, Place], facts: list[Fact]) -> LaidOut | None:
@@ -258,29 +264,30 @@ class LaidOut(NamedTuple):
                 forward.drop()
         dtype = torch.float32 if model.int8 else compute_dtype(weights[WORDS].dtype) or torch.float32
         facts = [*facts, *((*places[name], weight) for name, weight in weights.items())]
-        copied: list[nn.Parameter] = []
-        shared: list[nn.Parameter] = []
+        copied: list[Tensor] = []
+        shared: list[Tensor] = []
         for name, weight in weights.items():
             is_copied = COPIED.match(name) or (model.int8 and COPIED_INT8.match(name)) or weight.dtype != dtype
             (copied if is_copied and name != WORDS else shared).append(weight)
         if not all(map(can_be_watched, copied)):
             return None
         layout = Layout(model, weights, dtype)
-        guards = [(weight, guard) for weight in copied if (guard := watch(weight)) is not None]
-        addresses = [(weight, address(weight), weight.dtype) for weight in shared]
-        return cls(layout, facts, guards, addresses) if len(guards) == len(copied) else None
+        guards = [guard for weight in copied if (guard := watch(weight)) is not None]
+        return cls(layout, facts, copied, guards, shared) if len(guards) == len(copied) else None
 
     def holds(self) -> bool:
-        for place, key, value in self.facts:
-            if place.get(key) is not value:
-                return False
-        for parameter, guard in self.copied:
-            if not guard.unchanged(parameter):
-                return False
-        for parameter, where, dtype in self.shared:
-            if address(parameter) != where or parameter.dtype is not dtype:
-                return False
-        return True
+        """Whether everything is in its place, and no weight was written to."""
+        found = [place.get(key) for place, key in self.places]
+        return all(map(is_, found, self.values)) and self.look() == self.seen
+
+    def look(self) -> tuple[list[Any], ...]:
+        """What changes with a weight: where it lies, and how its numbers there are read."""
+        return (
+            list(map(address, self.weights)),
+            [weight.dtype for weight in self.weights],
+            [weight.stride() for weight in self.copied],
+            [weight.shape for weight in self.copied],
+        )
 
 
 def asks_for_more(root: nn.Module) -> bool:

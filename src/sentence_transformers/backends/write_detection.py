@@ -16,6 +16,7 @@ unseen, cannot be watched: `watch` then gives None, and no copy may be kept.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,6 +27,9 @@ SOLE_OWNER = 2  # references to the memory of a tensor that nobody shares: the t
 AVAILABLE = hasattr(torch.Tensor, "_lazy_clone") and all(
     hasattr(private, name) for name in ("_is_cow_tensor", "_data_address", "_storage_Use_Count")
 )
+
+address: Callable[[Tensor], int] = getattr(private, "_data_address", Tensor.data_ptr)
+"""Where a tensor's numbers lie; asking does not count as writing, as `data_ptr()` does."""
 
 
 class Watch:
@@ -41,16 +45,11 @@ class Watch:
         """Whether `tensor` is the one that is watched, as it was: one that is written to moves to other memory."""
         return (
             tensor is self._tensor
-            and private._data_address(tensor) == self._address
+            and address(tensor) == self._address
             and tensor.dtype is self._dtype
             and tensor.stride() == self._stride
             and tensor.shape == self._shape
         )
-
-
-def address(tensor: Tensor) -> int:
-    """Where a tensor's numbers lie; asking does not count as writing, as `data_ptr()` does."""
-    return int(private._data_address(tensor))
 
 
 def can_be_watched(tensor: Tensor) -> bool:

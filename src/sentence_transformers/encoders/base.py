@@ -51,6 +51,9 @@ class LazyClass:
         return _names.home(self.name)
 
 
+NOT_PICKLED = ("_batchers", "_survey")  # threads; what was found in the parts of this very object
+
+
 class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
     """Common part of the encoders.
 
@@ -319,6 +322,8 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         return sorted(names | {name for names in self.module_kwargs.values() for name in names})
 
     def _check_kwargs(self, kwargs: dict[str, Any]) -> None:
+        if not kwargs:
+            return
         accepted = ALWAYS_ACCEPTED | set(self.get_model_kwargs())
         if unknown := sorted(kwargs.keys() - accepted):
             raise InputError(
@@ -345,6 +350,9 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
                     "settings say what they make (module_output_name)."
                 ) from error
         return input
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in NOT_PICKLED}
 
     def compute_rows(self, inputs: Sequence[Any], job: Job) -> Any:
         """Rows of the inputs by a job, in their order: what worker processes are asked for."""

@@ -203,9 +203,6 @@ class EmbeddingModel(BaseModel):
             own.setdefault(os.getpid(), Batcher(encode, lambda: getattr(self, "truncate_dim", None)))
         return own[os.getpid()]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_batchers"}
-
     # ---- similarity
 
     @property

@@ -225,7 +225,7 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
         job = engine.Job(output, self.prompt_text(prompt, prompt_name), task, kwargs, batch_size)
         where = calls.Where(device, pool, chunk_size, num_workers, show_progress_bar)
         rows = calls.compute(self, texts, job, where)
-        return as_asked(rows, output, singular, self, calls.result_device(self, where))
+        return as_asked(rows, output, singular, self, calls.result_device(self, where) if output.tensor else None)
 
     encode_query = for_side(encode, "query", QUERY_PROMPTS)
     encode_document = for_side(encode, "document", DOCUMENT_PROMPTS)
@@ -297,8 +297,10 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
         return self.truncate_dim if truncate_dim is None else truncate_dim
 
     def _check_truncate_dim(self, dimension: int | None) -> None:
+        if dimension is None:
+            return
         full = super().get_embedding_dimension()
-        if dimension is not None and (dimension < 1 or (full is not None and dimension > full)):
+        if dimension < 1 or (full is not None and dimension > full):
             raise InputError(f"truncate_dim={dimension} is outside 1 to {full}, the dimension of this model.")
 
     @contextmanager

@@ -58,22 +58,8 @@ def compute_here(model: Any, inputs: Sequence[Any], job: engine.Job, advance: An
     """Rows of all inputs, computed in this process."""
     plan = make_plan(inputs)
     gather = Gather(plan, advance)
-    if is_training(model):
-        model.eval()
     engine.run(model, plan.inputs, job, gather.put)
     return gather.result()
-
-
-def is_training(model: Any) -> bool:
-    """Whether a model, or any module of it, is in training mode."""
-    parts = [model]
-    for part in parts:  # grows by the children of each
-        if part is not None:
-            if part.training:
-                return True
-            if part._modules:
-                parts.extend(part._modules.values())
-    return False
 
 
 def compute_in_workers(

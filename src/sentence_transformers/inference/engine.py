@@ -26,7 +26,7 @@ import torch
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import lanes
-from sentence_transformers.inference.extension_points import is_untouched, own_preprocess
+from sentence_transformers.inference.extension_points import own_preprocess, prepare
 from sentence_transformers.inference.plan import DefaultInt, micro_batches, windows
 from sentence_transformers.modules.base import features_unseen
 from sentence_transformers.storage.parts import accepts
@@ -85,7 +85,7 @@ def run(model: Any, inputs: Sequence[Any], job: Job, put: Put) -> None:
         inputs: distinct inputs, longest first, as `make_plan` gives them.
         put: called with (places in `inputs`, rows) of each micro-batch; from several threads, never for the same place.
     """
-    device, untouched = model.device, is_untouched(model)
+    device, untouched = model.device, prepare(model)
     # autocast holds for the caller's thread alone, and code of the caller's need not be ready for several
     here_only = torch.is_autocast_enabled(device.type) or not untouched
     count = 1 if here_only else lanes.lane_count(device)

@@ -11,6 +11,7 @@ Whose a function is, its code says: the module whose globals it reads, and those
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -29,12 +30,74 @@ LAYER = ("forward", "__call__")
 METHODS = (*LAYER, *INPUT_METHODS, *LOSS_METHODS)
 """Those that see inputs or features."""
 MARKS = ("preprocess", "takes_packed", "embed")  # a class that has one of them is no mere layer
-NO_MARKS = (None, None, None)
 
 
 def is_untouched(model: Any) -> bool:
     """Whether nothing between the inputs and outputs of a model, or of a loss with its model, is the caller's."""
     return next(extensions(model), None) is None
+
+
+def prepare(model: nn.Module) -> bool:
+    """Put an encoder into evaluation mode, and tell whether it is untouched."""
+    survey = vars(model).get("_survey")
+    if survey is not None and survey.holds():
+        return True
+    if any(part.training for part in model.modules()):
+        model.eval()
+    untouched = is_untouched(model)
+    vars(model)["_survey"] = Survey.of(model) if untouched else None
+    return untouched
+
+
+class Survey:
+    """The parts of a model that was found untouched and in evaluation mode, and whether it still is: to compare lists
+    costs a call a fifth of what a visit to each layer does.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.parts = list(model.modules())
+        self.class_methods = [
+            (kind, name) for kind in dict.fromkeys(map(type, self.parts)) for name in (*method_names(kind), *MARKS)
+        ]
+        self.methods = [  # `__call__` of an object is never called
+            (i, name) for i, part in enumerate(self.parts) for name in method_names(type(part)) if name != "__call__"
+        ]
+        self.found = self.look()
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Survey | None:
+        """A survey; None for a model with hooks (of libraries), or with parts that keep their state elsewhere."""
+        survey = None
+        with contextlib.suppress(KeyError):
+            survey = cls(model)
+        return survey if survey is not None and survey.found is not None else None
+
+    def holds(self) -> bool:
+        """Whether nothing was added, taken away, replaced, hooked, or put into training mode since."""
+        try:
+            return self.look() == self.found
+        except KeyError:
+            return False
+
+    def look(self) -> tuple[list[Any], ...] | None:
+        """Classes, children and methods; None if there are hooks, or parts in training mode."""
+        owns = [part.__dict__ for part in self.parts]
+        if any(getattr(globally, name, None) for name in GLOBAL_HOOKS) or any(
+            own["training"]
+            or own["_forward_hooks"]
+            or own["_forward_pre_hooks"]
+            or own["_backward_hooks"]
+            or own["_backward_pre_hooks"]
+            or "_hf_hook" in own
+            for own in owns
+        ):
+            return None
+        return (
+            [type(part) for part in self.parts],
+            [child for own in owns for child in own["_modules"].values()],
+            [getattr(kind, name, None) for kind, name in self.class_methods],
+            [owns[i].get(name) for i, name in self.methods],
+        )
 
 
 def extensions(model: Any) -> Iterator[str]:
@@ -82,12 +145,17 @@ class Kind(NamedTuple):
 def kind_of(kind: type) -> Kind:
     """What is known of a class as it is now: it is looked at anew when one of its methods was replaced."""
     marks = tuple([getattr(kind, name, None) for name in MARKS])
-    names = LAYER if marks == NO_MARKS else METHODS
+    names = method_names(kind)
     found = tuple([getattr(kind, name, None) for name in names])
     try:
         return judged(kind, names, found, marks)
     except TypeError:  # a method that cannot be hashed
         return judged.__wrapped__(kind, names, found, marks)
+
+
+def method_names(kind: type) -> tuple[str, ...]:
+    """Names of the methods of a class that see inputs or features."""
+    return METHODS if any(getattr(kind, name, None) is not None for name in MARKS) else LAYER
 
 
 @functools.lru_cache(maxsize=1024)

@@ -263,7 +263,7 @@ def understands_packed(module: Any) -> bool:
         return False
     if "forward" in vars(module) and is_foreign(module.forward):
         return False
-    return packs(type(module)) or not is_foreign(type(module).forward, OWN)
+    return not is_foreign(type(module).forward, OWN) or packs(type(module))
 
 
 def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any], following: Any = None) -> dict[str, Any]:
@@ -275,7 +275,7 @@ def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any], fo
     """
     if is_packed(features) and not understands_packed(module):
         features = pad(features)
-    wanted = kwargs_of(module)
+    wanted = kwargs_of(module) if kwargs else set()
     given = {key: value for key, value in kwargs.items() if key in wanted}
     leaves_work = getattr(module, "sees_following", False) and getattr(following, "takes_vocabulary", False)
     if leaves_work and _unseen.get():  # asked last: a context variable cannot be compiled

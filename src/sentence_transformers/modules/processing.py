@@ -60,6 +60,8 @@ class TokenizerCall:
         Raises:
             InputError: for settings that are no dictionaries of dictionaries, and for values that cannot be meant.
         """
+        if saved in (None, {}) and given in (None, {}):
+            return cls({}, {})
         warn_unknown(given, "per-call ")
         buckets = [checked(saved), checked(given)]
         merged = {name: {k: v for bucket in buckets for k, v in bucket.get(name, {}).items()} for name in BUCKETS}
