@@ -673,3 +673,25 @@ def test_queries_are_filled_with_the_end_token_where_there_is_no_mask(checkpoint
     own.modality_config.pop("message")
     ids = own.preprocess(["yes"], task="query")["input_ids"][0].tolist()
     assert len(ids) == 12 and set(ids[2:]) == {own.tokenizer.eos_token_id}
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "cross"])
+def test_features_move_and_are_attributes_and_grow(checkpoint_of: Any, kind: str) -> None:
+    """As the BatchEncoding of 6.2.0, with its order of entries; `forward` adds to the dictionary that it is given."""
+    encoder = {"dense": SentenceTransformer, "sparse": SparseEncoder, "cross": CrossEncoder}[kind]
+    name = {"dense": "plain", "sparse": "plain_masked", "cross": "plain_classifier"}[kind]
+    model = encoder(str(checkpoint_of(name)), device="cpu")
+    features = model.preprocess(
+        [("yes", "no"), ("the", "river")] if kind == "cross" else ["yes no", "the"], prompt="fox "
+    )
+    names = ["input_ids", "token_type_ids", "attention_mask", "modality", "prompt_length"]
+    assert list(features) == names
+    assert features.input_ids is features["input_ids"]
+    assert features.to("meta") is features
+    assert {features[name].device.type for name in names[:3]} == {"meta"}
+    with pytest.raises(AttributeError, match="no entry 'input_idx'; they have input_ids, token_type_ids"):
+        features.input_idx  # noqa: B018
+    padded = model.preprocess([("yes", "no")] if kind == "cross" else ["yes no", "the"]).to("cpu")
+    assert model(padded) is padded
+    added = {"dense": ["token_embeddings", "sentence_embedding"], "cross": ["scores"]}
+    assert list(padded)[4:] == added.get(kind, ["token_embeddings", "sentence_embedding"])

@@ -150,7 +150,8 @@ class Router(InputModule):
         given = {"task": task} if task is not None and accepts(module.preprocess, "task") else {}
         features = module.preprocess(items, prompt=prompt, **given, **kwargs)
         remembered = {"task": task, "modality": modality}
-        return {**features, **{key: value for key, value in remembered.items() if value is not None}}
+        features.update({key: value for key, value in remembered.items() if value is not None})
+        return features
 
     def unnamed(self, inputs: list[Any], task: str | None = None) -> tuple[list[Any], str | None]:
         """Inputs of the form {route: input} without their route, and the route as the task; others as they are.

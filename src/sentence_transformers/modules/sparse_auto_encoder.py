@@ -139,12 +139,13 @@ class SparseAutoEncoder(Module):
         x, info = self.prepare(backbone)
         pre = self.encode_pre_act(x)
         if not torch.is_grad_enabled():
-            return features | {"sentence_embedding": strongest(pre, k)}
+            features["sentence_embedding"] = strongest(pre, k)
+            return features
         code, aux = self.top_k(pre, k)
         wide, _ = self.top_k(pre, 4 * k, compute_aux=False)
         decoded = self.decode(code, info)
         assert aux is not None
-        return features | {
+        features |= {
             "sentence_embedding": code,
             "sentence_embedding_backbone": backbone,
             "sentence_embedding_encoded": pre,
@@ -155,6 +156,7 @@ class SparseAutoEncoder(Module):
             "decoded_embedding_aux": (self.decoder(aux) + self.pre_bias) * info.get("std", 1),
             "decoded_embedding_k_pre_bias": self.decoder(code) * info.get("std", 1) + info.get("mu", 0),
         }
+        return features
 
 
 def strongest(x: Tensor, k: int) -> Tensor:

@@ -114,7 +114,8 @@ class SparseStaticEmbedding(LookupInput):
             embedding = values.new_zeros(count, size).index_put((rows, columns), values)
         else:
             embedding = coo(torch.stack([rows, columns]), values, (count, size))
-        return features | {"sentence_embedding": embedding}
+        features["sentence_embedding"] = embedding
+        return features
 
     # ---- disk
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from sentence_transformers.backends.origin import TokenizerFile
 from sentence_transformers.errors import InputError, ModelFormatError
+from sentence_transformers.inference.features import Features
 from sentence_transformers.inference.inputs import as_batch, as_inputs, with_prompt
 from sentence_transformers.inference.packing import Packing, pad_rows
 from sentence_transformers.inference.tokens import BatchTokenizer, Tokens, check_ids, settings_of
@@ -78,8 +79,8 @@ class TextInput(InputModule):
                 stays as long as it is.
 
         Returns:
-            input_ids and attention_mask, int64 of shape (B, L); token_type_ids where the model has segments; what else
-            the tokenizer gives; prompt_length, if there is a prompt and no chat template; modality.
+            `Features`: input_ids and attention_mask, int64 of shape (B, L); token_type_ids where the model has
+            segments; what else the tokenizer gives; prompt_length, if there is a prompt and no chat template; modality.
 
         Raises:
             InputError: naming the first input that the model cannot take; for settings that cannot be meant.
@@ -196,7 +197,7 @@ class TextInput(InputModule):
 
     def _padded(
         self, inputs: Sequence[Any], prompt: str | None, call: TokenizerCall, task: str | None, max_length: int | None
-    ) -> dict[str, Any]:
+    ) -> Features:
         """A padded batch by the tokenizer's own call."""
         limit = self.limit(task, max_length)
         arguments = call.arguments(None if limit == self.max_seq_length else limit)
@@ -205,16 +206,16 @@ class TextInput(InputModule):
             if self.renders:
                 features = self._pad_rendered(inputs, prompt, call, arguments, task)
             else:
-                features = dict(self.tokenizer(with_prompt(inputs, prompt) if prompt else list(inputs), **arguments))
-                if prompt:
-                    special = {key: arguments[key] for key in ("add_special_tokens",) if key in arguments}
-                    ids = self.tokenizer([prompt], **special)["input_ids"][0]
-                    features["prompt_length"] = self.without_closing(ids)
+                features = Features(
+                    self.tokenizer(with_prompt(inputs, prompt) if prompt else list(inputs), **arguments)
+                )
+            features["modality"] = self.modality
+            if prompt and not self.renders:
+                special = {key: arguments[key] for key in ("add_special_tokens",) if key in arguments}
+                features["prompt_length"] = self.without_closing(self.tokenizer([prompt], **special)["input_ids"][0])
         if self._expands(task):
             features |= self.features(self._expand(unpadded_tokens(features)), packed=False)
-        features["modality"] = self.modality
-        features |= self._logits_to_keep(features, call.logits_to_keep)
-        return features
+        return features | self._logits_to_keep(features, call.logits_to_keep)
 
     def _logits_to_keep(self, features: dict[str, Any], asked: int | None = None) -> dict[str, int]:
         """The entry of a causal model's padded batch that says how many last positions have logits.
@@ -244,11 +245,11 @@ class TextInput(InputModule):
         call: TokenizerCall,
         arguments: dict[str, Any],
         task: str | None,
-    ) -> dict[str, Any]:
+    ) -> Features:
         """Inputs rendered by the chat template, as a padded batch."""
         chat = self._chat(call, task)
         conversations = chat.conversations(inputs, prompt)
-        features = dict(
+        features = Features(
             self.tokenizer([chat.render(messages) for messages in conversations], add_special_tokens=False, **arguments)
         )
         limit = call.limit(arguments.get("max_length", self.max_seq_length))
@@ -276,32 +277,33 @@ class TextInput(InputModule):
         """Tokens as a packed or padded batch on `device`."""
         ids = torch.from_numpy(tokens.ids)
         types = None if tokens.type_ids is None else torch.from_numpy(tokens.type_ids)
-        features: dict[str, Any] = {"modality": self.modality}
+        about: dict[str, Any] = {"modality": self.modality}
         if tokens.prompt_length:
-            features["prompt_length"] = tokens.prompt_length
-        packing = Packing(tokens.lengths, device, tokens.seen)
+            about["prompt_length"] = tokens.prompt_length
         if packed:
-            features |= {"packing": packing, "input_ids": ids.to(device, non_blocking=True)}
+            packing = Packing(tokens.lengths, device, tokens.seen)
+            features = {"packing": packing, "input_ids": ids.to(device, non_blocking=True)}
             features["position_ids"] = packing.positions + self.position_offset
             if types is not None:
                 features["token_type_ids"] = types.to(device, non_blocking=True)
-            return features
+            return features | about
         packing = Packing(tokens.lengths)
-        left = getattr(self._cutter, "padding_side", "right") == "left"
         steps = torch.arange(packing.longest, device="cpu")
-        features["input_ids"] = pad_rows(ids, packing, self.padding_id)
-        features["attention_mask"] = (steps[None, :] < packing.lengths_tensor[:, None]).long()
-        if tokens.seen is not None:
-            features["kept_mask"] = features["attention_mask"]
-            features["attention_mask"] = (steps[None, :] < torch.from_numpy(tokens.seen)[:, None]).long()
+        padded = {"input_ids": pad_rows(ids, packing, self.padding_id)}
         if types is not None:
-            features["token_type_ids"] = pad_rows(types, packing)
+            padded["token_type_ids"] = pad_rows(types, packing)
         elif self.gives_types:
-            features["token_type_ids"] = torch.zeros_like(features["input_ids"])
-        for key in ("input_ids", "attention_mask", "token_type_ids", "kept_mask"):
-            if key in features:
-                features[key] = (shift_left(features[key], packing) if left else features[key]).to(device)
-        return features | self._logits_to_keep(features)
+            padded["token_type_ids"] = torch.zeros_like(padded["input_ids"])
+        kept = (steps[None, :] < packing.lengths_tensor[:, None]).long()
+        if tokens.seen is None:
+            padded["attention_mask"] = kept
+        else:
+            padded["attention_mask"] = (steps[None, :] < torch.from_numpy(tokens.seen)[:, None]).long()
+            padded["kept_mask"] = kept
+        if getattr(self._cutter, "padding_side", "right") == "left":
+            padded = {key: shift_left(value, packing) for key, value in padded.items()}
+        moved = {key: value.to(device) for key, value in padded.items()}
+        return Features(moved | about | self._logits_to_keep(moved))
 
     @property
     def query_expansion(self) -> dict[str, Any] | None:

@@ -456,12 +456,17 @@ class Transformer(TextInput):
             if packing is not None and not self.packs_in_transformers:
                 features = self._as_padded(features)
             value = self.run(features, defer)
-        if "kept_mask" in features:  # tokens that nobody looks at have vectors all the same
-            features = features | {"attention_mask": features["kept_mask"]}
-            del features["kept_mask"]
         if defer:
-            return features | {"vocabulary": value}
-        return features | {self.module_output_name: value.logits() if isinstance(value, VocabularyRows) else value}
+            added = {"vocabulary": value}
+        else:
+            added = {self.module_output_name: value.logits() if isinstance(value, VocabularyRows) else value}
+        if "kept_mask" in features:  # tokens that nobody looks at have vectors all the same
+            rest = {key: entry for key, entry in features.items() if key != "kept_mask"}
+            return rest | {"attention_mask": features["kept_mask"]} | added
+        if packing is not None:
+            return features | added
+        features.update(added)
+        return features
 
     def _layout_now(self) -> Layout | None:
         """The weights of the forward pass without transformers if it can be used: no gradients, no dropout, nothing
