@@ -15,6 +15,7 @@ from sentence_transformers.sparse_encoder import losses as sparse
 from torch import nn
 
 from sentence_transformers import SentenceTransformer, losses
+from sentence_transformers.errors import InputError
 from tests.golden.layouts import GOLDEN
 
 torch.manual_seed(1)
@@ -176,6 +177,28 @@ def test_scale_of_contrastive_tension():
         expected = (cross_entropy(scores) + cross_entropy(scores.T)) / 2
         with torch.no_grad():
             torch.testing.assert_close(loss(features, None), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_contrastive_tension_in_batch_reads_the_first_column() -> None:
+    """The second of (anchor, anchor) is the same text; it is not looked at, as in 6.2.0."""
+    model = SentenceTransformer(str(GOLDEN / "out_st"), device="cpu").eval()
+    first, second = (model.preprocess(texts) for texts in (["the cat", "rain fell"], ["water", "the"]))
+    loss = losses.ContrastiveTensionLossInBatchNegatives(model).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loss([first, second]), loss([first]))
+
+
+@pytest.mark.parametrize("kind", [losses.ContrastiveLoss, losses.OnlineContrastiveLoss])
+def test_labels_in_a_column_are_those_in_a_row(kind: Any) -> None:
+    labels = torch.tensor([1, 0, 1, 0])
+    torch.testing.assert_close(value_of(kind(None), [A, P], labels[:, None]), value_of(kind(None), [A, P], labels))
+
+
+@pytest.mark.parametrize("loss", [losses.CoSENTLoss, losses.MultipleNegativesRankingLoss, losses.MegaBatchMarginLoss])
+def test_a_batch_without_texts_is_refused(loss: Any) -> None:
+    model = SentenceTransformer(str(GOLDEN / "out_st"), device="cpu")
+    with pytest.raises(InputError, match="The batch has no texts"):
+        loss(model)([model.preprocess([]), model.preprocess([])], torch.zeros(0))
 
 
 class Price(nn.Module):

@@ -338,6 +338,10 @@ def test_denoising_restores_texts_and_shares_weights(tmp_path: Path) -> None:
         (lambda m: losses.CoSENTLoss(m), 2, None, "expects labels"),
         (lambda m: losses.CoSENTLoss(m), 2, torch.zeros(3), "one per example"),
         (lambda m: losses.CoSENTLoss(m), 3, torch.zeros(7), "expects 2 text columns, got 3"),
+        (lambda m: losses.OnlineContrastiveLoss(m), 2, torch.zeros(7, 2), "one label per row, got labels of shape"),
+        (lambda m: losses.MSELoss(m), 1, torch.zeros(7), "labels of shape"),
+        (lambda m: losses.ContrastiveTensionLoss(m), 3, torch.zeros(7), "expects 2 text columns, got 3"),
+        (lambda m: losses.ContrastiveTensionLossInBatchNegatives(m), 3, None, "expects 1 to 2 text columns, got 3"),
         (lambda m: losses.TripletLoss(m), 2, None, "expects 3 text columns"),
         (lambda m: losses.MultipleNegativesRankingLoss(m), 1, None, "at least 2"),
         (lambda m: losses.MSELoss(m), 1, torch.zeros(7, 5), "projection_dim=5"),
@@ -349,7 +353,7 @@ def test_denoising_restores_texts_and_shares_weights(tmp_path: Path) -> None:
         (lambda m: losses.MatryoshkaLoss(m, losses.CoSENTLoss(m), [8], [1, 2]), 2, None, "as many weights"),
         (lambda m: losses.CrossEntropyLoss(m), 2, None, "SoftmaxLoss"),
     ],
-    ids=range(13),
+    ids=range(17),
 )
 def test_what_cannot_be_meant_is_said(make: Any, columns: int, labels: Any, says: str) -> None:
     vectors = [{"vectors": v} for v in loss_cases.vectors_of(columns)]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -150,7 +150,7 @@ def shown(value: Any) -> Any:
     return value
 
 
-def check_columns(embeddings: list[Tensor], least: int, most: int | None, loss: str) -> None:
+def check_columns(embeddings: Sequence[Any], least: int, most: int | None, loss: str) -> None:
     """Raise `InputError` if a batch has too few or too many text columns for a loss."""
     if len(embeddings) < least or (most is not None and len(embeddings) > most):
         wanted = f"{least}" if most == least else f"at least {least}" if most is None else f"{least} to {most}"

@@ -131,6 +131,7 @@ def over_columns(
         if batches.layout(parts[0]) is None:
             results[members[0]] = rows_of(parts[0])
             continue
+        check_sizes(sizes)
         joined = batches.join(parts)
         order, groups = forwards(model, joined, most)
         rows = torch.cat([rows_of(batches.take(joined, group)) for group in groups])
@@ -139,6 +140,12 @@ def over_columns(
         for i, part in zip(members, rows[back.to(rows.device)].split(sizes), strict=True):
             results[i] = part
     return results
+
+
+def check_sizes(sizes: Sequence[int]) -> None:
+    """Raise `InputError` if none of the columns has a text."""
+    if not sum(sizes):
+        raise InputError("The batch has no texts: a loss needs one row or more.")
 
 
 def as_padded(model: Any, features: Features) -> Features:

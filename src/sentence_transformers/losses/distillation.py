@@ -86,6 +86,11 @@ class EmbedDistillLoss(Loss):
         if isinstance(labels, list | tuple):
             labels = torch.stack(list(labels), 1)
         labels = check_labels(labels, len(embeddings[0]), name, "the teacher's embeddings")
+        if labels.dim() not in (2, 3):
+            raise InputError(
+                f"{name} expects the teacher's embeddings, (B, H) or (B, columns, H), as labels; got labels of shape "
+                f"{tuple(labels.shape)}."
+            )
         targets = [labels] * len(embeddings) if labels.dim() == 2 else list(labels.unbind(1))
         if len(targets) != len(embeddings):
             raise InputError(f"{name} got {len(targets)} teacher embeddings per row for {len(embeddings)} columns.")

@@ -28,7 +28,7 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.inference import batches
 from sentence_transformers.inference.batches import Features
 from sentence_transformers.inference.extension_points import OWN, is_foreign, is_untouched
-from sentence_transformers.losses.columns import alike, as_padded, in_step, mini_batches, sentence_rows
+from sentence_transformers.losses.columns import alike, as_padded, check_sizes, in_step, mini_batches, sentence_rows
 
 LossOf = Callable[[list[Tensor], bool], Tensor]
 RowsOf = Callable[[Any, Features], Tensor]
@@ -116,6 +116,7 @@ def cached_loss(
     """
     columns = list(sentence_features)
     sizes = [batches.count(column) for column in columns]
+    check_sizes(sizes)
     slices = cut(model, columns, sizes, mini_batch_size, mini_batch_num_tokens)
     rows: Tensor | None = None
     with torch.no_grad():

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss, check_columns, check_labels
 from sentence_transformers.similarity import pairwise_angle_sim, pairwise_cos_sim
 from sentence_transformers.util.misc import fullname
@@ -177,6 +178,11 @@ class BinaryLabels(Loss):
     def binary_labels(self, labels: Tensor | None, count: int) -> Tensor:
         """The labels (B,), or `InputError` if they are missing or not one per row."""
         labels = check_labels(labels, count, type(self).__name__)
+        if labels.numel() != count:
+            raise InputError(
+                f"{type(self).__name__} expects one label per row, got labels of shape {tuple(labels.shape)}."
+            )
+        labels = labels.view(-1)
         if not self._warned and bool(((labels != 0) & (labels != 1)).any()):
             self._warned = True
             text = f"{type(self).__name__} expects the labels 0 and 1, but this batch has others: {self.other_labels}."

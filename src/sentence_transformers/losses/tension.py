@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.inference import batches
-from sentence_transformers.losses.base import Accepts, Loss
+from sentence_transformers.losses.base import Accepts, Loss, check_columns, check_labels
 from sentence_transformers.losses.columns import embed_columns
 from sentence_transformers.similarity import cos_sim
 
@@ -56,12 +56,14 @@ class ContrastiveTensionLoss(Loss):
         self.criterion = nn.BCEWithLogitsLoss(reduction="sum")
 
     def forward(self, sentence_features: Any, labels: Tensor | None = None) -> Tensor:
-        first, second = list(sentence_features)
+        columns = list(sentence_features)
+        check_columns(columns, 2, 2, type(self).__name__)
+        first, second = columns
         (u,), (v,) = embed_columns(self.model1, [first]), embed_columns(self.model2, [second])
         if labels is None:
             labels = same_tokens(first, second)
         scores = (u[:, None] @ v[:, :, None]).reshape(-1)
-        return self.criterion(scores, labels.to(scores))
+        return self.criterion(scores, check_labels(labels, len(scores), type(self).__name__).to(scores).view_as(scores))
 
     @property
     def citation(self) -> str:
@@ -106,7 +108,8 @@ class ContrastiveTensionLossInBatchNegatives(Loss):
 
     def forward(self, sentence_features: Any, labels: Tensor | None = None) -> Tensor:
         columns = list(sentence_features)
-        (u,), (v,) = embed_columns(self.model1, columns[:1]), embed_columns(self.model2, columns[-1:])
+        check_columns(columns, 1, 2, type(self).__name__)
+        (u,), (v,) = embed_columns(self.model1, columns[:1]), embed_columns(self.model2, columns[:1])
         scores = self.similarity_fct(u, v) * self.logit_scale.exp()
         targets = torch.arange(len(scores), device=scores.device)
         return (self.cross_entropy_loss(scores, targets) + self.cross_entropy_loss(scores.T, targets)) / 2
