@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from sentence_transformers.cross_encoder import losses as of_pairs
 from sentence_transformers.cross_encoder.losses import NDCGLoss2PPScheme
 from sentence_transformers.multi_vector_encoder import losses as of_tokens
 from sentence_transformers.sparse_encoder import losses as sparse
 from torch import nn
 
-from sentence_transformers import SentenceTransformer, losses
+from sentence_transformers import CrossEncoder, SentenceTransformer, losses
 from sentence_transformers.errors import InputError
 from tests.golden.layouts import GOLDEN
 
@@ -188,10 +189,28 @@ def test_contrastive_tension_in_batch_reads_the_first_column() -> None:
         torch.testing.assert_close(loss([first, second]), loss([first]))
 
 
-@pytest.mark.parametrize("kind", [losses.ContrastiveLoss, losses.OnlineContrastiveLoss])
+PAIRED = (
+    losses.ContrastiveLoss,
+    losses.OnlineContrastiveLoss,
+    losses.CosineSimilarityLoss,
+    losses.CoSENTLoss,
+    losses.AnglELoss,
+)
+
+
+@pytest.mark.parametrize("kind", PAIRED)
 def test_labels_in_a_column_are_those_in_a_row(kind: Any) -> None:
-    labels = torch.tensor([1, 0, 1, 0])
+    labels = torch.tensor([1.0, 0.0, 1.0, 0.0])
     torch.testing.assert_close(value_of(kind(None), [A, P], labels[:, None]), value_of(kind(None), [A, P], labels))
+
+
+@pytest.mark.parametrize("kind", [of_pairs.BinaryCrossEntropyLoss, of_pairs.MSELoss, of_pairs.CrossEntropyLoss])
+def test_labels_of_pairs_in_a_column_are_those_in_a_row(kind: Any) -> None:
+    classes = 2 if kind is of_pairs.CrossEntropyLoss else 1
+    model = CrossEncoder(str(GOLDEN / "out_st"), num_labels=classes, device="cpu").eval()
+    loss, columns, labels = kind(model), [["the cat", "rain fell"], ["water", "the"]], torch.tensor([1.0, 0.0])
+    with torch.no_grad():
+        torch.testing.assert_close(loss(columns, labels[:, None]), loss(columns, labels))
 
 
 @pytest.mark.parametrize("loss", [losses.CoSENTLoss, losses.MultipleNegativesRankingLoss, losses.MegaBatchMarginLoss])

@@ -157,13 +157,16 @@ def check_columns(embeddings: Sequence[Any], least: int, most: int | None, loss:
         raise InputError(f"{loss} expects {wanted} text columns, got {len(embeddings)}.")
 
 
-def check_labels(labels: Tensor | None, count: int, loss: str, what: str = "one label per row") -> Tensor:
-    """The labels, or `InputError` if they are missing or not one per row of the batch."""
+ONE_PER_ROW = "one label per row"
+
+
+def check_labels(labels: Tensor | None, count: int, loss: str, what: str = ONE_PER_ROW) -> Tensor:
+    """The labels, (B,) also where they are a column (B, 1); `InputError` if there is not one for each row."""
     if labels is None:
         raise InputError(f"{loss} expects labels, {what}, but the batch has none.")
     if labels.shape[:1] != (count,):
         raise InputError(f"{loss} expects {count} labels (one per example), got labels of shape {tuple(labels.shape)}.")
-    return labels
+    return labels.view(-1) if what == ONE_PER_ROW and labels.numel() == count else labels
 
 
 def list_problem(documents: Any, labels: Any) -> str:

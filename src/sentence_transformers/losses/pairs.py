@@ -144,7 +144,7 @@ class CosineSimilarityLoss(Loss):
         check_columns(embeddings, 2, 2, type(self).__name__)
         labels = check_labels(labels, len(embeddings[0]), type(self).__name__)
         cosines = self.cos_score_transformation(F.cosine_similarity(embeddings[0], embeddings[1]))
-        return self.loss_fct(cosines, labels.to(cosines.dtype).view(-1))
+        return self.loss_fct(cosines, labels.to(cosines.dtype))
 
     def get_config_dict(self) -> dict[str, Any]:
         return {
@@ -178,11 +178,10 @@ class BinaryLabels(Loss):
     def binary_labels(self, labels: Tensor | None, count: int) -> Tensor:
         """The labels (B,), or `InputError` if they are missing or not one per row."""
         labels = check_labels(labels, count, type(self).__name__)
-        if labels.numel() != count:
+        if labels.dim() != 1:
             raise InputError(
                 f"{type(self).__name__} expects one label per row, got labels of shape {tuple(labels.shape)}."
             )
-        labels = labels.view(-1)
         if not self._warned and bool(((labels != 0) & (labels != 1)).any()):
             self._warned = True
             text = f"{type(self).__name__} expects the labels 0 and 1, but this batch has others: {self.other_labels}."

@@ -79,7 +79,7 @@ class SoftmaxLoss(Loss):
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
         logits = self.logits(embeddings)
-        return self.loss_fct(logits, check_labels(labels, len(logits), type(self).__name__).view(-1))
+        return self.loss_fct(logits, check_labels(labels, len(logits), type(self).__name__))
 
     def get_config_dict(self) -> dict[str, Any]:
         return super().get_config_dict() | {"loss_fct": fullname(self.loss_fct)}
