@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+from sentence_transformers import CrossEncoder, models
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.errors import InputError, MissingExtraError, ModelFormatError, UntrustedCodeError
 from sentence_transformers.inference.packing import Packing, pad
@@ -367,6 +368,38 @@ MODULES = {
     "BoW": lambda: BoW(WORDS, {"cat": 2.0}, 0.5, False),
     "PhraseTokenizer": lambda: WordEmbeddings(PhraseTokenizer(WORDS, ["dog"]), torch.randn(5, H), True, 7),
 }
+
+
+DIMENSIONS = {"CNN": 8, "LSTM": 8, "Pooling": 6, "Dense": 3, "LayerNorm": 6}
+
+
+@pytest.mark.parametrize("name", DIMENSIONS)
+def test_older_names_of_the_dimension(name):
+    """As in `Pooling(cnn.get_word_embedding_dimension())` of scripts from version 2 on."""
+    settings = {
+        "CNN": {"out_channels": 4, "kernel_sizes": [1, 3]},
+        "LSTM": {"hidden_dim": 4},
+        "Dense": {"out_features": 3},
+    }
+    module = getattr(models, name)(6, **settings.get(name, {}))
+    assert module.get_word_embedding_dimension() == module.get_embedding_dimension() == DIMENSIONS[name]
+    assert not hasattr(models.Normalize(), "get_word_embedding_dimension")
+
+
+def test_printed_as_in_6_2_0():
+    """Recorded with 6.2.0."""
+    assert repr(models.Pooling(6, "cls")) == (
+        "Pooling({'embedding_dimension': 6, 'pooling_mode': 'cls', 'include_prompt': True})"
+    )
+    assert repr(models.WordWeights(["a"], {"a": 0.5})) == (
+        "WordWeights({'vocab': ['a'], 'word_weights': {'a': 0.5}, 'unknown_word_weight': 1})"
+    )
+    modality = "{'text': {'method': 'forward', 'method_output_name': 'logits'}}"
+    assert str(CrossEncoder(str(Path(__file__).parents[1] / "golden_formats" / "out_ce"), device="cpu")) == (
+        "CrossEncoder(\n  (0): Transformer({'transformer_task': 'sequence-classification', "
+        f"'modality_config': {modality}, "
+        "'module_output_name': 'scores', 'architecture': 'BertForSequenceClassification'})\n)"
+    )
 
 
 @pytest.mark.parametrize("safe", [True, False])

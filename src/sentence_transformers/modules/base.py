@@ -88,8 +88,13 @@ class Module(nn.Module, ABC):
         """Older name of the method `get_embedding_dimension`; as absent as that where a module does not define it."""
         return cast(Any, self).get_embedding_dimension
 
-    def extra_repr(self) -> str:
-        return ", ".join(f"{key}={value!r}" for key, value in self.get_config_dict().items())
+    @property
+    def get_word_embedding_dimension(self) -> Callable[[], int | None]:
+        """As `get_sentence_embedding_dimension`."""
+        return cast(Any, self).get_embedding_dimension
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.get_config_dict()})"
 
     @classmethod
     def load(

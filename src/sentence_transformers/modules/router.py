@@ -185,6 +185,8 @@ class Router(InputModule):
 
     # ---- what it is made of
 
+    __repr__ = nn.Module.__repr__
+
     def extra_repr(self) -> str:
         return f"default_route={self.default_route!r}"
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError, ModelFormatError
+from sentence_transformers.inference.features import Features
 from sentence_transformers.inference.packing import Packing, is_packed, pad
 from sentence_transformers.inference.sparse import coo
 from sentence_transformers.inference.tokens import Tokens
@@ -28,6 +29,8 @@ from sentence_transformers.storage import weights
 from sentence_transformers.storage.files import Source
 
 logger = logging.getLogger(__name__)
+
+ENTRIES = ("input_ids", "token_type_ids", "attention_mask", "modality")  # of features, in their order
 
 
 class SparseStaticEmbedding(LookupInput):
@@ -55,8 +58,9 @@ class SparseStaticEmbedding(LookupInput):
         self.tokenizer = tokenizer
         self.frozen = frozen
 
-    def extra_repr(self) -> str:
-        return f"frozen={self.frozen}, dimension={len(self.weight)}"
+    def __repr__(self) -> str:
+        tokenizer = type(self.tokenizer).__name__
+        return f"SparseStaticEmbedding({self.get_config_dict()}, dim={len(self.weight)}, tokenizer={tokenizer})"
 
     @property
     def num_dimensions(self) -> int:
@@ -95,7 +99,7 @@ class SparseStaticEmbedding(LookupInput):
         features = self.features(self.tokens(inputs, prompt), packed=False)
         if "token_type_ids" in getattr(self.tokenizer, "model_input_names", ()):
             features["token_type_ids"] = torch.zeros_like(features["input_ids"])
-        return features
+        return Features({name: features[name] for name in ENTRIES if name in features})
 
     def forward(self, features: dict[str, Any], **kwargs) -> dict[str, Any]:
         """Add `sentence_embedding`; a text without tokens gives zeros."""

@@ -83,9 +83,6 @@ class StaticEmbedding(LookupInput):
         """H."""
         return self.embedding_dim
 
-    def extra_repr(self) -> str:
-        return f"vocabulary={self.embedding.num_embeddings}, dimension={self.embedding_dim}"
-
     def limit(self) -> int | None:
         """Most tokens of a text: the tokenizer's own setting."""
         truncation = getattr(self.tokenizer, "truncation", None)

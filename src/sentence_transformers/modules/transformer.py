@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -422,13 +423,16 @@ class Transformer(TextInput):
         return config | {key: value for key, value in optional.items() if value not in (None, {})}
 
     def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.get_config_dict() | {'architecture': self._architecture}})"
+
+    @property
+    def _architecture(self) -> str:
+        """Name of the class of the transformers model."""
         light = self.light
-        kind = (
-            type(self._modules["model"]).__name__
-            if light is None
-            else (light.config.get("architectures") or ["BertModel"])[0]
-        )
-        return f"Transformer({self.transformer_task!r}, architecture={kind!r}, max_seq_length={self.max_seq_length})"
+        if light is None:
+            return type(self._modules["model"]).__name__
+        family = re.sub(r"(Model|For[A-Z]\w+)$", "", (light.config.get("architectures") or ["BertModel"])[0])
+        return family + (light.auto_class.removeprefix("AutoModel") or "Model")
 
     # ---- features -> vectors
 
