@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -33,6 +34,7 @@ from sentence_transformers.inference.packing import is_recorded, pad, pad_rows
 from sentence_transformers.inference.tokens import check_template
 from sentence_transformers.modules.base import note_sides
 from sentence_transformers.modules.chat import message_format
+from sentence_transformers.modules.input_formatter import InputFormatter
 from sentence_transformers.modules.processing import checked, warn_unknown
 from sentence_transformers.modules.text_input import TextInput
 from sentence_transformers.storage.files import Source, check_links, reading
@@ -61,7 +63,6 @@ CONFIG_NAMES = (
 BACKENDS = ("torch", "onnx", "openvino")
 VOCABULARY_TASKS = ("fill-mask", "text-generation")
 MOST_LOGITS = 1 << 23  # held at once by a language model that cannot stop before them
-TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds")
 NO_INT8 = (
     "{}: dtype 'int8' is for models of the BERT family (BERT, RoBERTa, XLM-R, CamemBERT) with safetensors weights, the "
     "torch backend on a CPU, and no further model_kwargs or config_kwargs. Leave it out, take 'bfloat16', or an int8 "
@@ -94,6 +95,10 @@ class Transformer(TextInput):
         do_lower_case: lower-case texts before they are tokenised.
         tokenizer_name_or_path: another place for the tokenizer.
 
+    Attributes:
+        model_forward_params: names of the features that the transformers model is given, of those that it takes; None
+            (default): all of them.
+
     Raises:
         InputError: for an unknown task or backend, for dtype "int8" where there is no such way to compute, and for a
             `modality_config` that is incomplete.
@@ -111,6 +116,7 @@ class Transformer(TextInput):
         "document_length",
         "query_expansion",
     ]
+    model_forward_params: set[str] | None = None
     takes_packed = True
     sees_following = True
 
@@ -174,7 +180,7 @@ class Transformer(TextInput):
             self._adopt(self._origin.model())
         else:
             self._modules["model"] = self._graph()
-            self._takes = set(TEXT_INPUTS[:3])
+            self._takes = {"input_ids", "attention_mask", "token_type_ids"}
         self._lower_case = False
         self.do_lower_case = do_lower_case
         if transformer_task == "text-generation":
@@ -315,6 +321,17 @@ class Transformer(TextInput):
     def modalities(self) -> list[str]:  # type: ignore[override]
         """Kinds of input: ["text"], with a chat template ["text", "message"]."""
         return list(self.modality_config)
+
+    @property
+    def input_formatter(self) -> InputFormatter:
+        """What sorts inputs by kind and makes messages of them, as the module's settings are now."""
+        form = self.modality_config.get("message", {}).get("format", "auto")
+        return InputFormatter(getattr(self.config, "model_type", None), form, self.processor, self.modalities)
+
+    @property
+    def can_flatten_inputs(self) -> bool:
+        """Whether batches run without padding (`packs`); proved on first use."""
+        return self.packs
 
     @property
     def processor(self) -> Any:
@@ -475,7 +492,7 @@ class Transformer(TextInput):
         """Whether packed batches go the way without transformers, as long as no layer was changed."""
         fast = self._fast
         ours = fast is not None and fast.root is self._modules["model"] and fast.fits_here()
-        return ours and self._gives_usual_output
+        return ours and self._gives_usual_output and self.model_forward_params is None
 
     @property
     def _gives_usual_output(self) -> bool:
@@ -543,11 +560,13 @@ class Transformer(TextInput):
     def _inputs(self, features: dict[str, Any], takes: set[str]) -> dict[str, Any]:
         """Arguments of a transformers model that takes those named."""
         packing = features.get("packing")
-        names = ("input_ids", "position_ids", "token_type_ids") if packing is not None else TEXT_INPUTS
-        inputs = {key: features[key] for key in names if key in features and (key in takes or key == "input_ids")}
         if packing is None:
-            return inputs
-        return {key: value[None] for key, value in inputs.items()} | {"packing": packing}
+            named, apart = self.model_forward_params, ("input_ids", "logits_to_keep")
+            inputs = {key: value for key, value in features.items() if key in takes and key not in apart}
+            inputs |= {key: features[key] for key in ("input_ids",) if key in features}
+            return inputs if named is None else {key: value for key, value in inputs.items() if key in named}
+        names = [key for key in ("input_ids", "position_ids", "token_type_ids") if key in features]
+        return {key: features[key][None] for key in names if key in takes or key == "input_ids"} | {"packing": packing}
 
     def _classify_packed(self, features: dict[str, Any]) -> Tensor:
         """Scores (B, labels): the encoder runs packed, its head on the padded output."""
@@ -587,7 +606,8 @@ class Transformer(TextInput):
     def packs_in_transformers(self) -> bool:
         """Whether the transformers model runs packed; proved on first use."""
         model = self.auto_model
-        if self._before_packing is None or not attention.is_in_use(model):
+        usual = self._before_packing is not None and self.model_forward_params is None
+        if not usual or not attention.is_in_use(model):
             return False
         with lock:
             asked_before = "packs" in self._proofs.known
@@ -752,6 +772,24 @@ def modalities_of(task: str) -> dict[str, Any]:
 
 
 TRANSFORMER_TASK_DEFAULTS = {task: (modalities_of(task), output) for task, (_, _, output) in TASKS.items()}
+
+
+class AutoClasses(Mapping[str, Any]):
+    """Task -> Auto class of transformers, which is imported when it is asked for."""
+
+    def __getitem__(self, task: str) -> Any:
+        import transformers
+
+        return getattr(transformers, TASKS[task][0])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(TASKS)
+
+    def __len__(self) -> int:
+        return len(TASKS)
+
+
+TRANSFORMER_TASK_TO_AUTO_MODEL = AutoClasses()
 
 
 def check_modalities(config: dict[str, Any] | None, output: str | None) -> None:
