@@ -263,6 +263,9 @@ class Transformer(TextInput):
                 complete(own, lambda: self._origin.model_of(config), config)
                 self._adopt(own)
 
+    # what `torch.compiler.assume_constant_result` says, without the compiler: it is called before the graph is drawn
+    _make_transformers_model._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
     def _adopt(self, model: Any) -> None:
         """Use a transformers model from now on."""
         packs = self.unpad_inputs is not False and not self._origin.names_attention
@@ -278,7 +281,9 @@ class Transformer(TextInput):
                 self._before_packing = None
         self._modules["model"] = model
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT
-        self._takes = {name for part in (model, inner) for name in inspect.signature(part.forward).parameters}
+        parts = (part for part in model.modules() if "input_ids" in inspect.signature(part.forward).parameters)
+        wrapped = next(parts, model)  # by `torch.compile`, which names no arguments
+        self._takes = {name for one in (model, inner, wrapped) for name in inspect.signature(one.forward).parameters}
 
     @property
     def config(self) -> Any:
@@ -457,6 +462,8 @@ class Transformer(TextInput):
             following: the module that comes next. If it `takes_vocabulary`, a language model stops before its last
                 product and adds `vocabulary`, a `VocabularyRows`, in the place of its logits.
         """
+        if torch.compiler.is_compiling():
+            self._make_transformers_model()
         if "_is_replica" in self.__dict__:
             bind_to_replicas(self)
         packing = features.get("packing")
@@ -513,11 +520,8 @@ class Transformer(TextInput):
             inputs["output_hidden_states"] = True
         if "logits_to_keep" in features and "logits_to_keep" in self._takes and not defer:
             inputs["logits_to_keep"] = features["logits_to_keep"]
-        if packing is None and not defer:  # no context variables, which torch.compile and torch.export cannot trace
+        with attention.use_packing(packing), vocabulary.stopping(defer):
             output = self._output_of(model, inputs)
-        else:
-            with attention.use_packing(packing), vocabulary.stopping(defer):
-                output = self._output_of(model, inputs)
         value = output
         for key in path:
             try:

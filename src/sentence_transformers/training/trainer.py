@@ -27,7 +27,7 @@ from transformers.trainer_utils import EvalLoopOutput, speed_metrics
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.encoders.base import BaseModel, LazyClass
 from sentence_transformers.errors import InputError, NonFiniteLossError
-from sentence_transformers.inference.extension_points import is_foreign, is_untouched
+from sentence_transformers.inference.extension_points import is_untouched
 from sentence_transformers.storage.model_card import as_list
 from sentence_transformers.storage.readme import replace_card
 from sentence_transformers.training import checkpoints, dataloaders
@@ -59,6 +59,7 @@ from sentence_transformers.training.preparation import (
     why_untrainable,
 )
 from sentence_transformers.util.distributed import broadcast_object, distributed_evaluation
+from sentence_transformers.util.whose_code import is_foreign
 
 logger = logging.getLogger(__name__)
 
