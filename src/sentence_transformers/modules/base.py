@@ -168,6 +168,7 @@ class Module(nn.Module, ABC):
             self.save_torch_weights(output_path, safe_serialization)
 
     def save_config(self, output_path: str | os.PathLike[str], filename: str | None = None) -> None:
+        files.settle(output_path)
         path = Path(output_path, filename or self.config_file_name)
         path.write_text(json.dumps(self.get_config_dict(), indent=4), encoding="utf-8")
 

@@ -37,7 +37,7 @@ from sentence_transformers.modules.chat import message_format
 from sentence_transformers.modules.input_formatter import InputFormatter
 from sentence_transformers.modules.processing import checked, warn_unknown
 from sentence_transformers.modules.text_input import TextInput
-from sentence_transformers.storage.files import Source, check_links, reading
+from sentence_transformers.storage.files import Source, check_links, reading, settle
 from sentence_transformers.storage.settings import argument_types, check_settings
 
 logger = logging.getLogger(__name__)
@@ -159,6 +159,7 @@ class Transformer(TextInput):
         self.query_expansion = query_expansion
         self.backend = backend
 
+        settle(model_name_or_path)
         self._origin = Origin(
             model_name_or_path,
             auto_class,
@@ -675,6 +676,7 @@ class Transformer(TextInput):
 
     def save(self, output_path: str, *args, safe_serialization: bool = True, **kwargs) -> None:
         """Write model, tokenizer and settings into `output_path`."""
+        settle(output_path)
         model = self.auto_model
         if isinstance(model, Graph):
             model.config.save_pretrained(output_path)
