@@ -124,8 +124,9 @@ class BaseTrainer(Trainer, ABC):
             raise InputError(
                 f"eval_strategy={str(args.eval_strategy)!r}, but there is neither an eval_dataset nor an evaluator."
             )
-        if compute_metrics is not None:
-            logger.warning("compute_metrics has no effect here: give an evaluator instead.")
+        unused = {"compute_metrics": compute_metrics, "preprocess_logits_for_metrics": preprocess_logits_for_metrics}
+        for name in (name for name, given in unused.items() if given is not None):
+            logger.warning("%s has no effect here: give an evaluator instead.", name)
         if model is None:
             self.model_init = model_init
             model = self._made = self.call_model_init()
