@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pickle
@@ -19,6 +20,10 @@ from safetensors.torch import load_file, save_file
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.errors import InputError, ModelFormatError, SentenceTransformersError, UntrustedCodeError
+from sentence_transformers.modules.dropout import Dropout
+from sentence_transformers.storage.files import Source
+from sentence_transformers.storage.folder import Entry, check_names
+from sentence_transformers.storage.settings import construct
 from tests.golden import layouts
 from tests.golden.layouts import GOLDEN, TEXTS
 
@@ -460,3 +465,41 @@ def test_parents_of_a_new_folder_are_made(folder, tmp_path):
     SentenceTransformer(str(folder), device="cpu").save_pretrained(str(tmp_path / "a" / "b" / "model"))
     assert (tmp_path / "a" / "b" / "model" / "modules.json").is_file()
     assert time.perf_counter() - started < 30
+
+
+# ---- whose a class is, its code says, not a `__module__` that was copied
+
+
+class Copied(Dropout):
+    """A class of one's own whose constructor is wrapped as this library's."""
+
+    @functools.wraps(Dropout.__init__)
+    def __init__(self, dropout="a lot"):
+        super().__init__(0.5)
+        self.given = dropout
+
+    @functools.wraps(Dropout.forward)
+    def forward(self, features, **kwargs):
+        return super().forward(features) | {self.module_output_name: 1}
+
+
+Copied.__module__ = Dropout.__module__
+
+
+def test_settings_of_a_class_of_ones_own():
+    assert construct(Copied, {"dropout": "a little"}, "config.json").given == "a little"
+    with pytest.raises(ModelFormatError, match=r"config\.json: dropout is 'a little'"):
+        construct(Dropout, {"dropout": "a little"}, "config.json")
+
+
+@pytest.mark.parametrize("key", ["module_output_name", "module_input_name"])
+@pytest.mark.parametrize("kind", [Copied, Dropout])
+def test_names_of_features_between_modules_of_ones_own(kind, key, tmp_path):
+    module = kind()
+    setattr(module, key, "mine")
+    entries = [Entry("0", "0_Mine", kind, [])]
+    if kind is Copied:
+        check_names(entries, [module], Source(str(tmp_path)))
+    else:
+        with pytest.raises(ModelFormatError, match=f"0_Mine: {key} is 'mine'"):
+            check_names(entries, [module], Source(str(tmp_path)))

@@ -9,10 +9,16 @@ import logging
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from sentence_transformers.base.losses.merged_forward import embed_columns_padded
-from sentence_transformers.base.modules.transformer import TRANSFORMER_TASK_DEFAULTS, Transformer
+from sentence_transformers.base.modality import InputFormatter, raise_unsupported_modality_error
+from sentence_transformers.base.modules.transformer import (
+    TRANSFORMER_TASK_DEFAULTS,
+    TRANSFORMER_TASK_TO_AUTO_MODEL,
+    Transformer,
+)
 from sentence_transformers.cross_encoder.losses import CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
 from sentence_transformers.cross_encoder.util import (
     cross_encoder_init_args_decorator,
@@ -335,3 +341,192 @@ def test_parts_of_losses_may_be_replaced(kind, name):
     assert isinstance(getattr(loss, name), Replaced)
     with pytest.raises(ArithmeticError, match="called"):
         loss(columns, labels)
+
+
+# ---- inputs of modules of one's own
+
+TEXT_PART = [{"type": "text", "text": "a"}]
+WAVE = {"array": np.zeros(4), "sampling_rate": 16000}
+QUERY, DOCUMENT = ({"role": role, "content": text} for role, text in (("query", "a"), ("document", "b")))
+PARSED = [  # inputs, kind, values by kind with flat messages; 6.2.0
+    (["a", "b"], "text", {"text": ["a", "b"]}),
+    (["a", ["b", "c"]], "text", {"text": ["a", ["b", "c"]]}),
+    ([{"text": "a"}], "text", {"text": ["a"]}),
+    ([], "text", {"text": []}),
+    ([{"role": "user", "content": "x"}], "message", {"message": [[{"role": "user", "content": "x"}]]}),
+    ([[QUERY, DOCUMENT]], "message", {"message": [[QUERY, DOCUMENT]]}),
+    ([WAVE], "audio", {"audio": [WAVE["array"]]}),
+    ([{"text": "q", "audio": WAVE}], ("audio", "text"), {"audio": [WAVE["array"]], "text": ["q"]}),
+    (["a", WAVE], "message", {"message": [[{"role": "user", "content": c}] for c in ("a", WAVE["array"])]}),
+    (
+        [(WAVE["array"], "a")],
+        "message",
+        {"message": [[{"role": "query", "content": WAVE["array"]}, {"role": "document", "content": "a"}]]},
+    ),
+]
+
+
+@pytest.mark.parametrize(("inputs", "kind", "values"), PARSED)
+def test_inputs_by_kind(inputs, kind, values):
+    formatter = InputFormatter("bert", "flat", None, ["text", "message", "audio"])
+    found, parsed, extra = formatter.parse_inputs(inputs)
+    np.testing.assert_equal((found, parsed), (kind, values))
+    assert extra == ({"audio": {"sampling_rate": 16000}} if "sampling_rate" in str(inputs) else {})
+
+
+def test_sounds_of_two_rates():
+    with pytest.raises(ValueError, match="16000 and 8000"):
+        InputFormatter("bert").parse_inputs([WAVE, WAVE | {"sampling_rate": 8000}])
+
+
+@pytest.mark.parametrize("form", ["flat", "structured"])
+def test_messages_of_a_formatter(form):
+    """6.2.0."""
+    formatter = InputFormatter("bert", form)
+
+    def content(text):
+        return text if form == "flat" else [{"type": "text", "text": text}]
+
+    pair = [{"role": "query", "content": content("a")}, {"role": "document", "content": content("b")}]
+    assert formatter.pair_to_messages(("a", "b")) == pair
+    assert formatter.to_message({"text": "a"}, role="x") == [{"role": "x", "content": content("a")}]
+    both = formatter.to_message({"text": ["a", "b"], "audio": 5})[0]["content"]
+    assert both == [*TEXT_PART, {"type": "text", "text": "b"}, {"type": "audio", "audio": 5}]
+    assert formatter.batch_to_message("text", {"text": ["a", ("a", "b")]}) == (
+        "message",
+        {"message": [[{"role": "user", "content": content("a")}], pair]},
+    )
+    given = [{"role": "u", "content": "a", "k": 1}, {"role": "u", "content": TEXT_PART}, {"role": "u", "content": []}]
+    expected = [content("a"), content("a"), []]
+    normal = formatter.normalize_messages(given)
+    assert [message["content"] for message in normal] == expected and normal[0]["k"] == 1
+    prompted = formatter.prepend_prompt_to_messages([[QUERY], []], "P")
+    assert prompted == [[{"role": "system", "content": content("P")}, *rest] for rest in ([QUERY], [])]
+    assert formatter.prepend_prompt_to_texts(["a", ("b", "c")], "P") == ["Pa", ["Pb", "c"]]
+    batches = ([], [[QUERY]], [[QUERY, DOCUMENT]], [[QUERY], [DOCUMENT]])
+    assert [formatter.has_pair_roles(batch) for batch in batches] == [False, False, True, False]
+    assert [formatter.is_text_pair(v) for v in (("a", "b"), ["a", "b"], ("a", 1), "ab")] == [True, True, False, False]
+    texts = ([[QUERY]], [[{"role": "u", "content": TEXT_PART}]], [[{"role": "u", "content": [{"type": "image"}]}]])
+    assert [formatter.is_text_only_messages(batch) for batch in texts] == [True, True, False]
+
+
+class Template:
+    """A tokenizer that has a chat template and nothing else."""
+
+    def __init__(self, template):
+        self.chat_template = template
+
+    def apply_chat_template(self, messages, tokenize, task=""):
+        import jinja2
+
+        return jinja2.Template(self.chat_template).render(messages=messages, task=task)
+
+
+@pytest.mark.parametrize(
+    ("template", "model_type", "form", "failure"),
+    [
+        ("{{ messages[0].content }}", "bert", "flat", "'document'"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", None, "flat", None),
+        ("{% for m in messages %}{{ task and m.content }}{% endfor %}", None, "flat", "'query' and 'document'"),
+        ("{{ raise() }}", "bert", "flat", "UndefinedError"),
+        ("{{ messages[0].content[0].text }}", "bert", "structured", "'document'"),
+        ("{{ messages[0].content[0].text }}", "gpt_oss", "flat", "'query' and 'document'"),
+        (None, "bert", "structured", "no chat template"),
+    ],
+)
+def test_what_a_chat_template_takes(template, model_type, form, failure):
+    """Forms: 6.2.0."""
+    formatter = InputFormatter(model_type, processor=Template(template))
+    assert formatter.message_format == form
+    found = formatter.pair_roles_failure()
+    assert found is None if failure is None else failure in found
+    if template and "task" in template:
+        assert formatter.pair_roles_failure({"task": "x"}) is None
+
+
+def test_formatter_of_a_module(tmp_path):
+    module = Transformer(str(build("bert", tmp_path)))
+    formatter = module.input_formatter
+    assert (formatter.model_type, formatter.message_format) == ("bert", "structured")
+    assert formatter.supported_modalities == ["text"] and formatter.processor is module.processor
+    with pytest.raises(ValueError, match="'odd'"):
+        InputFormatter("bert", message_format="odd")
+    with pytest.raises(ValueError, match=r"Modality 'audio\+text' is not supported by this X.*: image, text\."):
+        raise_unsupported_modality_error(["a"], ("audio", "text"), ["image", "text"], source="X")
+
+
+def test_auto_classes():
+    import transformers
+
+    assert TRANSFORMER_TASK_TO_AUTO_MODEL["fill-mask"] is transformers.AutoModelForMaskedLM
+    assert TRANSFORMER_TASK_TO_AUTO_MODEL.keys() == TRANSFORMER_TASK_DEFAULTS.keys()
+
+
+def test_what_the_transformers_model_is_given(tmp_path):
+    """6.2.0: every feature that its `forward` takes, of those that `model_forward_params` names."""
+    model = SentenceTransformer(str(build("bert", tmp_path)), device="cpu")
+    module = model[0]
+    assert module.can_flatten_inputs
+    batch = model.preprocess(["rain fell all night"])
+    first = {"position_ids": torch.zeros_like(batch["input_ids"])}
+
+    def vectors(features):
+        with torch.no_grad():
+            return module(dict(features))["token_embeddings"]
+
+    def expected(**features):
+        with torch.no_grad():
+            return module.auto_model(**features).last_hidden_state
+
+    ids = {"input_ids": batch["input_ids"]}
+    torch.testing.assert_close(vectors(batch | first), expected(**ids, **first))
+    module.model_forward_params = {"input_ids"}
+    torch.testing.assert_close(vectors(batch | first), expected(**ids))
+    assert not module.can_flatten_inputs
+    types = {"token_type_ids": torch.ones_like(batch["input_ids"])}
+    torch.testing.assert_close(vectors(batch | types), expected(**ids))
+    alone = model.encode("rain fell all night", convert_to_tensor=True)
+    torch.testing.assert_close(alone, expected(**ids)[0].mean(0), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize("push", [False, True])
+def test_files_of_an_exporter_of_ones_own(backend, push, tmp_path, monkeypatch):
+    """6.2.0."""
+    from sentence_transformers.backend import save_or_push_to_hub_model
+
+    written = ["model_s.onnx", "model_s.onnx_data", "config.json"]
+    written = written if backend == "onnx" else [f"openvino/openvino_model.{end}" for end in ("bin", "xml")]
+    names = [*written[:2]] if backend == "onnx" else [f"openvino_model_s.{end}" for end in ("xml", "bin")]
+    commits = []
+
+    def export(folder):
+        for name in written:
+            Path(folder, name).parent.mkdir(exist_ok=True)
+            Path(folder, name).write_text(name)
+
+    def commit(self, repo, adds, **said):
+        commits.append((repo, [add.path_in_repo for add in adds], said))
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_commit", commit)
+    target = "user/m" if push else str(tmp_path)
+    save_or_push_to_hub_model(
+        export_function=export,
+        export_function_name="export_mine",
+        config={"bits": 3},
+        model_name_or_path=target,
+        push_to_hub=push,
+        create_pr=True,
+        file_suffix="s",
+        backend=backend,
+        model=Template(None),
+    )
+    if push:
+        repo, added, said = commits[0]
+        assert (repo, added, said["create_pr"]) == (target, [f"{backend}/{name}" for name in names], True)
+        assert all(part in said["commit_description"] for part in ("export_mine", "{'bits': 3}", "import Template"))
+    else:
+        found = {file.name: file.read_text() for file in (tmp_path / backend).iterdir()}
+        assert found == dict(zip(names, sorted(written, key=lambda n: n.endswith(".bin"))[: len(names)], strict=True))
+    with pytest.raises(FileNotFoundError, match="export_mine has not written"):
+        save_or_push_to_hub_model(lambda folder: None, "export_mine", None, target, file_suffix="s", backend=backend)

@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerFast
 
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder, losses, models
 from sentence_transformers.inference import workers
-from sentence_transformers.inference.extension_points import is_untouched
+from sentence_transformers.inference.extension_points import extensions, is_untouched
 from sentence_transformers.modules.multi_vector_mask import MultiVectorMask
 from sentence_transformers.modules.splade_pooling import SpladePooling
 from tests.golden import score_models
@@ -791,6 +791,9 @@ CUSTOM = """
 from sentence_transformers.models import Transformer
 
 class Own(Transformer):
+    def preprocess(self, inputs, *args, **kwargs):
+        return super().preprocess([text + " and more" for text in inputs], *args, **kwargs)
+
     def forward(self, features, **kwargs):
         features = super().forward(features, **kwargs)
         assert features["token_embeddings"].shape[:2] == features["attention_mask"].shape
@@ -810,7 +813,13 @@ def test_modules_that_come_with_a_model(case: Case, tmp_path: Path) -> None:
     assert name in entries
     (tmp_path / "modules.json").write_text(entries.replace(name, "own_module.Own"), encoding="utf-8")
     model = SentenceTransformer(str(tmp_path), trust_remote_code=True, device="cpu")
-    same(case.kind.rows(model), [2 * row for row in case.kind.rows(plain)])
+    model.eval()
+    assert "preprocess of Own is not this library's" in extensions(model)
+    texts = [f"{text} and more" for text in TEXTS]
+    same(list(model.encode(TEXTS)), list(2 * plain.encode(texts)))
+    columns = [model.preprocess(TEXTS[:2]), model.preprocess(TEXTS[2:])]
+    for column, part in zip(losses.CoSENTLoss(model).embed(columns), (texts[:2], texts[2:]), strict=True):
+        same(list(column.detach().numpy()), list(2 * plain.encode(part)))
 
 
 # ---- losses

@@ -12,17 +12,29 @@ import pytest
 import yaml
 from datasets import Dataset
 from huggingface_hub import ModelCard
+from sentence_transformers.cross_encoder import losses as of_pairs
+from sentence_transformers.multi_vector_encoder import losses as of_tokens
+from sentence_transformers.sparse_encoder import losses as of_sparse
 from transformers.integrations import CodeCarbonCallback
 from transformers.trainer_utils import IntervalStrategy
 
 from sentence_transformers import (
     CrossEncoder,
+    CrossEncoderModelCardData,
+    CrossEncoderTrainer,
+    CrossEncoderTrainingArguments,
     MultiVectorEncoder,
+    MultiVectorEncoderModelCardData,
+    MultiVectorEncoderTrainer,
+    MultiVectorEncoderTrainingArguments,
     SentenceTransformer,
     SentenceTransformerModelCardData,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
     SparseEncoder,
+    SparseEncoderModelCardData,
+    SparseEncoderTrainer,
+    SparseEncoderTrainingArguments,
     evaluation,
     losses,
 )
@@ -656,3 +668,49 @@ def test_the_code_in_the_card_runs_and_prints_what_the_card_says(model_class, wr
     assert len(printed) == {"CrossEncoder": 1 if getattr(model, "num_labels", 0) > 1 else 2}.get(
         model_class.__name__, 3 if model_class is SparseEncoder else 2
     )
+
+
+def splade_loss(model):
+    return of_sparse.SpladeLoss(model, of_sparse.SparseMultipleNegativesRankingLoss(model), 3e-5)
+
+
+CARDS = {  # kind -> encoder, card data, trainer, arguments, loss, folder, whether the hub has a widget for it
+    "dense": (SentenceTransformer, SentenceTransformerModelCardData, SentenceTransformerTrainer,
+              SentenceTransformerTrainingArguments, losses.MultipleNegativesRankingLoss, "out_st", True),
+    "sparse": (SparseEncoder, SparseEncoderModelCardData, SparseEncoderTrainer, SparseEncoderTrainingArguments,
+               splade_loss, "out_splade", True),
+    "tokens": (MultiVectorEncoder, MultiVectorEncoderModelCardData, MultiVectorEncoderTrainer,
+               MultiVectorEncoderTrainingArguments, of_tokens.MultiVectorMultipleNegativesRankingLoss, "out_mv", True),
+    "pairs": (CrossEncoder, CrossEncoderModelCardData, CrossEncoderTrainer, CrossEncoderTrainingArguments,
+              of_pairs.MultipleNegativesRankingLoss, "out_ce", False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("examples", [True, False])
+@pytest.mark.parametrize("kind", CARDS)
+def test_what_is_said_of_each_kind_of_model(kind, examples, tmp_path):
+    encoder, card_data, trainer, arguments, loss, folder, has_widget = CARDS[kind]
+    data = card_data(
+        language=["de", "fr"],
+        license="mit",
+        model_name="A model of mine",
+        model_id="me/mine",
+        train_datasets=[{"name": "First rows", "id": "org/first"}],
+        eval_datasets=[{"name": "Other rows", "id": "org/other"}],
+        task_name="finding cats",
+        tags=["mine", "cats"],
+        generate_widget_examples=examples,
+    )
+    model = encoder(str(GOLDEN / folder), device="cpu", model_card_data=data)
+    args = arguments(str(tmp_path / "run"), max_steps=1, per_device_train_batch_size=4, save_strategy="no",
+                     report_to=[], disable_tqdm=True, use_cpu=True)  # fmt: skip
+    trainer(model, args, train_dataset=PAIRS, eval_dataset=PAIRS.select(range(4)), loss=loss(model)).train()
+    model.save_pretrained(str(tmp_path / "saved"))
+    card = card_of(tmp_path / "saved")
+    header = card.data.to_dict()
+    assert (header["language"], header["license"]) == (["de", "fr"], "mit")
+    assert header["datasets"] == ["org/first"] and header["tags"][:2] == ["mine", "cats"]
+    assert bool(header.get("widget")) == (has_widget and examples)
+    for part in ("# A model of mine\n", "for finding cats.", f'{encoder.__name__}("me/mine")', "### First rows\n",
+                 "## Evaluation data\n\n### Other rows\n"):  # fmt: skip
+        assert part in card.text, part

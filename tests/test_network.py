@@ -8,6 +8,7 @@ import copy
 import pickle
 import subprocess
 import sys
+import threading
 from collections import Counter
 
 import numpy as np
@@ -16,11 +17,12 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
+from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
 from sentence_transformers.backends.prepacked import PackedForward, bind_to_replicas
 from sentence_transformers.errors import InputError
 from sentence_transformers.modules.pooling import Pooling
 from sentence_transformers.modules.transformer import Transformer
+from sentence_transformers.util.thread_value import ThreadValue
 from tests import models
 
 TEXTS = ["a cat sat on the mat", "the quick brown fox", "hi"]
@@ -429,6 +431,100 @@ def test_recorded_word_weights(tmp_path):
         model[1].pooling_strategy = "sum"
         found = torch.jit.trace(Vectors(model), inputs(model, TEXTS))(*other).numpy()
         np.testing.assert_allclose(found, model.encode(models.SENTENCES[:4]).to_dense().numpy(), atol=5e-5)
+
+
+PAIRS = [("a cat sat", "the mat"), ("rain", "a river rose over its banks"), ("hi", "hi there")]
+
+
+def expected_and_batch(model, rows):
+    """What the model's own call gives for texts or pairs, and the tensors of `preprocess`."""
+    batch = {key: value for key, value in model.preprocess(rows).items() if isinstance(value, torch.Tensor)}
+    if isinstance(model, CrossEncoder):
+        return model.predict(rows, activation_fn=nn.Identity(), convert_to_tensor=True), batch
+    if isinstance(model, MultiVectorEncoder):
+        return torch.cat(model.encode(rows)), batch
+    found = model.encode(rows, convert_to_tensor=True)
+    return found.to_dense() if found.is_sparse else found, batch
+
+
+def result(model, features):
+    if isinstance(model, CrossEncoder):
+        return features["scores"].squeeze(-1)
+    if isinstance(model, MultiVectorEncoder):
+        return features["token_embeddings"][features["attention_mask"].bool()]
+    return features["sentence_embedding"]
+
+
+@pytest.mark.parametrize("how", ["compile", "export"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, name) for kind in (SentenceTransformer, MultiVectorEncoder) for name in ("bert", "modernbert", "qwen3")]
+    + [(SentenceTransformer, "mpnet"), (CrossEncoder, "bert"), (CrossEncoder, "modernbert"), (CrossEncoder, "qwen3")]
+    + [(SparseEncoder, "bert")],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_one_graph(how, kind, name, folder_of, tmp_path):
+    """`torch.compile` and `torch.export` follow the whole forward pass, as in 6.2.0, for other batches as well."""
+    torch._dynamo.reset()
+    heads = {CrossEncoder: "AutoModelForSequenceClassification", SparseEncoder: "AutoModelForMaskedLM"}
+    if kind in heads:
+        folder_with_head(tmp_path, heads[kind], name)
+    model = kind(str(tmp_path if kind in heads else folder_of(name)), device="cpu").eval()
+    first, other = (TEXTS, models.SENTENCES[:4]) if kind is not CrossEncoder else (PAIRS[:2], PAIRS)
+    expected, batch = expected_and_batch(model, other)
+    with torch.no_grad():
+        if how == "compile":
+            made = torch.compile(model, fullgraph=True, backend="eager")
+            made(expected_and_batch(model, first)[1])
+        else:
+            sizes = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
+            given = expected_and_batch(model, first)[1]
+            made = torch.export.export(model, (given,), dynamic_shapes=(dict.fromkeys(given, sizes),), strict=True)
+            made = made.module()
+        found = result(model, made(batch))
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert"])
+@pytest.mark.parametrize("head", ["AutoModel", "AutoModelForSequenceClassification"])
+@pytest.mark.parametrize("how", ["compiled", "compiled in place", "wrapped"])
+def test_a_compiled_network_computes_packed_and_padded_batches(name, head, how, tmp_path):
+    torch._dynamo.reset()
+    folder_with_head(tmp_path, head, name)
+    model = HEADS[head](str(tmp_path), device="cpu").eval()
+    rows = TEXTS if head == "AutoModel" else PAIRS
+    expected, batch = expected_and_batch(model, rows)
+    network = model[0].auto_model
+    if how == "compiled in place":
+        network.compile(backend="eager")
+    else:
+        model[0].auto_model = Wrapped(network) if how == "wrapped" else torch.compile(network, backend="eager")
+    for _ in range(2):
+        torch.testing.assert_close(expected_and_batch(model, rows)[0], expected, atol=2e-5, rtol=1e-4)
+        with torch.no_grad():
+            torch.testing.assert_close(result(model, model(dict(batch))), expected, atol=2e-5, rtol=1e-4)
+
+
+class Wrapped(nn.Module):
+    """A network in another that names no arguments."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.config = network, network.config
+
+    def forward(self, **kwargs):
+        return self.network(**kwargs)
+
+
+def test_a_value_of_each_thread():
+    value, seen = ThreadValue("first"), []
+    with pytest.raises(KeyError), value.set_to("here"):
+        thread = threading.Thread(target=lambda: seen.append(value.value))
+        thread.start()
+        thread.join()
+        seen.append(value.value)
+        raise KeyError
+    assert (*seen, value.value) == ("first", "here", "first")
 
 
 # ---- another model in its place

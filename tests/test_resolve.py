@@ -11,8 +11,10 @@ from pathlib import Path
 import huggingface_hub.constants
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
 from sentence_transformers.errors import ModelFormatError, ModelNotFoundError, SentenceTransformersError
 from sentence_transformers.storage import resolve as resolving
 from sentence_transformers.storage.files import Source, load_dir_path, load_file_path
@@ -340,3 +342,30 @@ def test_a_snapshot_with_half_of_its_shards_is_not_complete(part, kind, tmp_path
     assert not resolving.is_complete(tmp_path)
     (folder / "model.safetensors").write_bytes(b"3")
     assert resolving.is_complete(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "kind"),
+    [
+        (SentenceTransformer, "out_st"),
+        (SparseEncoder, "out_splade"),
+        (MultiVectorEncoder, "out_mv"),
+        (CrossEncoder, "out_ce"),
+    ],
+)
+def test_the_weights_are_those_of_the_revision(encoder, kind, cache):
+    put_into_cache(cache, kind)
+    older = put_into_cache(cache, kind, commit=OLDER, ref="v1")
+    file = (older / "model.safetensors").resolve()
+    save_file({name: weight.flip(0).contiguous() for name, weight in load_file(file).items()}, file)
+
+    def found(place, **settings):
+        model = encoder(place, device="cpu", **settings)
+        if encoder is CrossEncoder:
+            return model.predict([("a cat", "rain")], convert_to_tensor=True)
+        row = model.encode(["a cat"])[0]
+        return torch.as_tensor(row.to_dense() if getattr(row, "is_sparse", False) else row)
+
+    expected = found(str(older))
+    torch.testing.assert_close(found(NAME, revision="v1"), expected)
+    assert (found(NAME) - expected).abs().max() > 1e-3

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -305,3 +309,68 @@ def test_a_path_of_none_writes_nothing_and_no_modules_are_an_error(old_and_new, 
     assert old_and_new[0].save(None) is None and not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="at least one module"):
         SentenceTransformer(modules=[])
+
+
+# ---- what an interrupted save leaves
+
+
+@pytest.fixture
+def interrupted(old_and_new, tmp_path, monkeypatch):
+    """A folder of the old model, where saving the new one was killed when all was written but its first file moved."""
+    old, new = old_and_new
+    old.save_pretrained(str(tmp_path))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(saving, "finish_save", raise_killed)
+        new.save_pretrained(str(tmp_path))
+    assert (tmp_path / saving.PENDING).is_dir()
+    return tmp_path
+
+
+def raise_killed(target):
+    if (target / saving.PENDING).exists():
+        raise Killed
+
+
+@pytest.mark.parametrize("load", [models.Transformer, models.Transformer.load])
+def test_a_transformer_alone_finishes_a_save(load, interrupted, old_and_new):
+    found, expected = (model.auto_model.state_dict() for model in (load(str(interrupted)), old_and_new[1][0]))
+    assert not (interrupted / saving.PENDING).exists()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight)
+
+
+def test_another_module_alone_finishes_a_save(interrupted):
+    assert models.Pooling.load(str(interrupted / "1_Pooling")).pooling_mode == "cls"
+
+
+def test_a_module_saved_alone_is_not_replaced_by_an_older_save(interrupted):
+    models.Pooling(32, "max").save(str(interrupted / "1_Pooling"))
+    assert SentenceTransformer(str(interrupted), device="cpu")[1].pooling_mode == "max"
+
+
+@pytest.mark.parametrize("new_folder", [True, False])
+def test_folders_of_killed_processes_are_removed(new_folder, old_and_new, tmp_path):
+    """Not those of others, of processes that live, nor of one that has just begun."""
+    pytest.importorskip("fcntl")
+    model, place = old_and_new[0], tmp_path / "models"
+    (place / ".model-backup1").mkdir(parents=True)
+    if not new_folder:
+        (place / "model").mkdir()
+    program = (
+        "import os, pathlib, signal, sys\n"
+        "from sentence_transformers.storage.saving import working_folder\n"
+        "with working_folder(pathlib.Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'part').write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(place)]).returncode == -signal.SIGKILL
+    (dead,) = place.glob(f"{saving.PENDING}-*")
+    model.save_pretrained(str(place / "model"))
+    assert dead.exists()  # it could be a folder that is not locked yet
+    with saving.working_folder(place) as alive:
+        for folder in (dead, alive, place / ".model-backup1"):
+            os.utime(folder, (0, 0))
+        model.save_pretrained(str(place / "model"))
+        assert {path.name for path in place.iterdir()} == {"model", ".model-backup1", alive.name}
+    assert {path.name for path in place.iterdir()} == {"model", ".model-backup1"}
+    assert not list((place / "model").glob(".*"))

@@ -33,7 +33,7 @@ _INPUT_TYPES = (
     "MessageInput Modality ModalityConfig ModalityParams MultimodalInput PairInput PairableInput ProcessingKwargs "
     "ProcessorArgName QueryExpansionConfig SingleInput TextInput VideoDict VideoInput format_modality "
     "infer_batch_modality infer_modality is_audio_url_or_path is_image_url_or_path is_message_dict "
-    "is_video_url_or_path"
+    "is_video_url_or_path raise_unsupported_modality_error"
 )
 
 # public name -> module it is defined in, here
@@ -80,6 +80,7 @@ HOME: dict[str, str] = {
     "WhitespaceTokenizer": "modules.tokenizer.whitespace",
     "PhraseTokenizer": "modules.tokenizer.phrase",
     **dict.fromkeys(_INPUT_TYPES.split(), "modules.modality"),
+    "InputFormatter": "modules.input_formatter",
     # backends
     "load_onnx_model": "backends.load",
     "load_openvino_model": "backends.load",
@@ -88,6 +89,7 @@ HOME: dict[str, str] = {
     "export_static_quantized_openvino_model": "backends.static",
     "backend_should_export": "backends.utils",
     "backend_warn_to_save": "backends.utils",
+    "save_or_push_to_hub_model": "backends.utils",
     "_save_pretrained_wrapper": "backends.utils",
     # model cards
     "BaseModelCardData": "storage.model_card",
@@ -283,6 +285,7 @@ HOME: dict[str, str] = {
     "quantize_embeddings": "search.quantization",
     "search_quantized": "search.quantized",
     "semantic_search_faiss": "search.libraries",
+    "DATASET_NAME_TO_HUMAN_READABLE": "evaluation.nano_beir",
     "semantic_search_usearch": "search.libraries",
     # search
     "Index": "search.index.index",
@@ -531,7 +534,8 @@ PACKAGES: dict[str, str] = {
     ),
     "backend": (
         "load_onnx_model load_openvino_model export_optimized_onnx_model export_dynamic_quantized_onnx_model "
-        "export_static_quantized_openvino_model backend_should_export backend_warn_to_save _save_pretrained_wrapper"
+        "export_static_quantized_openvino_model backend_should_export backend_warn_to_save _save_pretrained_wrapper "
+        "save_or_push_to_hub_model"
     ),
     "cross_encoder.modules": _CROSS_MODULES,
     "sparse_encoder": (

@@ -174,7 +174,7 @@ def named_function(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     A method that was overridden or patched, or of a model that is not this library's, is returned as it is.
     """
-    from sentence_transformers.inference.extension_points import is_foreign
+    from sentence_transformers.util.whose_code import is_foreign
 
     owner, function = getattr(method, "__self__", None), getattr(method, "__func__", None)
     if owner is None or is_foreign(function, ("sentence_transformers.encoders.",)):

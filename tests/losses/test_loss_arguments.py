@@ -15,7 +15,7 @@ from sentence_transformers.multi_vector_encoder import losses as of_tokens
 from sentence_transformers.sparse_encoder import losses as sparse
 from torch import nn
 
-from sentence_transformers import CrossEncoder, SentenceTransformer, losses
+from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder, losses
 from sentence_transformers.errors import InputError
 from tests.golden.layouts import GOLDEN
 
@@ -291,7 +291,56 @@ def test_mini_batches_by_tokens_and_their_bar(kind, name, columns, capsys):
     assert "mini-batches" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", [losses.GISTEmbedLoss, losses.CachedGISTEmbedLoss])
+GUIDED = pytest.mark.parametrize("kind", [losses.GISTEmbedLoss, losses.CachedGISTEmbedLoss])
+GUIDES = {"out_st": SentenceTransformer, "out_static": SentenceTransformer, "out_splade": SparseEncoder}
+GUIDES |= {"out_router": SentenceTransformer, "out_mv": MultiVectorEncoder, "out_ce": CrossEncoder}
+
+
+@GUIDED
+@pytest.mark.parametrize(
+    ("student", "guide"),
+    [
+        ("out_st", "out_static"),
+        ("out_static", "out_st"),
+        ("out_static", "out_static"),
+        ("out_splade", "out_static"),
+        ("out_static", "out_router"),
+        ("out_router", "out_splade"),
+    ],
+)
+def test_models_and_guides_of_other_kinds(kind, student, guide):
+    """A table of static vectors reads no features of a transformers model, and the other way round."""
+    model, told = (GUIDES[name](str(GOLDEN / name), device="cpu").eval() for name in (student, guide))
+    columns = [["a b c d", "yes", "x y ; z"], ["a b", "yes no", "z"]]  # of tokens that all three vocabularies have
+
+    def similarities(encoder):
+        vectors = [encoder.encode(texts, convert_to_tensor=True) for texts in columns]
+        a, p = (F.normalize(v.to_dense() if v.is_sparse else v) for v in vectors)
+        return [a @ p.T, a @ a.T, p @ p.T]
+
+    scores, limits = similarities(model), similarities(told)
+    limit = limits[0].diagonal()[:, None]
+    rows = torch.cat([s.masked_fill(t > limit, -torch.inf) for s, t in zip(scores, limits, strict=True)], 1) / 0.05
+    for first in (3, 6):  # a text with itself is no negative, whatever its last digit says
+        rows[range(3), range(first, first + 3)] = -torch.inf
+    rows[range(3), range(3)] = scores[0].diagonal() / 0.05
+    expected = (rows.logsumexp(1) - rows[range(3), range(3)]).mean()
+    with torch.no_grad():
+        found = kind(model, told, temperature=0.05)([model.preprocess(texts) for texts in columns], None)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@GUIDED
+@pytest.mark.parametrize("name", ["out_mv", "out_ce"])
+@pytest.mark.parametrize("place", ["model", "guide"])
+def test_models_without_a_vector_per_text_are_refused(kind, name, place):
+    models = {key: SentenceTransformer(str(GOLDEN / "out_st"), device="cpu") for key in ("model", "guide")}
+    models[place] = GUIDES[name](str(GOLDEN / name), device="cpu")
+    with pytest.raises(ValueError, match=f"{kind.__name__} compares .* the {place}, a {GUIDES[name].__name__}"):
+        kind(**models)
+
+
+@GUIDED
 @pytest.mark.parametrize(("strategy", "margin"), [("absolute", 0.0), ("absolute", 0.003), ("relative", 0.004)])
 def test_margin_strategy_of_guided_losses(kind, strategy, margin):
     """Others count whose guided similarity is at most that of the pair, less the margin or the share of it."""

@@ -14,24 +14,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from typing import Any
 
 from torch import Tensor, nn
 
 from sentence_transformers.inference.packing import Packing, pad_rows
+from sentence_transformers.util.thread_value import ThreadValue
 
-_packed_inputs: ContextVar[dict[str, Any] | None] = ContextVar("packed_inputs", default=None)
+_packed_inputs: ThreadValue[dict[str, Any] | None] = ThreadValue(None)
 
 
 @contextlib.contextmanager
 def use_boundary(inputs: dict[str, Any] | None) -> Iterator[None]:
     """Encoders of classifiers called inside this context get `inputs`: input_ids (1, T), …, packing."""
-    token = _packed_inputs.set(inputs)
-    try:
+    with _packed_inputs.set_to(inputs):
         yield
-    finally:
-        _packed_inputs.reset(token)
 
 
 def install(model: Any) -> bool:
@@ -47,7 +44,7 @@ def install(model: Any) -> bool:
 
 def give_packed(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Replace the padded batch by the packed one; other arguments stay."""
-    packed = _packed_inputs.get()
+    packed = _packed_inputs.value
     if packed is None:
         return None
     others = {
@@ -58,7 +55,7 @@ def give_packed(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 def pad_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     """Pad the encoder's output; pool it again where the encoder has a pooler."""
-    packed = _packed_inputs.get()
+    packed = _packed_inputs.value
     if packed is None:
         return None
     packing: Packing = packed["packing"]

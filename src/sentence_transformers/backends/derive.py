@@ -14,7 +14,7 @@ activations are quantised as they come.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -184,11 +184,15 @@ def derive(
             upload(made.files(), model, graph.folder, create_pr)
 
 
-def upload(files: list[Path], repo_id: str, folder: str, create_pr: bool) -> None:
+def upload(files: Sequence[Path], repo_id: str, folder: str, create_pr: bool, description: str | None = None) -> None:
     """Add files to a hub repository in one commit."""
     from huggingface_hub import CommitOperationAdd, HfApi
 
     adds = [CommitOperationAdd(f"{folder}/{file.name}", str(file)) for file in files]
     HfApi(library_name="sentence-transformers").create_commit(
-        repo_id, adds, commit_message=f"Add {folder}/{files[0].name}", create_pr=create_pr
+        repo_id,
+        adds,
+        commit_message=f"Add {folder}/{files[0].name}",
+        commit_description=description,
+        create_pr=create_pr,
     )

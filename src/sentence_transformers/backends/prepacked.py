@@ -69,13 +69,13 @@ class PackedForward(LayerForward):
             self._packed = None  # the weights are about to change
             return nn.Linear.forward(layer, input)
         if (
-            weight is None  # pruned, or made anew at each call
+            torch.compiler.is_compiling()
+            or weight is None  # pruned, or made anew at each call
             or type(weight) is not nn.Parameter  # quantised, sharded, or lent by `torch.func.functional_call`
             or type(input) is not Tensor
             or input.device.type != "cpu"
             or weight.device.type != "cpu"
             or weight.is_inference()
-            or torch.compiler.is_compiling()
             or torch.jit.is_tracing()
             or torch.is_autocast_enabled("cpu")
         ):

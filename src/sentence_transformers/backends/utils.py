@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import fnmatch
 import logging
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -101,3 +103,56 @@ def backend_warn_to_save(model_name_or_path: str, is_local: bool, backend_name: 
     if not is_local:
         how = f"push_to_hub({model_name_or_path!r}, create_pr=True)"
     logger.warning("Save the exported %s model, so that it need not be exported again: `model.%s`.", backend_name, how)
+
+
+def save_or_push_to_hub_model(
+    export_function: Callable[[str], Any],
+    export_function_name: str,
+    config: Any,
+    model_name_or_path: str,
+    push_to_hub: bool = False,
+    create_pr: bool = False,
+    file_suffix: str | None = None,
+    backend: str = "onnx",
+    model: Any = None,
+) -> None:
+    """Put files that a function makes into `onnx/` or `openvino/` of a folder or a hub repository.
+
+    Args:
+        export_function: writes into the folder that it is given: `model_{file_suffix}.onnx`, with the files of its
+            weights beside it, or `openvino/openvino_model.xml` and `.bin`, which are named with the suffix here.
+        export_function_name: said in the description of the commit, as `config` is.
+        config: what the files were made with.
+        model_name_or_path: the folder of the model, or its hub id with `push_to_hub`.
+        push_to_hub: whether the files are uploaded.
+        create_pr: upload as a pull request.
+        file_suffix: what follows "model_" in the names.
+        backend: "onnx" or "openvino".
+        model: whose class the description says; default: SentenceTransformer.
+
+    Raises:
+        FileNotFoundError: if the function did not write the file.
+    """
+    from sentence_transformers.backends.derive import upload
+    from sentence_transformers.storage.saving import atomic_folder
+
+    kind = "SentenceTransformer" if model is None else type(model).__name__
+    with tempfile.TemporaryDirectory() as scratch:
+        export_function(scratch)
+        stem, end = (f"model_{file_suffix}", ".onnx") if backend == "onnx" else ("openvino_model", ".xml")
+        source = Path(scratch, "" if backend == "onnx" else backend)
+        named = stem if backend == "onnx" else f"{stem}_{file_suffix}"
+        files = sorted(source.glob(f"{stem}.*"), key=lambda file: (file.suffix != end, file.name))
+        if not files or files[0].suffix != end:
+            raise FileNotFoundError(f"{export_function_name} has not written {(source / stem).name}{end}.")
+        description = (
+            f"Made by `{export_function_name}` with\n```python\n{config!r}\n```\n\nTo load it:\n```python\n"
+            f'from sentence_transformers import {kind}\n\nmodel = {kind}(\n    "{model_name_or_path}",\n'
+            f'    backend="{backend}",\n    model_kwargs={{"file_name": "{named}{end}"}},\n)\n```\n'
+        )
+        with tempfile.TemporaryDirectory() if push_to_hub else atomic_folder(model_name_or_path) as folder:
+            target = Path(folder, backend)
+            target.mkdir()
+            moved = [Path(shutil.copy(file, target / file.name.replace(stem, named, 1))) for file in files]
+            if push_to_hub:
+                upload(moved, model_name_or_path, backend, create_pr, description)

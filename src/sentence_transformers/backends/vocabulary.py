@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -21,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sentence_transformers.backends.prepacked import PackedForward, compute_dtype
+from sentence_transformers.util.thread_value import ThreadValue
 
-_stopping: ContextVar[bool] = ContextVar("stopping", default=False)
+_stopping: ThreadValue[bool] = ThreadValue(False)
 
 
 class VocabularyRows(NamedTuple):
@@ -73,17 +73,14 @@ class DecoderForward(PackedForward):
     """Of the last linear layer of a language model; inside `stopping()` it gives its input back."""
 
     def __call__(self, input: Tensor) -> Tensor:
-        return input if _stopping.get() else super().__call__(input)
+        return input if _stopping.value else super().__call__(input)
 
 
 @contextlib.contextmanager
 def stopping(stop: bool = True) -> Iterator[None]:
     """Models called inside this context stop before their last product."""
-    token = _stopping.set(stop)
-    try:
+    with _stopping.set_to(stop):
         yield
-    finally:
-        _stopping.reset(token)
 
 
 def defer(model: Any) -> None:

@@ -22,7 +22,6 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator
-from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, cast
 
@@ -30,24 +29,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sentence_transformers.inference.extension_points import is_foreign
 from sentence_transformers.inference.packing import Packing
 from sentence_transformers.util.environment import is_out_of_memory
+from sentence_transformers.util.thread_value import ThreadValue
+from sentence_transformers.util.whose_code import is_foreign
 
 logger = logging.getLogger(__name__)
 
 NAME = "packed_sdpa"
-_current: ContextVar[Packing | None] = ContextVar("packing", default=None)
+_current: ThreadValue[Packing | None] = ThreadValue(None)
 
 
 @contextlib.contextmanager
 def use_packing(packing: Packing | None) -> Iterator[None]:
     """Attention of models called inside this context stays within the sequences of `packing`."""
-    token = _current.set(packing)
-    try:
+    with _current.set_to(packing):
         yield
-    finally:
-        _current.reset(token)
 
 
 def attend(
@@ -73,7 +70,7 @@ def attend(
     Returns:
         float of shape (1, T, heads, d), and None in the place of attention weights.
     """
-    packing = packing or _current.get()
+    packing = packing or _current.value
     if packing is None:
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -209,7 +206,7 @@ def flash_works(
 
 def mask(*args: Any, **kwargs: Any) -> Tensor | None:
     """The mask function that transformers calls: none in a packed batch, sdpa's own in a padded one."""
-    if _current.get() is not None:
+    if _current.value is not None:
         return None
     from transformers.masking_utils import sdpa_mask
 

@@ -5,8 +5,7 @@ taken only where nothing on it was overridden, patched or hooked: otherwise text
 and `forward` of each module, in padded batches, in the caller's thread, as they do in every other program that calls
 the model.
 
-Whose a function is, its code says: the module whose globals it reads, and those of the functions that it wraps.
-`__module__` may be copied (`functools.wraps`).
+Whose a function is, `util.whose_code` says.
 """
 
 from __future__ import annotations
@@ -19,9 +18,8 @@ from typing import Any, NamedTuple
 from torch import nn
 from torch.nn.modules import module as globally
 
-OWN = ("sentence_transformers.",)
-LIBRARIES = (*OWN, "torch.", "transformers.", "transformers_modules.", "peft.", "accelerate.")
-"""Their layers, and their hooks and wrappers (of checkpointing, distribution, autocast), do not ask for padding."""
+from sentence_transformers.util.whose_code import LIBRARIES, OWN, is_foreign
+
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 GLOBAL_HOOKS = tuple(f"_global{name}" for name in HOOKS)
 INPUT_METHODS = ("preprocess", "tokenize")
@@ -196,18 +194,3 @@ def is_hooked(hooks: Any) -> bool:
 def is_foreign_hook(hook: Any) -> bool:
     """Whether a hook of accelerate's kind, or one of several, is of none of the libraries."""
     return hook is not None and any(is_foreign(one) for one in getattr(hook, "hooks", (hook,)))
-
-
-def is_foreign(function: Any, libraries: tuple[str, ...] = LIBRARIES) -> bool:
-    """Whether the code of a function, or of one that it wraps, is of none of the libraries."""
-    if function is nn.Module.__call__:
-        return False
-    while True:
-        inner = function.func if isinstance(function, functools.partial) else function
-        code = getattr(inner, "__func__", inner)
-        found = getattr(code, "__globals__", None)
-        name = type(code).__module__ if found is None else found.get("__name__")
-        if not f"{name}.".startswith(libraries):
-            return True
-        if (function := getattr(function, "__wrapped__", getattr(inner, "__wrapped__", None))) is None:
-            return False

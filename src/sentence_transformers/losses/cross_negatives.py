@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference.extension_points import OWN, is_foreign
 from sentence_transformers.losses.columns import run
 from sentence_transformers.losses.cross import CrossLoss, pair_features, scores_of
 from sentence_transformers.losses.gradient_cache import RandContext as RandContext
@@ -29,6 +28,7 @@ from sentence_transformers.losses.in_batch_negatives import (
     PAIRS,
     TUPLES,
 )
+from sentence_transformers.util.whose_code import OWN, is_foreign
 
 Texts = Sequence[str]
 STEPS = ("predict_minibatch", "predict_minibatch_iter", "calculate_loss_and_cache_gradients")

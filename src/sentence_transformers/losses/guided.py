@@ -21,9 +21,11 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.inference import batches
 from sentence_transformers.losses.base import Accepts, Loss, check_columns
 from sentence_transformers.losses.columns import embed_columns, sentence_rows, unwrap
+from sentence_transformers.losses.cross import is_cross_encoder
 from sentence_transformers.losses.gradient_cache import CachedLossMixin, cached_loss
 from sentence_transformers.losses.gradient_cache import RandContext as RandContext
 from sentence_transformers.losses.in_batch_negatives import BLOCK_ROWS, PAIRS, own
+from sentence_transformers.modules.lookup_input import LookupInput
 from sentence_transformers.similarity import cos_sim
 from sentence_transformers.util.distributed import all_gather, all_gather_with_grad, get_rank
 
@@ -101,7 +103,7 @@ class GISTEmbedLoss(Loss):
         self.contrast_anchors, self.contrast_positives = contrast_anchors, contrast_positives
         self.gather_across_devices = gather_across_devices
         self.similarity_fct, self.cross_entropy_loss = nn.CosineSimilarity(dim=-1), nn.CrossEntropyLoss()
-        self.must_retokenize = cuts_otherwise(unwrap(model), guide)
+        self.must_retokenize = cuts_otherwise(unwrap(model), guide, type(self).__name__)
 
     def sim_matrix(self, embed1: Tensor, embed2: Tensor) -> Tensor:
         """All similarities, cosines unless `similarity_fct` was replaced: (n, H), (m, H) -> (n, m)."""
@@ -231,15 +233,25 @@ class CachedGISTEmbedLoss(CachedLossMixin, GISTEmbedLoss):
         )
 
 
-def cuts_otherwise(model: Any, guide: Any) -> bool:
+def cuts_otherwise(model: Any, guide: Any, loss: str) -> bool:
     """Whether the guide must be given texts instead of the model's tokens.
 
     Raises:
-        InputError: if a model has no tokenizer that can restore texts.
+        InputError: if a model gives no vector per text, or has no tokenizer that can restore texts.
     """
-    for one in (model, guide):
+    from sentence_transformers.encoders.multi_vector_encoder import MultiVectorEncoder
+
+    for name, one in (("model", model), ("guide", guide)):
+        if is_cross_encoder(one) or isinstance(one, MultiVectorEncoder):
+            raise InputError(f"{loss} compares one vector per text; the {name}, a {type(one).__name__}, gives none.")
         if not (hasattr(one.tokenizer, "get_vocab") and (hasattr(one.tokenizer, "decode"))):
-            raise InputError(f"GISTEmbedLoss needs models with a transformers tokenizer, got {type(one.tokenizer)}.")
+            raise InputError(
+                f"{loss} needs tokenizers that restore texts, as those of transformers do; the {name} has a "
+                f"{type(one.tokenizer).__name__}."
+            )
+    kinds = [{type(part) for part in one[0].modules() if isinstance(part, LookupInput)} for one in (model, guide)]
+    if kinds[0] != kinds[1]:  # of whose features the other makes nothing
+        return True
     longer = guide.max_seq_length is not None and (
         model.max_seq_length is None or guide.max_seq_length < model.max_seq_length
     )

@@ -20,10 +20,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference.extension_points import OWN, is_foreign
 from sentence_transformers.losses.base import Accepts, Loss
 from sentence_transformers.losses.columns import replaced_forward, unwrap
 from sentence_transformers.util.tensor import normalize_embeddings
+from sentence_transformers.util.whose_code import OWN, is_foreign
 
 logger = logging.getLogger(__name__)
 

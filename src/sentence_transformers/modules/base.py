@@ -22,22 +22,23 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.inference.extension_points import OWN, is_foreign, packs
+from sentence_transformers.inference.extension_points import packs
 from sentence_transformers.inference.packing import is_packed, pad
 from sentence_transformers.storage import files, settings, weights
 from sentence_transformers.storage.files import Source
+from sentence_transformers.util.thread_value import ThreadValue
+from sentence_transformers.util.whose_code import OWN, is_foreign
 
 logger = logging.getLogger(__name__)
 
 
-_unseen: ContextVar[bool] = ContextVar("unseen", default=False)
+_unseen: ThreadValue[bool] = ThreadValue(False)
 
 
 @contextlib.contextmanager
@@ -45,11 +46,8 @@ def features_unseen(unseen: bool = True) -> Iterator[None]:
     """Within the context nobody but this library sees the features between the modules of a model, so that one may
     leave work to the next.
     """
-    token = _unseen.set(unseen)
-    try:
+    with _unseen.set_to(unseen):
         yield
-    finally:
-        _unseen.reset(token)
 
 
 class Module(nn.Module, ABC):
@@ -175,6 +173,7 @@ class Module(nn.Module, ABC):
             self.save_torch_weights(output_path, safe_serialization)
 
     def save_config(self, output_path: str | os.PathLike[str], filename: str | None = None) -> None:
+        files.settle(output_path)
         path = Path(output_path, filename or self.config_file_name)
         path.write_text(json.dumps(self.get_config_dict(), indent=4), encoding="utf-8")
 
@@ -283,6 +282,6 @@ def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any], fo
     wanted = kwargs_of(module) if kwargs else set()
     given = {key: value for key, value in kwargs.items() if key in wanted}
     leaves_work = getattr(module, "sees_following", False) and getattr(following, "takes_vocabulary", False)
-    if leaves_work and _unseen.get():  # asked last: a context variable cannot be compiled
+    if leaves_work and _unseen.value:
         given["following"] = following
     return module(features, **given)

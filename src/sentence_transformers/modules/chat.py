@@ -25,6 +25,7 @@ from sentence_transformers.inference.inputs import Conversation
 FLAT_MODELS = ("apertus", "deepseek_v3", "gpt_oss", "seed_oss")
 STRUCTURED_MARKS = ("content[0]", ".type", "'type'", '"type"', "item.type", "message.content[")
 SHORT = ("alpha", "bravo")  # texts that differ in their first and last tokens
+ROLES = ("query", "document")
 TRIED = (("alpha", "bravo"), ("charlie", "bravo"), ("alpha", "foxtrot"))
 EXAMPLE = (
     '<Query>: {{ messages | selectattr("role", "eq", "query") | map(attribute="content") | first }}\n'
@@ -69,7 +70,7 @@ class Chat:
             InputError: if there are pairs, and the template does not show both texts.
         """
         found = [self.conversation(item, prompt) for item in inputs]
-        if any({"query", "document"} <= {message["role"] for message in messages} for messages in found):
+        if any(set(ROLES) <= {message["role"] for message in messages} for messages in found):
             self.check_pairs()
         return found
 
@@ -78,7 +79,7 @@ class Chat:
         if isinstance(item, str):
             messages = [{"role": "user", "content": item}]
         elif isinstance(item, tuple):
-            messages = [{"role": "query", "content": item[0]}, {"role": "document", "content": item[1]}]
+            messages = [{"role": role, "content": text} for role, text in zip(ROLES, item, strict=True)]
         else:
             messages = item
         system = [{"role": "system", "content": prompt}] if prompt else []
@@ -132,18 +133,17 @@ class Chat:
 
     def check_pairs(self) -> None:
         """Raise `InputError` unless both texts of a pair show in what the template renders."""
+        if (failure := self.pair_failure()) is not None:
+            raise InputError(f"The chat template cannot show pairs: {failure}. {self.repair}")
+
+    def pair_failure(self) -> str | None:
+        """Why the template cannot show both texts of a pair; None if it can."""
         try:
             base, *others = [self.render(self.conversation(pair)) for pair in TRIED]
-        except Exception as error:
-            raise InputError(
-                f"The chat template cannot show pairs: it raised {type(error).__name__}: {error}. {self.repair}"
-            ) from error
-        lost = [role for role, text in zip(("query", "document"), others, strict=True) if text == base]
-        if lost:
-            raise InputError(
-                f"The chat template does not show the message of role {' and '.join(map(repr, lost))}, so pairs "
-                f"cannot be told apart. {self.repair}"
-            )
+        except Exception as error:  # whatever a template raises
+            return f"it raised {type(error).__name__}: {error}"
+        lost = [role for role, text in zip(ROLES, others, strict=True) if text == base]
+        return f"it does not show the message of role {' and '.join(map(repr, lost))}" if lost else None
 
     @property
     def repair(self) -> str:

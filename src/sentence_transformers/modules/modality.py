@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, NotRequired, TypeAlias, TypedDict
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -190,6 +190,21 @@ def infer_batch_modality(samples: Sequence[Any], supported_modalities: Sequence[
 def format_modality(modality: Any) -> str:
     """A kind as text: "text", "text+image"."""
     return modality if isinstance(modality, str) else "+".join(modality)
+
+
+def raise_unsupported_modality_error(
+    inputs: Sequence[Any], modality: Any, supported_modalities: Sequence[Any], source: str
+) -> NoReturn:
+    """Raise `InputError`: the inputs are of a kind that a model does not take.
+
+    Args:
+        inputs: of which the first is shown.
+        source: what does not take it, as "SentenceTransformer".
+    """
+    raise InputError(
+        f"Modality {format_modality(modality)!r} is not supported by this {source}. Supported modalities: "
+        f"{', '.join(map(format_modality, supported_modalities))}. The first input is {next(iter(inputs), None)!r:.80}."
+    )
 
 
 def is_message_dict(value: Any) -> bool:

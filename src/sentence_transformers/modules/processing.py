@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference.extension_points import is_foreign
+from sentence_transformers.util.whose_code import is_foreign
 
 logger = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -34,9 +35,10 @@ from sentence_transformers.inference.packing import is_recorded, pad, pad_rows
 from sentence_transformers.inference.tokens import check_template
 from sentence_transformers.modules.base import note_sides
 from sentence_transformers.modules.chat import message_format
+from sentence_transformers.modules.input_formatter import InputFormatter
 from sentence_transformers.modules.processing import checked, warn_unknown
 from sentence_transformers.modules.text_input import TextInput
-from sentence_transformers.storage.files import Source, check_links, reading
+from sentence_transformers.storage.files import Source, check_links, reading, settle
 from sentence_transformers.storage.settings import argument_types, check_settings
 
 logger = logging.getLogger(__name__)
@@ -62,7 +64,6 @@ CONFIG_NAMES = (
 BACKENDS = ("torch", "onnx", "openvino")
 VOCABULARY_TASKS = ("fill-mask", "text-generation")
 MOST_LOGITS = 1 << 23  # held at once by a language model that cannot stop before them
-TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "inputs_embeds")
 NO_INT8 = (
     "{}: dtype 'int8' is for models of the BERT family (BERT, RoBERTa, XLM-R, CamemBERT) with safetensors weights, the "
     "torch backend on a CPU, and no further model_kwargs or config_kwargs. Leave it out, take 'bfloat16', or an int8 "
@@ -95,6 +96,10 @@ class Transformer(TextInput):
         do_lower_case: lower-case texts before they are tokenised.
         tokenizer_name_or_path: another place for the tokenizer.
 
+    Attributes:
+        model_forward_params: names of the features that the transformers model is given, of those that it takes; None
+            (default): all of them.
+
     Raises:
         InputError: for an unknown task or backend, for dtype "int8" where there is no such way to compute, and for a
             `modality_config` that is incomplete.
@@ -112,6 +117,7 @@ class Transformer(TextInput):
         "document_length",
         "query_expansion",
     ]
+    model_forward_params: set[str] | None = None
     takes_packed = True
     sees_following = True
 
@@ -154,6 +160,7 @@ class Transformer(TextInput):
         self.query_expansion = query_expansion
         self.backend = backend
 
+        settle(model_name_or_path)
         self._origin = Origin(
             model_name_or_path,
             auto_class,
@@ -175,7 +182,7 @@ class Transformer(TextInput):
             self._adopt(self._origin.model())
         else:
             self._modules["model"] = self._graph()
-            self._takes = set(TEXT_INPUTS[:3])
+            self._takes = {"input_ids", "attention_mask", "token_type_ids"}
         self._lower_case = False
         self.do_lower_case = do_lower_case
         if transformer_task == "text-generation":
@@ -258,6 +265,9 @@ class Transformer(TextInput):
                 complete(own, lambda: self._origin.model_of(config), config)
                 self._adopt(own)
 
+    # what `torch.compiler.assume_constant_result` says, without the compiler: it is called before the graph is drawn
+    _make_transformers_model._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
     def _adopt(self, model: Any) -> None:
         """Use a transformers model from now on."""
         packs = self.unpad_inputs is not False and not self._origin.names_attention
@@ -273,7 +283,9 @@ class Transformer(TextInput):
                 self._before_packing = None
         self._modules["model"] = model
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT
-        self._takes = {name for part in (model, inner) for name in inspect.signature(part.forward).parameters}
+        parts = (part for part in model.modules() if "input_ids" in inspect.signature(part.forward).parameters)
+        wrapped = next(parts, model)  # by `torch.compile`, which names no arguments
+        self._takes = {name for one in (model, inner, wrapped) for name in inspect.signature(one.forward).parameters}
 
     @property
     def config(self) -> Any:
@@ -316,6 +328,17 @@ class Transformer(TextInput):
     def modalities(self) -> list[str]:  # type: ignore[override]
         """Kinds of input: ["text"], with a chat template ["text", "message"]."""
         return list(self.modality_config)
+
+    @property
+    def input_formatter(self) -> InputFormatter:
+        """What sorts inputs by kind and makes messages of them, as the module's settings are now."""
+        form = self.modality_config.get("message", {}).get("format", "auto")
+        return InputFormatter(getattr(self.config, "model_type", None), form, self.processor, self.modalities)
+
+    @property
+    def can_flatten_inputs(self) -> bool:
+        """Whether batches run without padding (`packs`); proved on first use."""
+        return self.packs
 
     @property
     def processor(self) -> Any:
@@ -444,6 +467,8 @@ class Transformer(TextInput):
             following: the module that comes next. If it `takes_vocabulary`, a language model stops before its last
                 product and adds `vocabulary`, a `VocabularyRows`, in the place of its logits.
         """
+        if torch.compiler.is_compiling():
+            self._make_transformers_model()
         if "_is_replica" in self.__dict__:
             bind_to_replicas(self)
         packing = features.get("packing")
@@ -484,7 +509,7 @@ class Transformer(TextInput):
         """Whether packed batches go the way without transformers, as long as no layer was changed."""
         fast = self._fast
         ours = fast is not None and fast.root is self._modules["model"] and fast.fits_here()
-        return ours and self._gives_usual_output
+        return ours and self._gives_usual_output and self.model_forward_params is None
 
     @property
     def _gives_usual_output(self) -> bool:
@@ -505,11 +530,8 @@ class Transformer(TextInput):
             inputs["output_hidden_states"] = True
         if "logits_to_keep" in features and "logits_to_keep" in self._takes and not defer:
             inputs["logits_to_keep"] = features["logits_to_keep"]
-        if packing is None and not defer:  # no context variables, which torch.compile and torch.export cannot trace
+        with attention.use_packing(packing), vocabulary.stopping(defer):
             output = self._output_of(model, inputs)
-        else:
-            with attention.use_packing(packing), vocabulary.stopping(defer):
-                output = self._output_of(model, inputs)
         value = output
         for key in path:
             try:
@@ -552,11 +574,13 @@ class Transformer(TextInput):
     def _inputs(self, features: dict[str, Any], takes: set[str]) -> dict[str, Any]:
         """Arguments of a transformers model that takes those named."""
         packing = features.get("packing")
-        names = ("input_ids", "position_ids", "token_type_ids") if packing is not None else TEXT_INPUTS
-        inputs = {key: features[key] for key in names if key in features and (key in takes or key == "input_ids")}
         if packing is None:
-            return inputs
-        return {key: value[None] for key, value in inputs.items()} | {"packing": packing}
+            named, apart = self.model_forward_params, ("input_ids", "logits_to_keep")
+            inputs = {key: value for key, value in features.items() if key in takes and key not in apart}
+            inputs |= {key: features[key] for key in ("input_ids",) if key in features}
+            return inputs if named is None else {key: value for key, value in inputs.items() if key in named}
+        names = [key for key in ("input_ids", "position_ids", "token_type_ids") if key in features]
+        return {key: features[key][None] for key in names if key in takes or key == "input_ids"} | {"packing": packing}
 
     def _classify_packed(self, features: dict[str, Any]) -> Tensor:
         """Scores (B, labels): the encoder runs packed, its head on the padded output."""
@@ -596,7 +620,8 @@ class Transformer(TextInput):
     def packs_in_transformers(self) -> bool:
         """Whether the transformers model runs packed; proved on first use."""
         model = self.auto_model
-        if self._before_packing is None or not attention.is_in_use(model):
+        usual = self._before_packing is not None and self.model_forward_params is None
+        if not usual or not attention.is_in_use(model):
             return False
         with lock:
             asked_before = "packs" in self._proofs.known
@@ -660,6 +685,7 @@ class Transformer(TextInput):
 
     def save(self, output_path: str, *args, safe_serialization: bool = True, **kwargs) -> None:
         """Write model, tokenizer and settings into `output_path`."""
+        settle(output_path)
         model = self.auto_model
         if isinstance(model, Graph):
             model.config.save_pretrained(output_path)
@@ -761,6 +787,24 @@ def modalities_of(task: str) -> dict[str, Any]:
 
 
 TRANSFORMER_TASK_DEFAULTS = {task: (modalities_of(task), output) for task, (_, _, output) in TASKS.items()}
+
+
+class AutoClasses(Mapping[str, Any]):
+    """Task -> Auto class of transformers, which is imported when it is asked for."""
+
+    def __getitem__(self, task: str) -> Any:
+        import transformers
+
+        return getattr(transformers, TASKS[task][0])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(TASKS)
+
+    def __len__(self) -> int:
+        return len(TASKS)
+
+
+TRANSFORMER_TASK_TO_AUTO_MODEL = AutoClasses()
 
 
 def check_modalities(config: dict[str, Any] | None, output: str | None) -> None:

@@ -159,12 +159,3 @@ def as_array(embeddings: Any) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise InputError(f"Expected float embeddings, got {array.dtype}.")
     return array
-
-
-def __getattr__(name: str) -> Any:
-    """The searches of `libraries` are known by this module's path as well."""
-    if name in ("semantic_search_faiss", "semantic_search_usearch"):
-        from sentence_transformers.search import libraries
-
-        return getattr(libraries, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

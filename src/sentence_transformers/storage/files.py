@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from sentence_transformers.errors import ModelFormatError, SentenceTransformersError
 
+PENDING = ".sentence_transformers_save"  # files of a save that is complete but for moving them
 OPENED_BY_OTHERS = ("additional_chat_templates", "onnx", "openvino")  # folders whose files other libraries open
 
 
@@ -126,6 +127,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         fresh.unlink(missing_ok=True)
 
 
+def settle(folder: str | os.PathLike[str]) -> None:
+    """Finish a save that was interrupted, of a model into `folder`, or into the one around it (`storage.saving`)."""
+    for place in (Path(folder), Path(folder).parent):
+        if (place / PENDING).is_dir():
+            from sentence_transformers.storage.saving import complete
+
+            complete(str(place))
+
+
 def sync(path: Path) -> None:
     """Have the content of a file on disk."""
     with path.open("rb+" if os.name == "nt" else "rb") as file:
@@ -193,6 +203,7 @@ def load_file_path(
     """
     relative = join(check_relative(subfolder), check_relative(Path(filename).as_posix()))
     if Path(model_name_or_path).is_dir():
+        settle(model_name_or_path)
         path = Path(model_name_or_path, relative)
         return str(check_inside(model_name_or_path, path)) if path.is_file() else None
     from huggingface_hub import hf_hub_download
@@ -227,6 +238,7 @@ def load_dir_path(
     """
     relative = join(check_relative(subfolder))
     if Path(model_name_or_path).is_dir():
+        settle(model_name_or_path)
         path = Path(model_name_or_path, relative)
         return str(check_inside(model_name_or_path, path)) if path.is_dir() else None
     from huggingface_hub import snapshot_download

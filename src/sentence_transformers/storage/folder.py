@@ -18,6 +18,7 @@ from sentence_transformers.storage.files import Source, check_inside, check_rela
 from sentence_transformers.storage.parts import load_module, save_module
 from sentence_transformers.storage.saving import MODULES_FILE
 from sentence_transformers.storage.settings import check_settings
+from sentence_transformers.util.whose_code import OWN, is_foreign
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def check_names(entries: list[Entry], modules: list[Any], source: Source) -> Non
 
     Models with modules from outside this library may use names of their own.
     """
-    if not all(type(module).__module__.startswith("sentence_transformers.") for module in modules):
+    if any(is_foreign(type(module).forward, OWN) for module in modules):
         return
     for i, (entry, module) in enumerate(zip(entries, modules, strict=True)):
         name = getattr(module, "module_output_name", None)

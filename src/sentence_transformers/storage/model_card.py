@@ -736,12 +736,3 @@ def generate_model_card(model: Any, model_name: str | None = None, train_dataset
     given.model_id = model_name or data.model_id
     given.datasets = [*data.datasets, *(train_datasets or [])]
     return str(ModelCard.from_template(given, template_path=str(data.template_path)))
-
-
-def __getattr__(name: str) -> Any:
-    """The callbacks that keep a card up to date in training; they live there, and are imported from here too."""
-    from sentence_transformers import _names
-
-    if name.endswith("ModelCardCallback") and name in _names.HOME:
-        return _names.home(name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,8 @@
 
 Everything is first written into a folder of its own; then file after file is moved to its place. A process killed while
 it writes leaves the old model as it was; one killed while it moves files leaves those that are left in the folder
-`PENDING`, where the next `load` or save finds them and goes on. What the model does not bring stays as it is.
+`PENDING`, where the next `load` or save finds them and goes on. What the model does not bring stays as it is. The
+folder of a process that was killed while it wrote is removed by a later save (`working_folder`).
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sentence_transformers.errors import ModelFormatError
-from sentence_transformers.storage.files import check_relative, keep_mode, replacing, sync
+from sentence_transformers.storage.files import PENDING, check_relative, keep_mode, replacing, sync
 
 MODULES_FILE = "modules.json"
-PENDING = ".sentence_transformers_save"  # files of a save that is complete but for moving them
+STARTING = 60  # seconds in which a new folder may not be locked yet
 OBSOLETE = Path(".obsolete.json")
 SETTINGS_FILES = ("config.json", MODULES_FILE)
 ADAPTER = "adapter_config.json"
@@ -56,13 +58,45 @@ def atomic_folder(path: str | os.PathLike[str], came_from: Path | None = None) -
     if there:
         finish_save(target)
     beside = not there or (os.access(target.parent, os.W_OK) and target.parent.stat().st_dev == target.stat().st_dev)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent if beside else target))
-    try:
+    with working_folder(target.parent if beside else target) as fresh:
         yield fresh
         target.mkdir(exist_ok=True)  # with the permissions that new folders have
         commit(fresh, target, came_from is not None and came_from.resolve() == target)
+
+
+@contextlib.contextmanager
+def working_folder(place: Path) -> Iterator[Path]:
+    """A new folder in `place` for the time of a block. Those of processes that were killed are removed first: they have
+    the name of this one's, and nobody holds their lock. Without locks (Windows, some network drives) they stay.
+    """
+    for left in place.glob(f"{PENDING}-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > STARTING and (descriptor := lock_of(left)) is not None:
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(descriptor)
+    fresh = Path(tempfile.mkdtemp(prefix=f"{PENDING}-", dir=place))
+    held = lock_of(fresh)
+    try:
+        yield fresh
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def lock_of(folder: Path) -> int | None:
+    """A descriptor that holds the lock of a folder until it is closed or the process ends; None if it cannot be had."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def commit(fresh: Path, target: Path, own: bool) -> None:
@@ -80,9 +114,9 @@ def commit(fresh: Path, target: Path, own: bool) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:  # the folder is mounted, from the same device as the one around it
             raise
-        inside = tempfile.mkdtemp(prefix=".", dir=target)
-        shutil.copytree(fresh, inside, dirs_exist_ok=True)
-        Path(inside).rename(target / PENDING)
+        with working_folder(target) as inside:
+            shutil.copytree(fresh, inside, dirs_exist_ok=True)
+            inside.rename(target / PENDING)
     finish_save(target)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, Union
 
 from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.storage.files import reading
+from sentence_transformers.util.whose_code import OWN, is_foreign
 
 SIMPLE = {
     int: "a whole number of at least 0",
@@ -36,8 +37,7 @@ def construct(module_class: type, settings: dict[str, Any], file: str, **others:
     Raises:
         ModelFormatError: if a setting is missing, unknown, or has the wrong type or value.
     """
-    own = module_class.__init__.__module__.partition(".")[0] == "sentence_transformers"  # type: ignore[misc]
-    if own:
+    if not is_foreign(module_class.__init__, OWN):  # type: ignore[misc]
         check_settings(argument_types(module_class), settings, file)
         missing = [name for name in required(module_class) if name not in settings | others]
         if missing:

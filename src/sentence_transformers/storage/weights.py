@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sentence_transformers.errors import ModelFormatError
-from sentence_transformers.storage.files import Source
+from sentence_transformers.storage.files import Source, settle
 
 if TYPE_CHECKING:
     import torch
@@ -138,6 +138,7 @@ def load_into(module: nn.Module, source: Source) -> None:
 
 def write(module: nn.Module, folder: str | os.PathLike[str], safe_serialization: bool = True) -> None:
     """Write a module's weights as `model.safetensors`, or as `pytorch_model.bin` if `safe_serialization` is False."""
+    settle(folder)
     if safe_serialization:
         from safetensors.torch import save_model
 

@@ -27,7 +27,7 @@ from transformers.trainer_utils import EvalLoopOutput, speed_metrics
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.encoders.base import BaseModel, LazyClass
 from sentence_transformers.errors import InputError, NonFiniteLossError
-from sentence_transformers.inference.extension_points import is_foreign, is_untouched
+from sentence_transformers.inference.extension_points import is_untouched
 from sentence_transformers.storage.model_card import as_list
 from sentence_transformers.storage.readme import replace_card
 from sentence_transformers.training import checkpoints, dataloaders
@@ -59,6 +59,7 @@ from sentence_transformers.training.preparation import (
     why_untrainable,
 )
 from sentence_transformers.util.distributed import broadcast_object, distributed_evaluation
+from sentence_transformers.util.whose_code import is_foreign
 
 logger = logging.getLogger(__name__)
 
@@ -123,8 +124,9 @@ class BaseTrainer(Trainer, ABC):
             raise InputError(
                 f"eval_strategy={str(args.eval_strategy)!r}, but there is neither an eval_dataset nor an evaluator."
             )
-        if compute_metrics is not None:
-            logger.warning("compute_metrics has no effect here: give an evaluator instead.")
+        unused = {"compute_metrics": compute_metrics, "preprocess_logits_for_metrics": preprocess_logits_for_metrics}
+        for name in (name for name, given in unused.items() if given is not None):
+            logger.warning("%s has no effect here: give an evaluator instead.", name)
         if model is None:
             self.model_init = model_init
             model = self._made = self.call_model_init()
