@@ -520,17 +520,24 @@ FOLDERS = {
 }
 
 
-@pytest.mark.parametrize("case", list(CASES))
-def test_two_processes_make_the_step_of_one(tmp_path: Path, case: str) -> None:
-    model = tmp_path / "model"
-    FOLDERS[case.partition("-")[0]](model)
+@pytest.fixture(scope="module")
+def stepped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the weights of each case after a step, of one process and of two."""
+    folder = tmp_path_factory.mktemp("stepped")
+    for kind, write in FOLDERS.items():
+        write(folder / kind)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     for processes in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command += [str(TWO), str(model), str(tmp_path / f"{processes}.pt"), case]
+        command += [str(TWO), str(folder)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr[-4000:]
-    one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))
+    return folder
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_two_processes_make_the_step_of_one(stepped: Path, case: str) -> None:
+    one, two = (torch.load(stepped / f"{case}-{n}.pt", weights_only=True) for n in (1, 2))
     before, one, two = one["before"], one["after"], two["after"]
     assert before.keys() == one.keys() == two.keys()
     assert max(float((one[name] - before[name]).abs().max()) for name in one) > 1e-4
