@@ -10,12 +10,12 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin take the cores of the tests that run beside
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import models
+from tests import forked, models
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,3 +44,13 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 @pytest.fixture(scope="session")
 def bert_folder(folder_of: Callable[[str], Path]) -> Path:
     return folder_of("bert")
+
+
+@pytest.fixture(scope="module")
+def forked_workers() -> Iterator[None]:
+    """Pools whose workers begin at once; that spawned ones work too is tested in `test_encode.py`."""
+    import torch.multiprocessing
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.multiprocessing, "get_context", lambda method=None: forked.processes())
+        yield
