@@ -28,6 +28,17 @@ def _frozen() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _unsynced() -> Iterator[None]:
+    """Files are written as ever, but nobody waits for the disk: no test cuts the power.
+
+    Processes that are killed (`test_crash.py`) are others, and wait.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which also raises for a file that is not open
+        yield
+
+
 @pytest.fixture(scope="session")
 def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Name of an architecture -> folder with its tiny model, built when first asked for."""
