@@ -32,7 +32,9 @@ IMPORTED = [
 
 @cache
 def processes() -> Any:
-    """A context of `multiprocessing`."""
+    """A context of `multiprocessing`; one that spawns where nothing can be forked."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
     return context
