@@ -5,9 +5,12 @@ each change `encode` equals that of a model loaded from what is saved now.
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 import inspect
 import pkgutil
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +63,21 @@ PAIRS = [("yes", text) for text in TEXTS]
 H = score_models.H
 
 
+def written_once(write: Any) -> Any:
+    """A function that makes copies of the folder that `write` makes when first asked for."""
+
+    @functools.cache
+    def original() -> tempfile.TemporaryDirectory[str]:
+        holder = tempfile.TemporaryDirectory()
+        write(Path(holder.name, "model"))
+        return holder
+
+    return lambda folder: shutil.copytree(Path(original().name, "model"), folder, dirs_exist_ok=True)
+
+
 def of_folder(encoder: Any, write: Any) -> Any:
     """A model that is loaded from a folder that `write` makes."""
+    write = written_once(write)
 
     def make(folder: Path) -> Any:
         write(folder)
@@ -70,11 +86,14 @@ def of_folder(encoder: Any, write: Any) -> Any:
     return make
 
 
+plain_bert = written_once(lambda folder: score_models.checkpoint(folder, "Bert"))
+
+
 def of_modules(*tail: Any, **config: Any) -> Any:
     """A dense model: a transformer and what follows it, given the transformer."""
 
     def make(folder: Path) -> Any:
-        score_models.checkpoint(folder, "Bert")
+        plain_bert(folder)
         transformer = models.Transformer(str(folder), config_kwargs=config)
         return SentenceTransformer(modules=[transformer, *(part(transformer) for part in tail)], device="cpu")
 

@@ -30,6 +30,8 @@ from tests.golden import score_models
 from tests.golden.score_models import LENGTH, PAIRS, PROMPT, SCORERS
 from tests.oracle import oracle_python, run_oracle
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 RECORDED = dict(np.load(Path(score_models.__file__).with_name("scores.npz")))
 FACTS = {name: json.loads(str(RECORDED[f"{name}/facts"])) for name in SCORERS}
 CLASSIFIERS = [name for name in SCORERS if name.endswith(("_1", "_3"))]

@@ -889,6 +889,7 @@ def test_bad_input_is_found_before_the_workers(faulty, pool):
         faulty.encode([*map(str, range(20)), None], pool=pool, chunk_size=2)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_killed_worker_is_named(faulty):
     """A worker killed in the middle of a job: an error with its name, soon, and no waiting for ever."""
     pool = faulty.start_multi_process_pool(["cpu", "cpu"])
@@ -918,6 +919,7 @@ def test_killed_worker_is_named(faulty):
         faulty.encode(TEXTS, pool=pool)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_worker_killed_while_it_answers():
     """A worker that dies with half its answer written is noticed too."""
     pool = workers.start(models.Blank(), ["cpu", "cpu"])
@@ -943,6 +945,7 @@ def test_worker_killed_while_it_answers():
         workers.stop(pool)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_failed_job_leaves_no_work_behind():
     """After an error the workers throw the rest of that call away instead of computing it first."""
     pool = workers.start(models.Blank(), ["cpu", "cpu"])
@@ -959,6 +962,7 @@ def test_failed_job_leaves_no_work_behind():
         workers.stop(pool)
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("kwargs", [{"num_workers": 2}, {"device": ["cpu", "cpu"]}], ids=["num_workers", "devices"])
 def test_workers_for_one_call(fresh, expected, kwargs):
     """Workers started for one call, ended after it; the model computes here as before."""

@@ -25,6 +25,8 @@ from sentence_transformers.util import semantic_search
 from tests import models
 from tests.golden import multi_vector_cases as cases
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 HERE = Path(__file__).parent / "golden"
 GOLDEN = np.load(HERE / "multi_vector.npz")
 PLAIN = json.loads((HERE / "multi_vector.json").read_text(encoding="utf-8"))

@@ -46,6 +46,8 @@ from tests.golden.score_models import (
 )
 from tests.oracle import oracle_python, run_oracle
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 RECORDED = dict(np.load(Path(score_models.__file__).with_name("scores.npz")))
 FACTS = {name: json.loads(str(RECORDED[f"{name}/facts"])) for name in SPARSE}
 SPLADE = [name for name in SPARSE if name.endswith(("_relu", "_log1p_relu"))]

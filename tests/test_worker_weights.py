@@ -17,6 +17,8 @@ from sentence_transformers.backends.write_detection import watch
 from sentence_transformers.inference import shared_weights, workers
 from tests.models import TEXTS, build
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 
 class Watched(SentenceTransformer):
     """Tells which of its weights are prepared for the kernels of the CPU: those that can be watched."""

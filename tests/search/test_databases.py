@@ -28,6 +28,7 @@ from sentence_transformers.databases import (
 
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.errors import DatabaseWriteError, InputError, MissingExtraError, SearchEngineError
+from sentence_transformers.search.databases.common import Batch
 from sentence_transformers.search.filters import matches, parse
 from sentence_transformers.search.quantization import quantize_embeddings
 from tests.models import TEXTS
@@ -361,6 +362,13 @@ def test_negative_weights_have_no_place_in_rank_features(make: Make) -> None:
 def test_qdrant_ids() -> None:
     with QdrantDatabase("x", location=":memory:") as database, pytest.raises(InputError, match="whole numbers from 0"):
         database.write([([-1], numbers(1, 0))])
+
+
+def test_what_a_batch_becomes() -> None:
+    """Plain ids, rows of the database's precision, an entry of metadata for each."""
+    ids, rows, metadata = QdrantDatabase("x", location=":memory:").checked(Batch(np.array([3, 4]), [[1, 0], [0, 2]]))
+    assert ids == [3, 4] and type(ids[0]) is int and metadata == [{}, {}]
+    assert isinstance(rows, np.ndarray) and rows.dtype == np.float32 and rows.tolist() == [[1, 0], [0, 2]]
 
 
 # ---- databases that fail

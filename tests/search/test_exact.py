@@ -236,13 +236,19 @@ def test_few_of_many_pairs_by_a_floor(k, max_pairs, block_scores, crowd, monkeyp
 
 
 @pytest.mark.parametrize("stored", [0, 10**6])
-@pytest.mark.parametrize("batch_size", [1, 16, 1024])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 3, 16, 1024])
 @pytest.mark.parametrize("setting", ANSWERS["community_detection"])
 def test_communities_of_the_existing_library(setting, batch_size, stored, monkeypatch):
     monkeypatch.setattr(clustering, "STORED_PAIRS", stored)
     threshold, size = setting.split()
     found = community_detection(CROWD, float(threshold), int(size), batch_size)
     assert found == ANSWERS["community_detection"][setting]
+
+
+@pytest.mark.parametrize("stored", [0, 10**6])
+def test_communities_row_by_row(stored, monkeypatch):
+    monkeypatch.setattr(clustering, "STORED_PAIRS", stored)
+    assert community_detection(CROWD, 0.6, 2, batch_size=1) == ANSWERS["community_detection"]["0.6 2"]
 
 
 def test_communities_do_not_overlap_and_begin_with_their_centre():

@@ -14,6 +14,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import mine_hard_negatives
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
 ANGLES = [0, 1, 10, 20, 30, 40, 50, 60, 180]
 
 

@@ -26,9 +26,10 @@ from sentence_transformers.errors import NonFiniteLossError
 from sentence_transformers.modules import router
 from sentence_transformers.modules.transformer import Transformer
 from sentence_transformers.training import collator
-from tests import models
+from tests import forked, models
 from tests.golden import multi_vector_cases, score_models
 from tests.training import runs
+from tests.training.killed import train
 from tests.training.runs import SETTINGS, logged
 from tests.training.two_processes import CASES
 
@@ -288,60 +289,19 @@ def test_evaluate_without_data_runs_the_evaluators(model: SentenceTransformer, t
     assert {"eval_one_cosine_accuracy", "eval_two_cosine_accuracy", "eval_sequential_score"} <= found.keys()
 
 
-RUN = """
-import sys, torch, os, signal
-import sentence_transformers
-from datasets import Dataset
-from sentence_transformers import losses
-from transformers import TrainerCallback
-folder, out, kill, resume, kind = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "resume", sys.argv[5]
-torch.manual_seed(5)
-model = getattr(sentence_transformers, kind)(folder, device="cpu")
-texts = [f"the river number {i} and a cat" + " dog" * (i % 5) for i in range(24)]
-data = Dataset.from_dict({"a": texts, "b": texts[::-1], "label": [i % 2 for i in range(24)]})
-class Kill(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == kill:
-            os.kill(os.getpid(), signal.SIGKILL)
-if kind == "CrossEncoder":
-    data = data.remove_columns("label")
-    loss = losses.CachedMultipleNegativesRankingLoss(model, num_negatives=1, mini_batch_size=3)
-elif kind == "SparseEncoder":
-    data = data.remove_columns("label")
-    loss = losses.SpladeLoss(model, losses.SparseMultipleNegativesRankingLoss(model), 3e-3, 5e-3)
-elif kind == "MultiVectorEncoder":
-    data = data.remove_columns("label")
-    loss = losses.CachedMultiVectorMultipleNegativesRankingLoss(model, mini_batch_size=3)
-else:
-    loss = losses.SoftmaxLoss(model, 32, 2)
-args = getattr(sentence_transformers, kind + "TrainingArguments")(
-    output_dir=out, num_train_epochs=2, per_device_train_batch_size=4, save_strategy="steps", save_steps=2,
-    report_to=[], disable_tqdm=True, learning_rate=1e-3, logging_steps=1, batch_sampler="no_duplicates")
-trainer = getattr(sentence_transformers, kind + "Trainer")(
-    model=model, args=args, train_dataset=data, loss=loss, callbacks=[Kill()])
-trainer.train(resume_from_checkpoint=True if resume else None)
-own = {name: p for name, p in loss.named_parameters() if not name.startswith("model.")}
-torch.save({**model.state_dict(), **own}, out + "/final.pt")
-"""
-
-
-def run_script(*args: Any) -> int:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", RUN, *map(str, args)], env=environment, capture_output=True, text=True)
-    if done.returncode not in (0, -signal.SIGKILL):
-        raise AssertionError(done.stderr[-3000:])
-    return done.returncode
-
-
 @pytest.mark.parametrize("kind", ["SentenceTransformer", "CrossEncoder", "SparseEncoder", "MultiVectorEncoder"])
 def test_a_killed_run_goes_on_as_if_it_had_not_been(bert_folder: Path, tmp_path: Path, kind: str) -> None:
     if kind == "SparseEncoder":
         bert_folder = tmp_path / "splade"
         score_models.SPARSE["splade_bert_max_log1p_relu"](bert_folder)
-    assert run_script(bert_folder, tmp_path / "whole", -1, "new", kind) == 0
-    assert run_script(bert_folder, tmp_path / "killed", 9, "new", kind) == -signal.SIGKILL
+
+    def run(out: str, kill: int = -1, resume: bool = False) -> int:
+        return forked.run(train, bert_folder, tmp_path / out, kill, resume, kind, error=tmp_path / f"{out}.error")
+
+    assert run("whole") == 0
+    assert run("killed", kill=9) == -signal.SIGKILL
     (tmp_path / "killed" / "checkpoint-999").mkdir()  # cut off while it was written
-    assert run_script(bert_folder, tmp_path / "killed", -1, "resume", kind) == 0
+    assert run("killed", resume=True) == 0
     whole, resumed = (torch.load(tmp_path / n / "final.pt", weights_only=True) for n in ("whole", "killed"))
     assert whole.keys() == resumed.keys()
     for name in whole:
@@ -520,17 +480,24 @@ FOLDERS = {
 }
 
 
-@pytest.mark.parametrize("case", list(CASES))
-def test_two_processes_make_the_step_of_one(tmp_path: Path, case: str) -> None:
-    model = tmp_path / "model"
-    FOLDERS[case.partition("-")[0]](model)
+@pytest.fixture(scope="module")
+def stepped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the weights of each case after a step, of one process and of two."""
+    folder = tmp_path_factory.mktemp("stepped")
+    for kind, write in FOLDERS.items():
+        write(folder / kind)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     for processes in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command += [str(TWO), str(model), str(tmp_path / f"{processes}.pt"), case]
+        command += [str(TWO), str(folder)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr[-4000:]
-    one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))
+    return folder
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_two_processes_make_the_step_of_one(stepped: Path, case: str) -> None:
+    one, two = (torch.load(stepped / f"{case}-{n}.pt", weights_only=True) for n in (1, 2))
     before, one, two = one["before"], one["after"], two["after"]
     assert before.keys() == one.keys() == two.keys()
     assert max(float((one[name] - before[name]).abs().max()) for name in one) > 1e-4

@@ -1,7 +1,7 @@
-"""One training step, in one process or in two: `torchrun --nproc-per-node N two_processes.py MODEL OUT CASE`.
+"""One training step of each case, in one process or in two: `torchrun --nproc-per-node N two_processes.py FOLDER`.
 
-Plain SGD and no dropout, so that the weights afterwards tell the gradients. One process sees the batch that two see
-together.
+The folder holds the models by their kind, the first word of a case, and takes the weights, `CASE-N.pt`. Plain SGD and
+no dropout, so that the weights afterwards tell the gradients. One process sees the batch that two see together.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -112,6 +114,7 @@ class InOrder(torch.utils.data.BatchSampler):
         super().__init__(range(len(dataset)), batch_size, drop_last)
 
 
+@cache
 def allow_sharding_on_cpu() -> None:
     """Let accelerate take these processes for ones with a GPU each, which are the only ones that it shards."""
     from accelerate.state import DistributedType, PartialState
@@ -126,17 +129,14 @@ def allow_sharding_on_cpu() -> None:
     PartialState.__init__ = pretend
 
 
-def main(model_folder: str, out: str, name: str) -> None:
-    case, processes = CASES[name], int(os.environ["WORLD_SIZE"])
-    model = case.model(model_folder, device="cpu")
+def step(case: Case, model_folder: Path, out: Path, processes: int) -> None:
+    model = case.model(str(model_folder), device="cpu")
     for module in model:
         if hasattr(module, "auto_model"):
             _ = module.auto_model  # loaded, so that its dropout can be turned off
     for part in model.modules():
         if isinstance(part, torch.nn.Dropout):
             part.p = 0.0
-    if case.sharing and processes > 1:
-        allow_sharding_on_cpu()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     args = case.trainer.training_args_class(
         output_dir=f"{out}.run",
@@ -158,6 +158,8 @@ def main(model_folder: str, out: str, name: str) -> None:
         loss=case.loss(model, processes > 1),
         optimizer_cls_and_kwargs=(torch.optim.SGD, {"lr": 1e-2}),
     )
+    assert trainer.accelerator.num_processes == processes
+    assert trainer.is_fsdp_enabled == bool(case.sharing and processes > 1)
     trainer.train()
     trainer.save_model(f"{out}.model")
     if int(os.environ["RANK"]) == 0:
@@ -166,6 +168,15 @@ def main(model_folder: str, out: str, name: str) -> None:
         torch.save({"before": before, "after": dict(saved.state_dict())}, out)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()  # who saves is later, and needs the other's connections until it is done
+
+
+def main(folder: str) -> None:
+    processes = int(os.environ["WORLD_SIZE"])
+    for name in sorted(CASES, key=lambda name: bool(CASES[name].sharing)):
+        if CASES[name].sharing and processes > 1:  # these come last
+            allow_sharding_on_cpu()
+        print(name, file=sys.stderr)
+        step(CASES[name], Path(folder, name.partition("-")[0]), Path(folder, f"{name}-{processes}.pt"), processes)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # gloo's destructors join its threads, and these may wait for the interpreter for ever

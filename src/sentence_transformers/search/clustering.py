@@ -113,7 +113,10 @@ class Neighbours:
                 apart = near + start != far + other
                 sizes[other : other + len(columns)] += np.bincount(far[apart], minlength=len(columns))
                 room -= len(near)
-                pairs = [*pairs, np.stack([near + start, far + other])] if room >= 0 else []
+                if room >= 0:
+                    pairs.append(np.stack([near + start, far + other]))
+                else:
+                    pairs.clear()
         if room >= 0:
             self.stored = by_row(np.concatenate(pairs, axis=1), sizes)
         return sizes

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from copy import copy, deepcopy
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ from sentence_transformers.storage.training_report import (
     table,
     training_report,
 )
+from sentence_transformers.util.environment import get_installed_version
 
 TEMPLATE = Path(__file__).parent / "model_card_template.md"
 ALSO_SAID = (  # besides the arguments
@@ -38,15 +40,14 @@ LABEL_COLUMNS = ("label", "labels", "score", "scores")
 def get_versions() -> dict[str, str]:
     """Versions of Python and of the packages that make a model's results."""
     import platform
-    from importlib import metadata
 
-    versions = {"python": platform.python_version()}
-    for package in ("sentence-transformers", "transformers", "torch", "accelerate", "datasets", "tokenizers"):
-        try:
-            versions[package.replace("-", "_")] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    packages = ("sentence-transformers", "transformers", "torch", "accelerate", "datasets", "tokenizers")
+    found = {package.replace("-", "_"): installed_version(package) for package in packages}
+    return {"python": platform.python_version()} | {name: version for name, version in found.items() if version}
+
+
+installed_version = cache(get_installed_version)
+"""Read from disk once per package: it takes some milliseconds."""
 
 
 @dataclass(frozen=True)

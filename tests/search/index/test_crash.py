@@ -7,7 +7,6 @@ itself at a chosen call of the functions that write (see `writers`). The folder 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -19,6 +18,7 @@ import pytest
 
 from sentence_transformers import Index
 from sentence_transformers.errors import IndexNotFoundError
+from tests.forked import processes
 from tests.search.index import writers
 from tests.search.index.cases import IDS, VECTORS, assert_hits, expected, filled, vectors
 
@@ -26,19 +26,11 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
 slow = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def processes():
-    """Processes that have everything imported."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.search.index.writers"])
-    return context
-
-
-def run(processes: Any, function: Any, folder: Path, *args: Any, seconds: float | None = None) -> list[list[str]]:
+def run(function: Any, folder: Path, *args: Any, seconds: float | None = None) -> list[list[str]]:
     """What a writer told before it was killed: by itself, or by us some time after it began."""
     log = folder.with_name("log")
     log.write_bytes(b"")
-    process = processes.Process(target=function, args=(str(folder), str(log), *args))
+    process = processes().Process(target=function, args=(str(folder), str(log), *args))
     process.start()
     if seconds is not None:
         while process.is_alive() and not log.read_bytes():
@@ -77,9 +69,9 @@ MOMENTS = [f"{name}:{when}" for name in ("fsync", "replace", "unlink") for when 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("calls", [0, 1, 2, 3, 7, *(pytest.param(n, marks=slow) for n in (4, 5, 11, 20, 33))])
-def test_killed_at_every_step_of_a_commit(moment, calls, folder, processes):
+def test_killed_at_every_step_of_a_commit(moment, calls, folder):
     for _ in range(2):
-        check(folder, run(processes, writers.write_for_ever, folder, moment, calls))
+        check(folder, run(writers.write_for_ever, folder, moment, calls))
     with Index.load(folder) as index:  # the lock died with its holder; leftovers go with the next commit
         index.add(embeddings=vectors(1), ids=["last"])
     named = json.loads((folder / "index.json").read_text())["segments"]
@@ -92,20 +84,20 @@ def test_killed_at_every_step_of_a_commit(moment, calls, folder, processes):
 @pytest.mark.parametrize(
     "seconds", [0.0, 0.02, 0.1, *(pytest.param(t, marks=slow) for t in (0.01, 0.05, 0.2, 0.4, 0.8))]
 )
-def test_killed_at_any_time(seconds, folder, processes):
+def test_killed_at_any_time(seconds, folder):
     for _ in range(2):
-        check(folder, run(processes, writers.write_for_ever, folder, seconds=seconds))
+        check(folder, run(writers.write_for_ever, folder, seconds=seconds))
 
 
 @pytest.mark.parametrize("steps", [*range(7), 99])
 @pytest.mark.parametrize("there", [True, False])
-def test_killed_while_saving(steps, there, tmp_path, processes):
+def test_killed_while_saving(steps, there, tmp_path):
     """Saving over an index leaves the old or the new one; saving into an empty folder none or the new one."""
     folder = tmp_path / "index"
     if there:
         with filled(Index(), range(100)) as index:
             index.save(folder)
-    saved = run(processes, writers.save_once, folder, steps) == [["saved"]]
+    saved = run(writers.save_once, folder, steps) == [["saved"]]
     assert saved or steps < 99
     try:
         index = Index.load(folder, check="open")
@@ -120,13 +112,13 @@ def test_killed_while_saving(steps, there, tmp_path, processes):
     assert len(Index.load(folder)) == 20 and len(list(folder.glob("*.safetensors"))) == 1
 
 
-def test_a_writer_in_another_process_is_respected(folder, processes):
+def test_a_writer_in_another_process_is_respected(folder):
     """While one process writes, another may read but not write; when it is killed, its right dies with it."""
     from sentence_transformers.errors import IndexLockedError
 
     log = folder.with_name("log")
     log.write_bytes(b"")
-    process = processes.Process(target=writers.write_for_ever, args=(str(folder), str(log)))
+    process = processes().Process(target=writers.write_for_ever, args=(str(folder), str(log)))
     process.start()
     while b"added" not in log.read_bytes():
         time.sleep(0.01)
