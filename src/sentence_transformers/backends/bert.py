@@ -39,6 +39,7 @@ from sentence_transformers.backends.products import GELU_LOWEST, FloatProduct, I
 from sentence_transformers.backends.vocabulary import VocabularyRows
 from sentence_transformers.backends.write_detection import Watch, address, can_be_watched, watch
 from sentence_transformers.inference import attention
+from sentence_transformers.inference.extension_points import is_observed
 from sentence_transformers.inference.packing import Packing
 
 OFFSET_FAMILY = set(ROBERTA)  # positions start at padding_idx + 1
@@ -135,6 +136,7 @@ class PackedBert:
             and not torch.compiler.is_compiling()
             and not torch.is_autocast_enabled("cpu")
             and not attention.sdpa_was_replaced()
+            and not is_observed()
             and not asks_for_more(self.root)
         )
 
