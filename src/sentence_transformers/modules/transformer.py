@@ -35,6 +35,7 @@ from sentence_transformers.modules.base import note_sides
 from sentence_transformers.modules.chat import message_format
 from sentence_transformers.modules.processing import checked, warn_unknown
 from sentence_transformers.modules.text_input import TextInput
+from sentence_transformers.storage import weights
 from sentence_transformers.storage.files import Source, check_links, reading
 from sentence_transformers.storage.settings import argument_types, check_settings
 
@@ -656,10 +657,11 @@ class Transformer(TextInput):
             model.config.save_pretrained(output_path)
             model.save(output_path)
         elif safe_serialization:
-            model.save_pretrained(output_path)
+            compiled = any(weights.COMPILED in name for name in model.state_dict())
+            model.save_pretrained(output_path, **({"state_dict": weights.tensors_of(model)} if compiled else {}))
         else:
             model.config.save_pretrained(output_path)
-            torch.save(model.state_dict(), Path(output_path, "pytorch_model.bin"))
+            torch.save(weights.tensors_of(model), Path(output_path, weights.TORCH_NAME))
         note_sides(self.tokenizer)
         self.processor.save_pretrained(output_path)
         self.save_config(output_path)
