@@ -457,6 +457,9 @@ class Transformer(TextInput):
             if packing is not None and not self.packs_in_transformers:
                 features = self._as_padded(features)
             value = self.run(features, defer)
+            rows = value if isinstance(value, Tensor) else value.rows
+            if rows.dim() == 3 and hasattr(self.auto_model, "get_base_model"):
+                features = with_prompt(features, rows.shape[1], self.padding_id)
         if "kept_mask" in features:  # tokens that nobody looks at have vectors all the same
             features = features | {"attention_mask": features["kept_mask"]}
             del features["kept_mask"]
@@ -582,7 +585,8 @@ class Transformer(TextInput):
     @property
     def packs(self) -> bool:
         """Whether this model runs packed; proved on first use."""
-        return self._fast_fits_here or self.packs_in_transformers
+        fast = self._fast
+        return (fast is not None and self._fast_fits_here and fast.is_known()) or self.packs_in_transformers
 
     @property
     def packs_in_transformers(self) -> bool:
@@ -783,6 +787,20 @@ def check_modalities(config: dict[str, Any] | None, output: str | None) -> None:
                 f"modality_config[{modality!r}]['method_output_name'] is {path!r}; expected the name of an entry of "
                 "the model's output, or a path of names and indices into it, as ['hidden_states', -2]."
             )
+
+
+def with_prompt(features: dict[str, Any], length: int, padding_id: int) -> dict[str, Any]:
+    """A padded batch that has as many tokens as the model gave vectors: one with a learned prompt (PEFT's prompt
+    tuning) puts that before each text.
+    """
+    mask = features.get("attention_mask")
+    if mask is None or mask.shape[1] >= length:
+        return features
+    fills = {"input_ids": padding_id, "token_type_ids": 0, "attention_mask": 1, "kept_mask": 1}
+    added = (length - mask.shape[1], 0)
+    return features | {
+        name: nn.functional.pad(features[name], added, value=fill) for name, fill in fills.items() if name in features
+    }
 
 
 def lower_case(tokenizer: Any) -> None:
