@@ -139,6 +139,19 @@ def test_direction(case_of, name):
     assert (change < 1e-6) if case.architecture.causal else (change > 1e-4)
 
 
+@pytest.mark.parametrize("name", ["llama", "mistral", "gemma3"])
+@pytest.mark.parametrize("when", ["saved", "set"])
+def test_causal_models_that_are_told_to_look_both_ways(case_of, tmp_path, name, when):
+    """By `config.is_causal = False`; windows of transformers are one token wider then."""
+    case = Case(name, models.build(name, tmp_path, is_causal=False))
+    assert abs(case.vectors - case_of(name).vectors).max() > 1e-2
+    if when == "set":
+        case.model = SentenceTransformer(str(case_of(name).folder), device="cpu")
+        case.model.encode(TEXTS)
+        case.model.config.is_causal = False
+    close(case.model.encode(TEXTS), case.vectors)
+
+
 def test_window_ends_what_a_token_sees(case_of):
     """Two causal layers with a window of 8: a changed token reaches the 14 after it and no further."""
     model = case_of("mistral").model

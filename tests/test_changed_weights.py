@@ -191,6 +191,41 @@ def test_replaced_parameters(model, tmp_path):
 
 
 @every_model
+def test_parameters_that_are_parts_of_one_tensor(model, tmp_path):
+    parameters = [weight for weight in model.parameters() if weight.is_floating_point()]
+    if not parameters:
+        return
+    before, together = rows(model), nn.utils.parameters_to_vector(parameters)
+    nn.utils.vector_to_parameters(together.detach() * 0.7, parameters)
+    assert np.abs(rows(model) - before).max() > 1e-4
+    assert_computed(model, tmp_path / "saved")
+
+
+def compile_part(model: Any, place: str) -> None:
+    """Wrap a module of a model in what `torch.compile` gives, which computes the same."""
+    network = model.transformers_model
+    linear = next(name for name, part in network.named_modules() if type(part) is nn.Linear)
+    parent, name = {
+        "first": (model, "0"),
+        "last": (model, str(len(model) - 1)),
+        "layer": (network.get_submodule(linear.rpartition(".")[0]), linear.rpartition(".")[2]),
+        "layers": (next(part for part in network.modules() if isinstance(part, nn.ModuleList)), "0"),
+    }[place]
+    setattr(parent, name, torch.compile(getattr(parent, name), backend="eager"))
+
+
+@pytest.mark.parametrize("model", ["bert", "modernbert", "tail", "cross", "splade"], indirect=True)
+@pytest.mark.parametrize("place", ["first", "last", "layer", "layers"])
+@pytest.mark.parametrize("safe", [True, False])
+def test_compiled_parts_are_saved_as_what_they_wrap(model, tmp_path, place, safe):
+    expected = rows(model)
+    compile_part(model, place)
+    np.testing.assert_allclose(rows(model), expected, atol=5e-6)
+    model.save_pretrained(str(tmp_path / "saved"), safe_serialization=safe)
+    np.testing.assert_allclose(rows(type(model)(str(tmp_path / "saved"), device="cpu")), expected, atol=5e-6)
+
+
+@every_model
 def test_a_loaded_state_and_a_way_back(model):
     before, state = rows(model), copy.deepcopy(model.state_dict())
     for parameter in model.parameters():

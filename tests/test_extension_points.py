@@ -10,6 +10,7 @@ Each point changes a model in one of three ways, so that what it must give is kn
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,6 +22,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.modules import module as torch_modules
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedTokenizerFast
 
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder, losses, models
@@ -961,6 +965,101 @@ def test_changes_of_a_model_in_use_come_and_go(case: Case, monkeypatch: Any, cha
             change(model, patch)
             same(case.kind.rows(model), expected)
     same(case.kind.rows(model), plain)
+
+
+# ---- what sees every layer, or every operation, from outside of the model
+
+
+SCALE = 1.5
+LAYERS: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {  # function, operations
+    nn.Linear: ("linear", ("addmm", "mm")),
+    nn.LayerNorm: ("layer_norm", ("native_layer_norm",)),
+}
+
+
+def scaled(output: Any) -> Any:
+    return (output[0] * SCALE, *output[1:]) if isinstance(output, tuple) else output * SCALE
+
+
+def by_class(layer: type, patch: Any) -> Any:
+    forward = layer.forward  # type: ignore[attr-defined]
+    patch.setattr(layer, "forward", lambda self, input: scaled(forward(self, input)))
+    return contextlib.nullcontext()
+
+
+def by_call(layer: type, patch: Any) -> Any:
+    call = nn.Module.__call__
+
+    def changed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        output = call(self, *args, **kwargs)
+        return scaled(output) if type(self) is layer else output
+
+    patch.setattr(nn.Module, "__call__", changed)
+    return contextlib.nullcontext()
+
+
+def by_function(layer: type, patch: Any) -> Any:
+    function = getattr(nn.functional, LAYERS[layer][0])
+    patch.setattr(nn.functional, LAYERS[layer][0], lambda *args, **kwargs: scaled(function(*args, **kwargs)))
+    return contextlib.nullcontext()
+
+
+def by_function_mode(layer: type, patch: Any) -> Any:
+    function = getattr(nn.functional, LAYERS[layer][0])
+
+    class Mode(TorchFunctionMode):
+        def __torch_function__(self, called: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            output = called(*args, **kwargs or {})
+            return scaled(output) if called is function else output
+
+    return Mode()
+
+
+def by_dispatch_mode(layer: type, patch: Any) -> Any:
+    operations = [getattr(torch.ops.aten, name).default for name in LAYERS[layer][1]]
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, called: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            output = called(*args, **kwargs or {})
+            return scaled(output) if called in operations else output
+
+    return Mode()
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("way", [by_class, by_call, by_function, by_function_mode, by_dispatch_mode])
+def test_layers_changed_from_outside(case: Case, monkeypatch: Any, way: Any, layer: Any) -> None:
+    """As a model whose weights give what is changed."""
+    model, other = (case.kind.model(case.parts()) for _ in range(2))
+    tied = other.transformers_model.get_output_embeddings() if case.kind is KINDS["sparse"] else None
+    if tied is not None and layer is nn.Linear:
+        tied.weight = nn.Parameter(tied.weight.detach().clone())
+    for part in other.modules():
+        for weight in part.parameters(recurse=False) if type(part) is layer else ():
+            weight.data.mul_(SCALE)
+    plain, expected = case.kind.rows(model), case.kind.rows(other)
+    for _ in range(2):
+        with monkeypatch.context() as patch, way(layer, patch):
+            same(case.kind.rows(model), expected)
+        same(case.kind.rows(model), plain)
+
+
+def test_operations_are_counted(case: Case) -> None:
+    """The products of all linear layers, and those of attention where the kernel has any to count."""
+    model, other = (case.kind.model(case.parts()) for _ in range(2))
+    products = [0]
+
+    def count(layer: Any, args: Any, output: torch.Tensor) -> None:
+        products[0] += 2 * output.numel() * layer.in_features
+
+    for part in other.modules():
+        if type(part) is nn.Linear:
+            part.register_forward_hook(count)
+    case.kind.rows(model)
+    case.kind.rows(other)
+    with FlopCounterMode(display=False) as counter:
+        case.kind.rows(model)
+    assert products[0] <= counter.get_total_flops() < 2 * products[0]
 
 
 def test_a_part_in_training_mode_is_put_back(case: Case) -> None:

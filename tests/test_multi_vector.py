@@ -106,6 +106,16 @@ def test_evaluators(model, name, tmp_path):
     assert (tmp_path / found["file"]).is_file()
 
 
+def test_hierarchical_pooling_under_autocast():
+    """Groups are found in float32."""
+    torch.manual_seed(0)
+    features = {"token_embeddings": torch.randn(2, 9, 8), "attention_mask": torch.ones(2, 9, dtype=torch.long)}
+    pooling = HierarchicalTokenPooling(pool_factor=2)
+    expected = pooling(dict(features))["token_embeddings"]
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(pooling(dict(features))["token_embeddings"], expected)
+
+
 def test_hierarchical_pooling():
     for name, rows in cases.pooled_rows().items():
         np.testing.assert_allclose(rows, GOLDEN[f"pooling/{name}"], err_msg=name, **TOLERANCE)

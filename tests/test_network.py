@@ -177,13 +177,15 @@ def test_dynamic_quantisation(model, bert_folder):
     assert Counter(type(part) for part in made.modules())[quantised] == LAYERS[nn.Linear]
     network = transformers.AutoModel.from_pretrained(str(bert_folder)).eval()
     network = torch.quantization.quantize_dynamic(network, {nn.Linear}, dtype=torch.qint8)
-    for text, vector in zip(TEXTS, before, strict=True):
+    together = torch.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8).encode(TEXTS)
+    for text, vector, fresh in zip(TEXTS, before, together, strict=True):
         features = model.preprocess([text])
         inputs = {key: features[key] for key in ("input_ids", "attention_mask", "token_type_ids")}
         with torch.no_grad():
             expected = network(**inputs).last_hidden_state[0].mean(0).numpy()
         found = made.encode(text)
         np.testing.assert_allclose(found, expected, atol=1e-5)
+        np.testing.assert_allclose(fresh, expected, atol=1e-5)  # by the first call, with others
         assert np.abs(found - vector).max() > 1e-3
     np.testing.assert_allclose(model.encode(TEXTS), before, atol=1e-6)
 
@@ -544,6 +546,44 @@ def test_an_assigned_peft_model_computes_and_is_saved(folder_of, tmp_path, name,
     expected = model.encode(TEXTS)
     model[0].model = merged
     np.testing.assert_allclose(model.encode(TEXTS), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", [{}, {"use_dora": True}, {"use_rslora": True}])
+@pytest.mark.parametrize(("name", "target"), [("bert", "query"), ("modernbert", "Wqkv"), ("t5", "q")])
+def test_an_added_adapter_is_loaded_as_it_was_saved(folder_of, tmp_path, name, target, form):
+    peft = pytest.importorskip("peft")
+    plain, model = (SentenceTransformer(str(folder_of(name)), device="cpu") for _ in range(2))
+    torch.manual_seed(0)
+    model.add_adapter(peft.LoraConfig(r=4, target_modules=[target], init_lora_weights=False, **form))
+    for key, weight in model.named_parameters():
+        if "magnitude" in key:
+            weight.data.mul_(1.5)
+    model.eval()
+    assert_computed(model, plain.encode(TEXTS), tmp_path)
+    plain.load_adapter(str(tmp_path / "saved"), "mine")
+    np.testing.assert_allclose(plain.encode(TEXTS), model.encode(TEXTS), atol=2e-6)
+
+
+@pytest.mark.filterwarnings("ignore:(Position|Token type) ids are not supported:UserWarning")
+@pytest.mark.parametrize("kind", ["PromptTuningConfig", "PromptEncoderConfig", "PrefixTuningConfig"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "modernbert", "t5"])
+def test_a_learned_prompt(folder_of, tmp_path, name, kind):
+    """Its tokens count as those of the text do, whatever texts go together; saved, it is loaded as it was."""
+    peft = pytest.importorskip("peft")
+    if kind == "PrefixTuningConfig" and name in ("modernbert", "t5"):
+        pytest.skip("keys and values from elsewhere are not known to this architecture")
+    model = SentenceTransformer(str(folder_of(name)), device="cpu")
+    before = model.encode(TEXTS)
+    settings = getattr(peft, kind)(task_type="FEATURE_EXTRACTION", num_virtual_tokens=3)
+    model[0].auto_model = network = peft.get_peft_model(model[0].auto_model, settings).eval()
+    with torch.no_grad():
+        batches = [model.preprocess([text]) for text in TEXTS]
+        given = [{key: batch[key] for key in ("input_ids", "attention_mask")} for batch in batches]
+        expected = torch.stack([network(**batch).last_hidden_state[0].mean(0) for batch in given])
+    np.testing.assert_allclose(model.encode(TEXTS), expected, atol=2e-6)
+    assert_computed(model, before, tmp_path)
+    rows = model.encode(TEXTS, output_value=None)
+    assert all(len(row["token_embeddings"]) == len(row["input_ids"]) for row in rows)
 
 
 def test_an_assigned_model_computes_and_is_saved(model, tmp_path):

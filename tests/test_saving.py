@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
@@ -178,6 +179,45 @@ def test_two_processes_may_finish_a_save_at_once(old_and_new, tmp_path, monkeypa
             new.save_pretrained(str(tmp_path / str(step)))
         assert not (tmp_path / str(step) / saving.PENDING).exists()
         np.testing.assert_array_equal(vectors(tmp_path / str(step)), new.encode(TEXTS))
+
+
+def test_several_saves_into_one_folder_at_once(old_and_new, tmp_path):
+    """As the processes of a training run do. One of the models is there in the end."""
+    expected = [model.encode(TEXTS) for model in old_and_new]
+    with ThreadPoolExecutor(4) as pool:
+        for saved in [pool.submit(old_and_new[i % 2].save_pretrained, str(tmp_path / "out")) for i in range(12)]:
+            saved.result()
+    found = vectors(tmp_path / "out")
+    assert sum(np.allclose(found, one, atol=1e-6) for one in expected) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] and not list((tmp_path / "out").glob(".*"))
+
+
+def test_new_files_have_the_permissions_of_new_files(old_and_new, tmp_path):
+    before = os.umask(0o027)
+    try:
+        old_and_new[0].save_pretrained(str(tmp_path / "out"))
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()}
+    assert modes == ({0o640} if os.name != "nt" else modes)
+
+
+def test_a_file_in_the_place_of_the_folder_is_an_error(old_and_new, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(FileExistsError, match="is a file"):
+        old_and_new[0].save_pretrained(str(tmp_path / "out"))
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("out", "mine")]
+
+
+def test_a_folder_is_found_under_the_name_it_was_saved_by(old_and_new, tmp_path, monkeypatch):
+    """Saving takes "~" for the name of a folder, as 6.2.0 does; only where there is none it is the home folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    old, new = old_and_new
+    new.save_pretrained(str(tmp_path / "home" / "mine"))
+    np.testing.assert_array_equal(vectors("~/mine"), new.encode(TEXTS))
+    old.save_pretrained("~/mine")
+    np.testing.assert_array_equal(vectors("~/mine"), old.encode(TEXTS))
 
 
 OTHER_WEIGHTS = {"pytorch_model.bin", "model.safetensors.index.json", "model-00001-of-00002.safetensors"}

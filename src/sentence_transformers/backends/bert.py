@@ -39,6 +39,7 @@ from sentence_transformers.backends.products import GELU_LOWEST, FloatProduct, I
 from sentence_transformers.backends.vocabulary import VocabularyRows
 from sentence_transformers.backends.write_detection import Watch, address, can_be_watched, watch
 from sentence_transformers.inference import attention
+from sentence_transformers.inference.extension_points import is_observed
 from sentence_transformers.inference.packing import Packing
 
 OFFSET_FAMILY = set(ROBERTA)  # positions start at padding_idx + 1
@@ -115,10 +116,11 @@ class PackedBert:
         self.prefix = "" if auto_class == "AutoModel" else FAMILY[config["model_type"]]
         self.head = HEADS[auto_class][config["model_type"]]
         self._laid_out: LaidOut | None = None
+        self._is_known: bool | None = None
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_laid_out": None, "_lock": None}
+        return self.__dict__ | {"_laid_out": None, "_is_known": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
@@ -135,6 +137,7 @@ class PackedBert:
             and not torch.compiler.is_compiling()
             and not torch.is_autocast_enabled("cpu")
             and not attention.sdpa_was_replaced()
+            and not is_observed()
             and not asks_for_more(self.root)
         )
 
@@ -164,6 +167,12 @@ class PackedBert:
         """Number of scores per text; 0 without a classifier."""
         return label_count(self.config) if self.head.labels else 0
 
+    def is_known(self) -> bool:
+        """Whether the network was what is computed here when it was last looked at, to lay out its weights or now."""
+        if self._is_known is None:
+            self._is_known = self.read() is not None
+        return self._is_known
+
     def layout(self) -> Layout | None:
         """The weights in the order and layout of the forward pass, made anew if any has changed; None if the network is
         another, or changes of a weight could go unseen (`backends.write_detection`).
@@ -176,6 +185,7 @@ class PackedBert:
             if kept is None or not kept.holds():
                 self._laid_out = kept = None  # ends the watch over weights that are read again
                 read = self.read()
+                self._is_known = read is not None
                 if read is None:
                     return None
                 self._laid_out = kept = LaidOut.of(self, *read)

@@ -12,8 +12,10 @@ import contextlib
 import inspect
 import json
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -55,6 +57,7 @@ TOKENIZER_SHAPE = {
     "truncation_side": Literal["left", "right"],
     "model_input_names": list[str] | None,
 }
+PEFT_KEYS = ("subfolder", "revision", "token", "cache_dir", "local_files_only")
 NOT_FOR_TRANSFORMERS = ("file_name", "export", "provider", "provider_options", "session_options", "ov_config")
 
 
@@ -99,10 +102,18 @@ class Origin:
         import transformers
 
         source = self.folder(self.name, self.config_kwargs)
+        if (base := self._base()) is not None:
+            own = {key: value for key, value in self.config_kwargs.items() if key not in ("subfolder", "revision")}
+            return transformers.AutoConfig.from_pretrained(base, **own)
         if source is None or self._asked():
             return transformers.AutoConfig.from_pretrained(self.name, **self.config_kwargs)
         with reading(source.place("config.json")):
             return transformers.AutoConfig.from_pretrained(self.name, **self.config_kwargs)
+
+    def _base(self) -> str | None:
+        """The model that the adapter in the folder belongs to; None where there is no adapter."""
+        source = self.folder(self.name, self.model_kwargs)
+        return None if source is None else base_of_adapter(source)
 
     def model(self) -> Any:
         """The transformers model, in evaluation mode; `ModelFormatError` if weights are missing, damaged or NaN."""
@@ -119,8 +130,18 @@ class Origin:
         if model_class.__name__ == ENCODER_MODELS["t5gemma"]:  # refuses a config that says there is a decoder
             kwargs["config"] = kwargs.get("config") or self.config()
             kwargs["config"].is_encoder_decoder = False
+        base = self._base()
         try:
-            model, report = model_class.from_pretrained(self.name, **kwargs, output_loading_info=True)
+            if base is not None and is_prompt(self.name, kwargs):
+                import peft
+
+                own = {key: kwargs.pop(key) for key in ("subfolder", "revision") if key in kwargs}
+                model, report = model_class.from_pretrained(base, **kwargs, output_loading_info=True)
+                model = peft.PeftModel.from_pretrained(model, self.name, **own)
+            else:
+                model, report = model_class.from_pretrained(self.name, **kwargs, output_loading_info=True)
+                if base is not None:
+                    read_magnitudes(model, self.name, report, kwargs)
         except pickle.UnpicklingError as error:
             raise ModelFormatError(weights.not_plain(f"{self.name}/{weights.TORCH_NAME}")) from error
         except (SafetensorError, json.JSONDecodeError, EOFError) as error:
@@ -166,9 +187,7 @@ class Origin:
         import transformers
         from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
 
-        source = self.folder(self.name, self.model_kwargs)
-        adapter = source is not None and source.path("adapter_config.json")  # its base model's folder has the config
-        if self.auto_class != "AutoModel" or adapter:
+        if self.auto_class != "AutoModel":
             return getattr(transformers, self.auto_class)
         config = self.config()
         kind = config.model_type
@@ -198,7 +217,8 @@ class Origin:
         source = self.folder(self.tokenizer_name, self.processor_kwargs)
         if source is None:
             return AutoTokenizer.from_pretrained(self.tokenizer_name, **self.processor_kwargs)
-        if (base := base_of_adapter(source)) is not None:
+        has_own = source.path("tokenizer_config.json") or source.path("tokenizer.json")
+        if not has_own and (base := base_of_adapter(source)) is not None:
             own = {k: v for k, v in self.processor_kwargs.items() if k not in ("subfolder", "revision")}
             return AutoTokenizer.from_pretrained(base, **own)
         with contextlib.ExitStack() as stack:
@@ -266,17 +286,47 @@ class Origin:
 
 
 def base_of_adapter(source: Source) -> str | None:
-    """The base model of an adapter's folder in which there is no tokenizer; None for any other folder."""
+    """The model that the adapter in a folder belongs to; None for any other folder."""
     adapter = source.json("adapter_config.json")
-    if adapter is None or source.path("tokenizer_config.json") or source.path("tokenizer.json"):
+    if adapter is None:
         return None
     base = adapter.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise ModelFormatError(
             f"{source.name}/adapter_config.json: base_model_name_or_path is {base!r}; expected a folder or hub id, "
-            "from which the tokenizer is taken."
+            "where the model lies that the adapter is for."
         )
     return base
+
+
+def is_prompt(name: str, kwargs: dict[str, Any]) -> bool:
+    """Whether an adapter is a learned prompt, which wraps a model in the place of changing its layers."""
+    import peft
+
+    hub = {key: kwargs[key] for key in PEFT_KEYS if key in kwargs}
+    return isinstance(peft.PeftConfig.from_pretrained(name, **hub), peft.PromptLearningConfig)
+
+
+def read_magnitudes(
+    model: Any, name: str, report: dict[str, Any] | None = None, kwargs: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Read what transformers leaves out of an adapter with DoRA: it looks for the magnitudes under other names than
+    those that peft saves them by.
+
+    Args:
+        report: what transformers says of loading; what is read here is missing no longer.
+        kwargs: those of `load_adapter` or `from_pretrained`.
+    """
+    adapter = kwargs.get("adapter_name") or "default"
+    if not getattr(model.peft_config[adapter], "use_dora", False):
+        return
+    import peft
+
+    hub = {key: kwargs[key] for key in PEFT_KEYS if key in kwargs}
+    weights = peft.load_peft_weights(name, device="cpu", **hub)
+    found: Any = peft.set_peft_model_state_dict(model, weights, adapter_name=adapter)
+    if report is not None:
+        report["missing_keys"] = set(report["missing_keys"]) & set(found.missing_keys)
 
 
 def check_tokenizer_files(tokenizer: Any, source: Source) -> None:

@@ -22,8 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sentence_transformers.backends.write_detection import Watch, can_be_watched, own_memory, watch
+from sentence_transformers.inference.extension_points import has_mode
 
 PACK_LIMIT_BYTES = 2 * 2**30  # the packed copy doubles a layer's memory; models beyond this stay as they are
+METHOD, FUNCTION = nn.Linear.forward, F.linear  # PyTorch's
 ROWS_HINT = 1024  # number of rows the layout is chosen for
 
 
@@ -78,6 +80,9 @@ class PackedForward(LayerForward):
             or weight.is_inference()
             or torch.jit.is_tracing()
             or torch.is_autocast_enabled("cpu")
+            or nn.Linear.forward is not METHOD
+            or F.linear is not FUNCTION
+            or has_mode()
         ):
             return nn.Linear.forward(layer, input)
         dtype = compute_dtype(weight.dtype)

@@ -44,9 +44,16 @@ class PeftAdapterMixin:
         except ImportError as error:
             raise MissingExtraError("peft", "peft", "Adapters") from error
 
-    @peft_wrapper
     def load_adapter(self, *args: Any, **kwargs: Any) -> Any:
         """Load an adapter from a folder or the hub."""
+        from sentence_transformers.backends.origin import read_magnitudes
+
+        self.check_peft_compatible_model()
+        found = self.transformers_model.load_adapter(*args, **kwargs)
+        given = dict(zip(("peft_model_id", "adapter_name"), args, strict=False)) | kwargs
+        if given.get("peft_model_id"):
+            read_magnitudes(self.transformers_model, given["peft_model_id"], None, given)
+        return found
 
     @peft_wrapper
     def add_adapter(self, *args: Any, **kwargs: Any) -> Any:

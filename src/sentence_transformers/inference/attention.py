@@ -78,6 +78,8 @@ def attend(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
         )
     causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
+    if sliding_window and getattr(getattr(module, "config", None), "is_causal", None) is False:
+        sliding_window += 1  # transformers' window of a causal model that is told to look both ways
     if unsupported := [name for name in ("softcap", "position_bias", "s_aux") if kwargs.get(name) is not None]:
         raise NotImplementedError(f"packed attention has no {', '.join(unsupported)}")
     packing = packing.on(query.device)

@@ -15,8 +15,12 @@ import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules import module as globally
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 
 from sentence_transformers.util.whose_code import LIBRARIES, OWN, is_foreign
 
@@ -28,6 +32,9 @@ LAYER = ("forward", "__call__")
 METHODS = (*LAYER, *INPUT_METHODS, *LOSS_METHODS)
 """Those that see inputs or features."""
 MARKS = ("preprocess", "takes_packed", "embed")  # a class that has one of them is no mere layer
+CALLED = ("linear", "embedding", "layer_norm", "gelu", "scaled_dot_product_attention")  # by layers
+FUNCTIONS = {name: getattr(F, name) for name in CALLED}
+private: Any = torch._C
 
 
 def is_untouched(model: Any) -> bool:
@@ -80,14 +87,18 @@ class Survey:
     def look(self) -> tuple[list[Any], ...] | None:
         """Classes, children and methods; None if there are hooks, or parts in training mode."""
         owns = [part.__dict__ for part in self.parts]
-        if any(getattr(globally, name, None) for name in GLOBAL_HOOKS) or any(
-            own["training"]
-            or own["_forward_hooks"]
-            or own["_forward_pre_hooks"]
-            or own["_backward_hooks"]
-            or own["_backward_pre_hooks"]
-            or "_hf_hook" in own
-            for own in owns
+        if (
+            is_observed()
+            or any(getattr(globally, name, None) for name in GLOBAL_HOOKS)
+            or any(
+                own["training"]
+                or own["_forward_hooks"]
+                or own["_forward_pre_hooks"]
+                or own["_backward_hooks"]
+                or own["_backward_pre_hooks"]
+                or "_hf_hook" in own
+                for own in owns
+            )
         ):
             return None
         return (
@@ -100,6 +111,8 @@ class Survey:
 
 def extensions(model: Any) -> Iterator[str]:
     """What of a model is not this library's, PyTorch's or transformers': a sentence for each."""
+    if is_observed():
+        yield "a mode of PyTorch's sees each operation, or a function of torch.nn.functional was replaced"
     if any(is_hooked(getattr(globally, name, None)) for name in GLOBAL_HOOKS):
         yield "hooks are set on all modules"
     kinds: dict[type, Kind] = {}
@@ -179,6 +192,24 @@ def packs(kind: type) -> bool:
     """
     base = next((base for base in kind.__mro__ if "forward" in vars(base)), None)
     return base is not None and bool(vars(base).get("takes_packed")) and not base.__module__.startswith(OWN)
+
+
+def is_observed() -> bool:
+    """Whether something sees or changes what layers compute, whatever the modules are: a mode of PyTorch's, or a
+    function of `torch.nn.functional` that was replaced.
+    """
+    return has_mode() or any(getattr(F, name) is not function for name, function in FUNCTIONS.items())
+
+
+def has_mode() -> bool:
+    """Whether a `TorchDispatchMode` or `TorchFunctionMode` is active, as counters of operations are; one that only
+    names a default device does not count.
+    """
+    if private._len_torch_dispatch_stack():
+        return True
+    if not private._len_torch_function_stack():
+        return False
+    return any(type(mode) is not DeviceContext for mode in _get_current_function_mode_stack())
 
 
 def own_preprocess(module: Any) -> bool:

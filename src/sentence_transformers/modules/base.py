@@ -282,6 +282,6 @@ def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any], fo
     wanted = kwargs_of(module) if kwargs else set()
     given = {key: value for key, value in kwargs.items() if key in wanted}
     leaves_work = getattr(module, "sees_following", False) and getattr(following, "takes_vocabulary", False)
-    if leaves_work and _unseen.value:
+    if leaves_work and understands_packed(following) and _unseen.value:
         given["following"] = following
     return module(features, **given)

@@ -178,8 +178,9 @@ def ward_clusters(rows: Tensor, count: int) -> np.ndarray:
         from scipy.spatial.distance import squareform
     except ImportError as error:
         raise MissingExtraError("scipy", "sparse", "HierarchicalTokenPooling") from error
-    unit = torch.nn.functional.normalize(rows.detach().float(), p=2, dim=-1)
-    distances = (1 - unit @ unit.T).clamp_min(0).cpu().numpy().astype(np.float64)
+    with torch.autocast(rows.device.type, enabled=False):
+        unit = torch.nn.functional.normalize(rows.detach().float(), p=2, dim=-1)
+        distances = (1 - unit @ unit.T).clamp_min(0).cpu().numpy().astype(np.float64)
     np.fill_diagonal(distances, 0)
     tree = linkage(squareform(distances, checks=False), method="ward")
     return cast(np.ndarray, fcluster(tree, t=count, criterion="maxclust")).astype(np.int64) - 1

@@ -38,6 +38,7 @@ from sentence_transformers.modules.chat import message_format
 from sentence_transformers.modules.input_formatter import InputFormatter
 from sentence_transformers.modules.processing import checked, warn_unknown
 from sentence_transformers.modules.text_input import TextInput
+from sentence_transformers.storage import weights
 from sentence_transformers.storage.files import Source, check_links, reading, settle
 from sentence_transformers.storage.settings import argument_types, check_settings
 
@@ -485,6 +486,9 @@ class Transformer(TextInput):
             if packing is not None and not self.packs_in_transformers:
                 features = self._as_padded(features)
             value = self.run(features, defer)
+            rows = value if isinstance(value, Tensor) else value.rows
+            if rows.dim() == 3 and hasattr(self.auto_model, "get_base_model"):
+                features = with_prompt(features, rows.shape[1], self.padding_id)
         if defer:
             added = {"vocabulary": value}
         else:
@@ -614,7 +618,8 @@ class Transformer(TextInput):
     @property
     def packs(self) -> bool:
         """Whether this model runs packed; proved on first use."""
-        return self._fast_fits_here or self.packs_in_transformers
+        fast = self._fast
+        return (fast is not None and self._fast_fits_here and fast.is_known()) or self.packs_in_transformers
 
     @property
     def packs_in_transformers(self) -> bool:
@@ -691,10 +696,11 @@ class Transformer(TextInput):
             model.config.save_pretrained(output_path)
             model.save(output_path)
         elif safe_serialization:
-            model.save_pretrained(output_path)
+            compiled = any(weights.COMPILED in name for name in model.state_dict())
+            model.save_pretrained(output_path, **({"state_dict": weights.tensors_of(model)} if compiled else {}))
         else:
             model.config.save_pretrained(output_path)
-            torch.save(model.state_dict(), Path(output_path, "pytorch_model.bin"))
+            torch.save(weights.tensors_of(model), Path(output_path, weights.TORCH_NAME))
         note_sides(self.tokenizer)
         self.processor.save_pretrained(output_path)
         self.save_config(output_path)
@@ -834,6 +840,20 @@ def check_modalities(config: dict[str, Any] | None, output: str | None) -> None:
                 f"modality_config[{modality!r}]['method_output_name'] is {path!r}; expected the name of an entry of "
                 "the model's output, or a path of names and indices into it, as ['hidden_states', -2]."
             )
+
+
+def with_prompt(features: dict[str, Any], length: int, padding_id: int) -> dict[str, Any]:
+    """A padded batch that has as many tokens as the model gave vectors: one with a learned prompt (PEFT's prompt
+    tuning) puts that before each text.
+    """
+    mask = features.get("attention_mask")
+    if mask is None or mask.shape[1] >= length:
+        return features
+    fills = {"input_ids": padding_id, "token_type_ids": 0, "attention_mask": 1, "kept_mask": 1}
+    added = (length - mask.shape[1], 0)
+    return features | {
+        name: nn.functional.pad(features[name], added, value=fill) for name, fill in fills.items() if name in features
+    }
 
 
 def lower_case(tokenizer: Any) -> None:

@@ -192,7 +192,8 @@ def write(
 ) -> None:
     """Write the modules and the two JSON files into an existing folder."""
     entries = []
-    for i, (name, module) in enumerate(modules.items()):
+    for i, (name, given) in enumerate(modules.items()):
+        module = getattr(given, "_orig_mod", given)  # inside of what `torch.compile` gives
         in_root = i == 0 and getattr(module, "save_in_root", False)
         path = "" if in_root else f"{i}_{type(module).__name__}"
         Path(folder, path).mkdir(exist_ok=True)

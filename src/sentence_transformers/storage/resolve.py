@@ -69,7 +69,9 @@ def resolve(source: Source, organization: str | None = None) -> Source:
             every place that was tried.
         NotAFolderError: if the name is a file.
     """
-    path = Path(source.name).expanduser()
+    path = Path(source.name)
+    if not path.exists():
+        path = path.expanduser()
     if path.is_dir():
         complete(str(path))
         return replace(source, name=str(path))

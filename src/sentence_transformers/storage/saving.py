@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -49,10 +50,12 @@ def atomic_folder(path: str | os.PathLike[str], came_from: Path | None = None) -
         came_from: the folder that the model was loaded from.
 
     Raises:
-        OSError: if a folder stands where a file has to go, or weights that were not saved by this library would be
-            read with the new model; before anything is changed.
+        OSError: if a folder stands where a file has to go, or a file where the folder has to, or weights that were not
+            saved by this library would be read with the new model; before anything is changed.
     """
     target = Path(path).resolve()
+    if target.is_file():
+        raise FileExistsError(f"{target} is a file, where the folder of the model has to go. Name another folder.")
     target.parent.mkdir(parents=True, exist_ok=True)
     there = target.exists()
     if there:
@@ -107,17 +110,36 @@ def commit(fresh: Path, target: Path, own: bool) -> None:
             raise IsADirectoryError(f"{target / name} is a folder, where a file of the model has to go. Rename it.")
     obsolete = [name.as_posix() for name in obsolete_files(names, target, own)]
     (fresh / OBSOLETE).write_text(json.dumps(obsolete), encoding="utf-8")
+    usual = stat.S_IMODE((fresh / OBSOLETE).stat().st_mode)
     for name in [*names, OBSOLETE]:
-        sync(fresh / name)
+        file = fresh / name
+        if (mode := stat.S_IMODE(file.stat().st_mode)) != mode | usual:  # safetensors lets nobody but the owner read
+            file.chmod(mode | usual)
+        sync(file)
     try:
-        fresh.rename(target / PENDING)
+        become_pending(fresh, target)
     except OSError as error:
         if error.errno != errno.EXDEV:  # the folder is mounted, from the same device as the one around it
             raise
         with working_folder(target) as inside:
             shutil.copytree(fresh, inside, dirs_exist_ok=True)
-            inside.rename(target / PENDING)
+            become_pending(inside, target)
     finish_save(target)
+
+
+def become_pending(fresh: Path, target: Path) -> None:
+    """Let `fresh` be what has to be moved into `target`, after what others are saving there just now: the processes of
+    one training run may all save their model.
+    """
+    for _ in range(1000):
+        try:
+            fresh.rename(target / PENDING)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES) or not (target / PENDING).exists():
+                raise
+        finish_save(target)
+    raise FileExistsError(f"{target / PENDING} cannot be emptied: look what is in it.")
 
 
 def finish_save(target: Path) -> None:

@@ -10,7 +10,7 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.storage.files import Source, settle
@@ -136,14 +136,32 @@ def load_into(module: nn.Module, source: Source) -> None:
     module.load_state_dict(tensors, strict=False)
 
 
+COMPILED = "_orig_mod."  # what `torch.compile` calls a module inside of the one that it gives
+
+
+def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of a module under the names that they have where nothing is compiled."""
+    return {name.replace(COMPILED, ""): tensor for name, tensor in module.state_dict().items()}
+
+
 def write(module: nn.Module, folder: str | os.PathLike[str], safe_serialization: bool = True) -> None:
-    """Write a module's weights as `model.safetensors`, or as `pytorch_model.bin` if `safe_serialization` is False."""
+    """Write a module's weights as `model.safetensors`, or as `pytorch_model.bin` if `safe_serialization` is False. A
+    weight that has several names is stored under the first.
+    """
+    import torch
+
     settle(folder)
-    if safe_serialization:
-        from safetensors.torch import save_model
 
-        save_model(module, str(Path(folder, SAFE_NAME)))
-    else:
-        import torch
+    tensors = tensors_of(module)
+    if not safe_serialization:
+        torch.save(tensors, Path(folder, TORCH_NAME))
+        return
+    from safetensors.torch import save_file
 
-        torch.save(module.state_dict(), Path(folder, TORCH_NAME))
+    first: dict[Any, str] = {}
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        first.setdefault((tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()), name)
+    # in memory of their own: some may be parts of one tensor (`vector_to_parameters`)
+    kept = {name: tensors[name].clone(memory_format=torch.contiguous_format) for name in first.values()}
+    save_file(kept, str(Path(folder, SAFE_NAME)), {"format": "pt"})

@@ -9,8 +9,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from torch import nn
-
 OWN = ("sentence_transformers.",)
 LIBRARIES = (*OWN, "torch.", "transformers.", "transformers_modules.", "peft.", "accelerate.")
 """Their layers, and their hooks and wrappers (of checkpointing, distribution, autocast), do not ask for padding."""
@@ -18,8 +16,6 @@ LIBRARIES = (*OWN, "torch.", "transformers.", "transformers_modules.", "peft.", 
 
 def is_foreign(function: Any, libraries: tuple[str, ...] = LIBRARIES) -> bool:
     """Whether the code of a function, or of one that it wraps, is of none of the libraries."""
-    if function is nn.Module.__call__:
-        return False
     while True:
         inner = function.func if isinstance(function, functools.partial) else function
         code = getattr(inner, "__func__", inner)
