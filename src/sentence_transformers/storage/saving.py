@@ -58,13 +58,13 @@ def atomic_folder(path: str | os.PathLike[str], came_from: Path | None = None) -
         raise FileExistsError(f"{target} is a file, where the folder of the model has to go. Name another folder.")
     target.parent.mkdir(parents=True, exist_ok=True)
     there = target.exists()
-    if there:
-        finish_save(target)
     beside = not there or (os.access(target.parent, os.W_OK) and target.parent.stat().st_dev == target.stat().st_dev)
     with working_folder(target.parent if beside else target) as fresh:
         yield fresh
         target.mkdir(exist_ok=True)  # with the permissions that new folders have
-        commit(fresh, target, came_from is not None and came_from.resolve() == target)
+        with locked(target):  # the processes of one training run may all save their model
+            finish_save(target)
+            commit(fresh, target, came_from is not None and came_from.resolve() == target)
 
 
 @contextlib.contextmanager
@@ -87,15 +87,27 @@ def working_folder(place: Path) -> Iterator[Path]:
             os.close(held)
 
 
-def lock_of(folder: Path) -> int | None:
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Waits until no other thread or process is in such a block with the same folder, where there are locks."""
+    descriptor = lock_of(folder, wait=True)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def lock_of(folder: Path, wait: bool = False) -> int | None:
     """A descriptor that holds the lock of a folder until it is closed or the process ends; None if it cannot be had."""
     try:
         import fcntl
-    except ImportError:  # Windows
+
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # Windows; a folder that nobody may list
         return None
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:
         os.close(descriptor)
         return None
@@ -117,29 +129,14 @@ def commit(fresh: Path, target: Path, own: bool) -> None:
             file.chmod(mode | usual)
         sync(file)
     try:
-        become_pending(fresh, target)
+        fresh.rename(target / PENDING)
     except OSError as error:
         if error.errno != errno.EXDEV:  # the folder is mounted, from the same device as the one around it
             raise
         with working_folder(target) as inside:
             shutil.copytree(fresh, inside, dirs_exist_ok=True)
-            become_pending(inside, target)
+            inside.rename(target / PENDING)
     finish_save(target)
-
-
-def become_pending(fresh: Path, target: Path) -> None:
-    """Let `fresh` be what has to be moved into `target`, after what others are saving there just now: the processes of
-    one training run may all save their model.
-    """
-    for _ in range(1000):
-        try:
-            fresh.rename(target / PENDING)
-            return
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES) or not (target / PENDING).exists():
-                raise
-        finish_save(target)
-    raise FileExistsError(f"{target / PENDING} cannot be emptied: look what is in it.")
 
 
 def finish_save(target: Path) -> None:
@@ -164,8 +161,11 @@ def complete(path: str) -> None:
         ModelFormatError: if the folder cannot be written to.
     """
     folder = Path(path).resolve()
+    if not (folder / PENDING).is_dir():
+        return
     try:
-        finish_save(folder)
+        with locked(folder):
+            finish_save(folder)
     except OSError as error:
         raise ModelFormatError(
             f"Saving into {folder} was interrupted, and the rest, in {PENDING}, cannot be moved to its place: {error}. "
