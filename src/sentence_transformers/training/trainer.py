@@ -524,7 +524,7 @@ class BaseTrainer(Trainer, ABC):
             if training and parts is None:
                 self.get_batch_sampler(data, batch_size, drop_last, labels)
             return self._stream_loader(parts, data, batch_size, drop_last, settings)
-        seed = self.args.seed
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         if parts is None:
             rows = data
             sampler = self.get_batch_sampler(rows, batch_size, drop_last, labels, **dataloaders.random_source(seed))
