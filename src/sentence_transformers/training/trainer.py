@@ -129,6 +129,7 @@ class BaseTrainer(Trainer, ABC):
             self.model_init = model_init
             model = self._made = self.call_model_init()
         prepare_for_training(model)
+        processing_class = getattr(model, "tokenizer", None) if processing_class is None else processing_class
         self._train_batches = train_dataloader
         self._given_collator, self.processing_class = data_collator, processing_class
         train_dataset = as_datasets(train_dataset, "train_dataset")
