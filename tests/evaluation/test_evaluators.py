@@ -120,12 +120,57 @@ def test_best_thresholds_by_trying_all() -> None:
     labels, scores = chance.integers(0, 2, 40), chance.normal(size=40)
     ordered = sorted(scores, reverse=True)
     middles = [(a + b) / 2 for a, b in itertools.pairwise(ordered)]
+    cuts = [scores > ordered[0], *(scores > middle for middle in middles), scores >= ordered[-1]]
     accuracy, threshold = metrics.best_accuracy(labels, scores)
-    assert accuracy == pytest.approx(max(((scores > m) == labels).mean() for m in middles))
+    assert accuracy == pytest.approx(max((cut == labels).mean() for cut in cuts))
     assert ((scores > threshold) == labels).mean() == pytest.approx(accuracy)
     best = metrics.best_f1(labels, scores)
-    tried = [2 * (labels * (scores > m)).sum() / (labels.sum() + (scores > m).sum()) for m in middles]
-    assert best.f1 == pytest.approx(max(tried))
+    assert best.f1 == pytest.approx(max(2 * (labels * cut).sum() / (labels.sum() + cut.sum()) for cut in cuts))
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "accuracy", "f1"),
+    [
+        ([0.9, 0.5, 0.1], [1, 1, 1], (1, 0.1), (1, 1, 1, 0.1)),  # all above the threshold
+        ([0.9, 0.5, 0.1], [0, 0, 0], (1, 0.9), (0, 0, 0, 0)),  # none
+        ([0.9, 0.8, 0.5, 0.3, 0.1], [1, 0, 1, 0, 1], (0.6, 0.85), (0.75, 0.6, 1, 0.1)),
+        ([0.5, 0.5, 0.5, 0.5], [1, 0, 1, 0], (0.5, 0.5), (2 / 3, 0.5, 1, 0.5)),  # equal scores stay together
+        ([0.9, 0.5, 0.5, 0.1], [1, 1, 0, 0], (0.75, 0.7), (0.8, 2 / 3, 1, 0.3)),
+        ([0.7], [1], (1, 0.7), (1, 1, 1, 0.7)),
+        ([0.7], [0], (1, 0.7), (0, 0, 0, 0)),
+    ],
+)
+def test_thresholds_as_recorded_from_6_2_0(
+    scores: list[float], labels: list[int], accuracy: tuple[float, ...], f1: tuple[float, ...]
+) -> None:
+    values, truth = np.array(scores), np.array(labels)
+    evaluator = evaluation.BinaryClassificationEvaluator
+    assert evaluator.find_best_acc_and_threshold(values, truth, True) == pytest.approx(accuracy)
+    assert evaluator.find_best_f1_and_threshold(values, truth, True) == pytest.approx(f1)
+    distances = evaluator.find_best_acc_and_threshold(-values, truth, False)
+    assert distances == pytest.approx((accuracy[0], -accuracy[1]))
+
+
+@pytest.mark.parametrize(
+    ("sources", "targets", "there", "again"),
+    [
+        (["a1", "a1", "b"], ["a2", "b", "b"], 2 / 3, 2 / 3),  # another row of the wanted text is right
+        (["a1", "a2"], ["a3", "a4"], 1 / 2, 1 / 2),  # an equal vector of another text is not
+        (["a1"] * 3, ["a2", "a3", "a4"], 1 / 3, 1),
+    ],
+)
+def test_repeated_translations(sources: list[str], targets: list[str], there: float, again: float) -> None:
+    class Letters(cases.StandIn):
+        def encode(self, texts: Any, **kwargs: Any) -> Any:
+            return torch.stack([torch.tensor([1.0, 0.0] if text[0] == "a" else [0.6, 0.8]) for text in texts])
+
+    found = evaluation.TranslationEvaluator(sources, targets)(Letters())
+    assert found["src2trg_accuracy"] == pytest.approx(there) and found["trg2src_accuracy"] == pytest.approx(again)
+
+
+def test_a_function_among_several_evaluators(model: SentenceTransformer) -> None:
+    one = lambda model, output_path=None, epoch=-1, steps=-1: {"own": 0.5}  # noqa: E731
+    assert evaluation.SequentialEvaluator([one])(model) == {"own": 0.5, "sequential_score": 0.5}
 
 
 def test_matthews_from_its_four_counts() -> None:

@@ -289,6 +289,40 @@ def test_evaluate_without_data_runs_the_evaluators(model: SentenceTransformer, t
     assert {"eval_one_cosine_accuracy", "eval_two_cosine_accuracy", "eval_sequential_score"} <= found.keys()
 
 
+def test_collators_and_callbacks_get_the_tokenizer(model: SentenceTransformer, tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    class Mine(SentenceTransformerTrainer):
+        def get_data_collator(self, model: Any, args: Any, processing_class: Any = None) -> Any:
+            seen.append(processing_class)
+            return super().get_data_collator(model, args, processing_class)
+
+    class Callback(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            seen.append(kwargs["processing_class"])
+
+    for given in (None, {"another": "tokenizer"}):
+        seen.clear()
+        args = SentenceTransformerTrainingArguments(output_dir=str(tmp_path), max_steps=1, report_to=[])
+        loss = losses.MultipleNegativesRankingLoss(model)
+        trainer = Mine(model, args, dataset(PAIRS), None, loss, None, None, given, callbacks=[Callback()])
+        trainer.train()
+        expected = model.tokenizer if given is None else given
+        assert trainer.processing_class is expected and all(one is expected for one in seen) and len(seen) >= 2
+
+
+@pytest.mark.parametrize("kind", ["batch_sampler", "no_duplicates"])
+def test_data_seed_orders_the_rows(model: SentenceTransformer, tmp_path: Path, kind: str) -> None:
+    def order(**settings: Any) -> list[list[int]]:
+        loss = losses.MultipleNegativesRankingLoss(model)
+        trainer = trainer_of(
+            model, tmp_path, dataset(PAIRS), loss, {"batch_sampler": kind, "dataloader_drop_last": True, **settings}
+        )
+        return list(trainer.get_train_dataloader().batch_sampler)
+
+    assert order(seed=1, data_seed=9) == order(seed=9) != order(seed=1)
+
+
 @pytest.mark.parametrize("kind", ["SentenceTransformer", "CrossEncoder", "SparseEncoder", "MultiVectorEncoder"])
 def test_a_killed_run_goes_on_as_if_it_had_not_been(bert_folder: Path, tmp_path: Path, kind: str) -> None:
     if kind == "SparseEncoder":

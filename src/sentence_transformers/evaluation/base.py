@@ -131,7 +131,7 @@ class SequentialEvaluator(BaseEvaluator):
                 scores.append(found)
                 found = {f"evaluator_{i}": found}
             else:
-                scores.append(found.get(evaluator.primary_metric or "", next(iter(found.values()))))
+                scores.append(found.get(getattr(evaluator, "primary_metric", None) or "", next(iter(found.values()))))
             metrics.update(found)
         return metrics | {"sequential_score": self.main_score_function(scores)}
 

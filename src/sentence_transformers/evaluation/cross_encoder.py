@@ -170,6 +170,7 @@ class CrossEncoderCorrelationEvaluator(PairEvaluator):
         super().__init__(sentence_pairs, name, prompt_name, batch_size, show_progress_bar, write_csv)
         self.scores = scores
         self.csv_file = file_name("CrossEncoderCorrelationEvaluator", name)
+        self.csv_headers = ["epoch", "steps", "Pearson_Correlation", "Spearman_Correlation"]
         self.primary_metric = "spearman"
 
     def __call__(
@@ -179,7 +180,7 @@ class CrossEncoderCorrelationEvaluator(PairEvaluator):
             raise InputError(f"Correlation needs one score per pair; this model has num_labels={model.num_labels}.")
         scores, gold = self.predict(model).reshape(-1), np.asarray(self.scores)
         found = {"pearson": measures.pearson(scores, gold), "spearman": measures.spearman(scores, gold)}
-        return self.report(model, found, ["Pearson_Correlation", "Spearman_Correlation"], output_path, epoch, steps)
+        return self.report(model, found, self.csv_headers[2:], output_path, epoch, steps)
 
     @classmethod
     def from_input_examples(cls, examples: Sequence[Any], **kwargs: Any) -> Any:

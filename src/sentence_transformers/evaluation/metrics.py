@@ -65,13 +65,11 @@ def f1_of_classes(labels: np.ndarray, predictions: np.ndarray) -> tuple[float, f
 
 
 def best_accuracy(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
-    """The greatest accuracy of "score above threshold", and that threshold, midway between two neighbouring scores."""
-    labels, scores, middle = in_order(labels, scores)
-    if not len(middle):
-        return 0.0, -1.0
-    right = labels.cumsum()[:-1] + ((1 - labels).sum() - (1 - labels).cumsum()[:-1])
+    """The greatest accuracy of "score above threshold", and that threshold: see `cuts`."""
+    hits, above, threshold = cuts(labels, scores)
+    right = hits + (len(labels) - hits[-1]) - (above - hits)  # true positives and true negatives
     best = int(right.argmax())
-    return float(right[best] / len(labels)), float(middle[best])
+    return float(right[best] / len(labels)), float(threshold[best])
 
 
 class BestF1(NamedTuple):
@@ -82,22 +80,30 @@ class BestF1(NamedTuple):
 
 
 def best_f1(labels: np.ndarray, scores: np.ndarray) -> BestF1:
-    """The greatest F1 of "score above threshold", with its precision, recall and threshold."""
-    labels, scores, middle = in_order(labels, scores)
-    hits, total = labels.cumsum()[:-1], labels.sum()
-    if not len(middle) or not hits.any():
+    """The greatest F1 of "score above threshold", with its precision, recall and threshold: see `cuts`."""
+    hits, above, threshold = cuts(labels, scores)
+    if not hits.any():
         return BestF1(0.0, 0.0, 0.0, 0.0)
-    precision, recall = hits / np.arange(1, len(labels)), hits / total
-    f1 = np.divide(2 * precision * recall, precision + recall, out=np.zeros(len(hits)), where=hits > 0)
+    f1 = 2 * hits / (above + hits[-1])  # 2 TP / (2 TP + FP + FN)
     best = int(f1.argmax())
-    return BestF1(float(f1[best]), float(precision[best]), float(recall[best]), float(middle[best]))
+    return BestF1(
+        float(f1[best]), *(float(x) for x in (hits[best] / above[best], hits[best] / hits[-1], threshold[best]))
+    )
 
 
-def in_order(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels and scores by falling score, and the midpoints between neighbours."""
+def cuts(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All ways to cut N scored rows in two: none above, then one more of the K distinct scores each time.
+
+    Returns:
+        Of shape (K + 1,): rows of label 1 above the cut, rows above it, and the threshold, midway between the
+        neighbouring scores; the highest score for none above, the lowest for all.
+    """
     order = np.argsort(-np.asarray(scores), kind="stable")
     labels, scores = np.asarray(labels)[order], np.asarray(scores)[order]
-    return labels, scores, (scores[:-1] + scores[1:]) / 2
+    above = np.append(np.flatnonzero(np.diff(scores, prepend=np.nan)), len(scores))  # 0, …, N
+    bounds = np.concatenate([scores[:1], scores, scores[-1:]])
+    hits = np.concatenate([[0], labels.cumsum()])[above]
+    return hits, above, (bounds[above] + bounds[above + 1]) / 2
 
 
 def accuracy_at(relevant: np.ndarray, k: int) -> np.ndarray:

@@ -54,12 +54,12 @@ class TranslationEvaluator(BaseEvaluator):
     ) -> dict[str, float]:
         sides = [as_source(self.embed_inputs(model, part)) for part in (self.source_sentences, self.target_sentences)]
         forth, back = (nearest(*pair) for pair in (sides, sides[::-1]))
-        right = np.arange(len(forth))
+        hits_there, hits_again = same_texts(self.target_sentences, forth), same_texts(self.source_sentences, back)
         if self.print_wrong_matches:
-            for i in np.flatnonzero(forth != right):
+            for i in np.flatnonzero(~hits_there):
                 print(f"{i}: {self.source_sentences[i]!r}\n  found  {self.target_sentences[forth[i]]!r}")
                 print(f"  wanted {self.target_sentences[i]!r}")
-        there, again = float((forth == right).mean()), float((back == right).mean())
+        there, again = float(hits_there.mean()), float(hits_again.mean())
         if self.write_csv:
             self.write_row(output_path, self.csv_headers, [epoch, steps, there, again])
         metrics = {"src2trg_accuracy": there, "trg2src_accuracy": again, "mean_accuracy": (there + again) / 2}
@@ -80,6 +80,11 @@ class TranslationEvaluator(BaseEvaluator):
 
     def get_config_dict(self) -> dict[str, Any]:
         return {} if self.truncate_dim is None else {"truncate_dim": self.truncate_dim}
+
+
+def same_texts(texts: list[str], found: np.ndarray) -> np.ndarray:
+    """(N,) whether the text found for each row is the row's own; any row with the same text counts."""
+    return np.array([at == i or texts[at] == texts[i] for i, at in enumerate(found.tolist())])
 
 
 def nearest(queries: Any, documents: Any) -> np.ndarray:

@@ -11,16 +11,16 @@ The order depends on seed and epoch alone, so that a run which is resumed meets 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import logging
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, ConcatDataset
+from torch.utils.data import BatchSampler, ConcatDataset, Sampler
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.training.collator import DATASET_NAME, LABEL_COLUMNS
@@ -44,7 +44,7 @@ class DefaultBatchSampler(SetEpochMixin, BatchSampler):
     """Rows in a random order, cut into batches.
 
     Args:
-        dataset: a data set.
+        dataset: a data set, or a sampler of `torch.utils.data`, whose order is kept.
         batch_size: rows per batch.
         drop_last: leave out a last batch that is smaller.
         valid_label_columns: names that mark the label.
@@ -71,6 +71,9 @@ class DefaultBatchSampler(SetEpochMixin, BatchSampler):
     def order(self) -> list[int]:
         """All rows in the order of this epoch."""
         self.generator.manual_seed(self.seed + self.epoch)
+        return list(self.dataset) if isinstance(self.dataset, Sampler) else self._permutation()
+
+    def _permutation(self) -> list[int]:
         return torch.randperm(len(self.dataset), generator=self.generator, device=self.generator.device).tolist()
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -163,8 +166,9 @@ class NoDuplicatesBatchSampler(DefaultBatchSampler):
     """Batches in which no text occurs twice, in whatever column.
 
     Values become numbers once, equal ones the same. Rows are taken in a random order; a row that shares a text with the
-    batch waits for the next one. Every row is used once, the last few batches may be smaller than the others. A warning
-    tells of a text that is in so many rows that batches cannot be filled.
+    batch waits for the next one. Every row is used once, the last few batches may be smaller than the others. With
+    `drop_last` those are left out, and full ones of another random order make up for them, as many as `len` tells of. A
+    warning tells of a text that is in so many rows that batches cannot be filled.
 
     Args:
         precompute_hashes, precompute_num_proc, precompute_batch_size: kept for compatibility; texts are always numbered
@@ -204,46 +208,62 @@ class NoDuplicatesBatchSampler(DefaultBatchSampler):
         return self._texts
 
     def __iter__(self) -> Iterator[list[int]]:
-        texts, coming = self.texts, deque(self.order())
-        waiting: dict[int, deque[int]] = {}  # rows by a text of the batch that they share
-        tried: dict[int, int] = {}  # of the rows that waited for a text, the one that is tried next -> that text
-        while coming:
+        order, given, full_passes = self.order(), 0, True
+        while full_passes:
+            before = given
+            for batch in self._batches(order):
+                if len(batch) == self.batch_size or not self.drop_last:
+                    yield batch
+                    given += 1
+                if self.drop_last and given == len(self):
+                    return
+            full_passes = self.drop_last and given > before
+            order = self._permutation()
+
+    def _batches(self, order: list[int]) -> Iterator[list[int]]:
+        """Each batch takes the first rows of those left that share no text with it; a place is one in the order."""
+        texts, new = self.texts, 0
+        waiting: dict[int, list[int]] = {}  # heaps of places by a text of the batch that their rows share
+        coming: list[int] = []  # heap of places: of the rows that wait for a text, those that are tried next
+        tried: dict[int, int] = {}  # place in `coming` -> that text
+        while coming or new < len(order):
             batch: list[int] = []
             used: set[int] = set()
-            while coming and len(batch) < self.batch_size:
-                row = coming.popleft()
-                waited_for = tried.pop(row, None)
+            while len(batch) < self.batch_size and (coming or new < len(order)):
+                if coming:
+                    place = heapq.heappop(coming)
+                else:
+                    place, new = new, new + 1
+                waited_for, row = tried.pop(place, None), order[place]
                 shared = next((text for text in texts[row] if text in used), None)
                 if shared is None:
                     batch.append(row)
                     used.update(texts[row])
                     continue
-                waiting.setdefault(shared, deque()).append(row)
+                heapq.heappush(waiting.setdefault(shared, []), place)
                 if waited_for is not None and waited_for not in used:
                     self._try_next([waited_for], waiting, tried, coming)
             if len(batch) < self.batch_size and not self._warned:
-                self._warn(len(batch), waiting)
-            self._try_next(sorted(used & waiting.keys()), waiting, tried, coming)
-            if len(batch) == self.batch_size or not self.drop_last:
-                yield batch
+                self._warn(len(batch), [order[place] for place in max(waiting.values(), key=len, default=[])], waiting)
+            self._try_next(used & waiting.keys(), waiting, tried, coming)
+            yield batch
 
     @staticmethod
-    def _try_next(used: list[int], waiting: dict[int, deque[int]], tried: dict[int, int], coming: deque[int]) -> None:
+    def _try_next(used: Iterable[int], waiting: dict[int, list[int]], tried: dict[int, int], coming: list[int]) -> None:
         """Of the rows that wait for each of some texts, let the first come next."""
-        for text in reversed(used):
+        for text in used:
             if waiting.get(text):
-                row = waiting[text].popleft()
-                tried[row] = text
-                coming.appendleft(row)
+                place = heapq.heappop(waiting[text])
+                tried[place] = text
+                heapq.heappush(coming, place)
             if not waiting.get(text):
                 waiting.pop(text, None)
 
-    def _warn(self, size: int, waiting: Mapping[int, deque[int]]) -> None:
+    def _warn(self, size: int, rows: list[int], waiting: Mapping[int, list[int]]) -> None:
         """Tell, once, that a batch could not be filled though there were rows enough."""
         if size + sum(map(len, waiting.values())) < self.batch_size:
             return
         self._warned = True
-        rows = max(waiting.values(), key=len)
         logger.warning(
             "A batch without duplicates has %d of %d rows%s: all others share a text with it. %d rows share one with "
             "row %d: %.200r. Remove repeated rows, or make batches smaller.",

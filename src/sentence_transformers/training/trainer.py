@@ -131,6 +131,7 @@ class BaseTrainer(Trainer, ABC):
             self.model_init = model_init
             model = self._made = self.call_model_init()
         prepare_for_training(model)
+        processing_class = getattr(model, "tokenizer", None) if processing_class is None else processing_class
         self._train_batches = train_dataloader
         self._given_collator, self.processing_class = data_collator, processing_class
         train_dataset = as_datasets(train_dataset, "train_dataset")
@@ -526,7 +527,7 @@ class BaseTrainer(Trainer, ABC):
             if training and parts is None:
                 self.get_batch_sampler(data, batch_size, drop_last, labels)
             return self._stream_loader(parts, data, batch_size, drop_last, settings)
-        seed = self.args.seed
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         if parts is None:
             rows = data
             sampler = self.get_batch_sampler(rows, batch_size, drop_last, labels, **dataloaders.random_source(seed))
