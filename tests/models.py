@@ -281,6 +281,14 @@ def build(name: str, folder: str | Path, **settings: Any) -> Path:
     return Path(folder)
 
 
+def peft_for_adapters() -> Any:
+    """The module `peft`; a test that adds adapters is skipped where transformers asks for a newer one."""
+    import pytest
+    from transformers.integrations import peft
+
+    return pytest.importorskip("peft", minversion=peft.MIN_PEFT_VERSION)
+
+
 @torch.no_grad()
 def disturb(model: torch.nn.Module) -> None:
     """Add noise to every weight, so that biases, norms and the vector of the padding token matter too."""
