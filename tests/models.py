@@ -266,7 +266,12 @@ def build(name: str, folder: str | Path, **settings: Any) -> Path:
     ids = {"pad_token_id": tokenizer.pad_token_id, "vocab_size": len(tokenizer)}
     ids |= {f"{end}_token_id": getattr(tokenizer, f"{end}_token_id") for end in ("bos", "eos", "sep", "cls")}
     settings = {k: v for k, v in (COMMON | ids | architecture.settings | settings).items() if v is not None}
-    config = getattr(transformers, f"{architecture.family}Config")(**settings)
+    config_class = getattr(transformers, f"{architecture.family}Config", None)
+    if config_class is None:
+        import pytest
+
+        pytest.skip(f"transformers {transformers.__version__} has no {architecture.family} models")
+    config = config_class(**settings)
     torch.manual_seed(0)
     model_class = getattr(transformers, architecture.model) if architecture.model else None
     model = model_class(config) if model_class else transformers.AutoModel.from_config(config)
@@ -274,6 +279,14 @@ def build(name: str, folder: str | Path, **settings: Any) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Path(folder)
+
+
+def peft_for_adapters() -> Any:
+    """The module `peft`; a test that adds adapters is skipped where transformers asks for a newer one."""
+    import pytest
+    from transformers.integrations import peft
+
+    return pytest.importorskip("peft", minversion=peft.MIN_PEFT_VERSION)
 
 
 @torch.no_grad()

@@ -174,7 +174,8 @@ def test_windows_are_shorter_than_the_texts(case_of, tmp_path, name):
     change = abs(other - case_of(name).vectors).max(1)
     lengths = np.array([len(rows) for rows in case_of(name).rows])
     assert change[lengths == MAX_LENGTH].max() > 1e-3
-    assert change[lengths < 5].max() < 1e-5
+    window = getattr(case_of(name).model[0].auto_model.config, "sliding_window", 4)  # old transformers halve it
+    assert change[lengths <= min(window, 4)].max() < 1e-5
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "bert"])

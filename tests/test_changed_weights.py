@@ -22,7 +22,7 @@ from torch import nn
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder, models
 from sentence_transformers.modules.base import Module
 from tests.golden import layouts, multi_vector_cases, score_models
-from tests.models import build
+from tests.models import build, peft_for_adapters
 
 
 def scaled_by_numpy(parameter: nn.Parameter) -> None:
@@ -248,7 +248,7 @@ def test_a_held_view_is_no_way_round(model, tmp_path):
 @transformers
 def test_merged_adapters(model):
     """Adding to the weights what an adapter computes gives the vectors of the adapter."""
-    peft = pytest.importorskip("peft")
+    peft = peft_for_adapters()
     names = [name for name, part in model.transformers_model.named_modules() if isinstance(part, nn.Linear)]
     model.add_adapter(peft.LoraConfig(r=2, target_modules=names[:2], init_lora_weights=False))
     model.eval()

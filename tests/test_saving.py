@@ -23,7 +23,7 @@ from sentence_transformers.backends.graph import Graph
 from sentence_transformers.storage import saving
 from sentence_transformers.storage.files import Source, replacing
 from sentence_transformers.storage.resolve import resolve
-from tests.models import build
+from tests.models import build, peft_for_adapters
 
 TEXTS = ["a cat sat on the mat", "hi"]
 
@@ -256,7 +256,7 @@ def test_what_a_save_removes(tmp_path, new, own, removed):
 
 def test_an_adapter_saved_where_its_base_lies(old_and_new, tmp_path):
     """The weights that the adapter belongs to stay; once it is merged they are replaced, and it is gone."""
-    peft = pytest.importorskip("peft")
+    peft = peft_for_adapters()
     old_and_new[0].save_pretrained(str(tmp_path))
     model = SentenceTransformer(str(tmp_path), device="cpu")
     model.add_adapter(peft.LoraConfig(r=2, target_modules=["query"], init_lora_weights=False))

@@ -234,7 +234,7 @@ def test_accumulated_steps_are_the_larger_batch(bert_folder: Path, tmp_path: Pat
 
 
 def test_peft_adapters_are_trained(model: SentenceTransformer, tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft")
+    peft = models.peft_for_adapters()
     model.add_adapter(peft.LoraConfig(target_modules=["query", "value"], r=2))
     before = weights(model)
     trainer = trainer_of(
