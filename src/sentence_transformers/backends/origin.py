@@ -324,7 +324,7 @@ def read_magnitudes(
 
     hub = {key: kwargs[key] for key in PEFT_KEYS if key in kwargs}
     weights = peft.load_peft_weights(name, device="cpu", **hub)
-    found = peft.set_peft_model_state_dict(model, weights, adapter_name=adapter)
+    found: Any = peft.set_peft_model_state_dict(model, weights, adapter_name=adapter)
     if report is not None:
         report["missing_keys"] = set(report["missing_keys"]) & set(found.missing_keys)
 

@@ -102,7 +102,7 @@ def become_pending(fresh: Path, target: Path) -> None:
             fresh.rename(target / PENDING)
             return
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES) or not (target / PENDING).exists():
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         finish_save(target)
     raise FileExistsError(f"{target / PENDING} cannot be emptied: look what is in it.")
@@ -152,8 +152,8 @@ def move(source: Path, target: Path) -> None:
         keep_mode(target, source)
         source.replace(target)
     except FileNotFoundError:
-        if source.exists():
-            raise
+        if source.exists() and not target.parent.exists():
+            raise  # else it was moved, and what is there now is of another save, which moves it
     except OSError as error:
         if error.errno != errno.EXDEV:  # a link below the folder leads to another file system
             raise
