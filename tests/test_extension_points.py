@@ -987,14 +987,14 @@ def by_class(layer: type, patch: Any) -> Any:
     return contextlib.nullcontext()
 
 
-def by_call(layer: type, patch: Any) -> Any:
-    call = nn.Module.__call__
+def by_call(name: str, layer: type, patch: Any) -> Any:
+    call = getattr(nn.Module, name)
 
     def changed(self: Any, *args: Any, **kwargs: Any) -> Any:
         output = call(self, *args, **kwargs)
         return scaled(output) if type(self) is layer else output
 
-    patch.setattr(nn.Module, "__call__", changed)
+    patch.setattr(nn.Module, name, changed)
     return contextlib.nullcontext()
 
 
@@ -1027,7 +1027,14 @@ def by_dispatch_mode(layer: type, patch: Any) -> Any:
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("way", [by_class, by_call, by_function, by_function_mode, by_dispatch_mode])
+@pytest.mark.parametrize(
+    "way",
+    [
+        *(by_class, by_function, by_function_mode, by_dispatch_mode),
+        *(functools.partial(by_call, name) for name in ("__call__", "_call_impl")),
+    ],
+    ids=["class", "function", "function mode", "dispatch mode", "call", "call within"],
+)
 def test_layers_changed_from_outside(case: Case, monkeypatch: Any, way: Any, layer: Any) -> None:
     """As a model whose weights give what is changed."""
     model, other = (case.kind.model(case.parts()) for _ in range(2))

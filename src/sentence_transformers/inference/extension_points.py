@@ -34,6 +34,7 @@ METHODS = (*LAYER, *INPUT_METHODS, *LOSS_METHODS)
 MARKS = ("preprocess", "takes_packed", "embed")  # a class that has one of them is no mere layer
 CALLED = ("linear", "embedding", "layer_norm", "gelu", "scaled_dot_product_attention")  # by layers
 FUNCTIONS = {name: getattr(F, name) for name in CALLED}
+CALL = nn.Module._call_impl
 private: Any = torch._C
 
 
@@ -196,9 +197,10 @@ def packs(kind: type) -> bool:
 
 def is_observed() -> bool:
     """Whether something sees or changes what layers compute, whatever the modules are: a mode of PyTorch's, or a
-    function of `torch.nn.functional` that was replaced.
+    function that was replaced, of `torch.nn.functional` or the one behind each call of a module.
     """
-    return has_mode() or any(getattr(F, name) is not function for name, function in FUNCTIONS.items())
+    replaced = any(getattr(F, name) is not function for name, function in FUNCTIONS.items())
+    return replaced or nn.Module._call_impl is not CALL or has_mode()
 
 
 def has_mode() -> bool:
