@@ -79,6 +79,18 @@ def test_a_cross_encoder_has_the_last_word() -> None:
     assert all(scores == sorted(scores, reverse=True) for scores in by_query.values())
 
 
+def test_ten_times_as_many_candidates_where_scores_are_limited() -> None:
+    """As 6.2.0 does with `min_score` too: a cross-encoder prefers candidates that are not the nearest."""
+
+    class Judge:
+        def predict(self, pairs: list[tuple[str, str]], **kwargs: Any) -> np.ndarray:
+            return np.array([float(int(text[1:]) % 7) for _, text in pairs])
+
+    options: dict[str, Any] = {"cross_encoder": Judge(), "num_negatives": 2}
+    assert mine(**options, min_score=-1.0).to_dict() == mine(**options, range_max=20).to_dict()
+    assert mine(**options, min_score=-1.0).to_dict() != mine(**options).to_dict()
+
+
 def test_embeddings_are_kept(tmp_path: Path) -> None:
     first = mine(cache_folder=str(tmp_path))
     files = sorted(tmp_path.iterdir())
@@ -163,7 +175,7 @@ def test_what_is_otherwise_than_asked_is_logged(caplog: pytest.LogCaptureFixture
     assert found.column_names == ["query", "answer", "negative_1", "negative_2"]
     assert 'include_positives=True gives output_format="n-tuple"' in caplog.text
     assert not len(mine(min_score=2.0, num_negatives=1))
-    assert "have fewer than 1 negatives. Other values of range_max=1, min_score=2.0 would find more." in caplog.text
+    assert "have fewer than 1 negatives. Other values of range_max=10, min_score=2.0 would find more." in caplog.text
     with pytest.warns(DeprecationWarning, match="margin is now absolute_margin"):
         mine(margin=0.1)
     assert "margin is now absolute_margin" in caplog.text

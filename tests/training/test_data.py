@@ -63,10 +63,18 @@ def test_examples_in_batches() -> None:
 @pytest.mark.parametrize("replacement", [True, False])
 def test_labels_come_together(replacement: bool) -> None:
     drawn = list(SentenceLabelDataset(EXAMPLES, samples_per_label=2, with_replacement=replacement))
-    assert len(drawn) == 18
+    assert len(drawn) == 20
     assert all(a.label == b.label and a is not b for a, b in zip(drawn[::2], drawn[1::2], strict=True))
     if not replacement:
-        assert len({id(example) for example in drawn}) == 18
+        assert len({id(example) for example in drawn[:18]}) == 18  # 7, 7 and 6 of a label
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, 24), (2, 24), (3, 24), (5, 25), (8, 24)])  # recorded from 6.2.0
+def test_an_epoch_has_as_many_examples_as_there_are(count: int, expected: int) -> None:
+    examples = [InputExample(texts=[str(i)], label=i % 3) for i in range(24)]
+    for replacement in (False, True):
+        data = SentenceLabelDataset(examples, samples_per_label=count, with_replacement=replacement)
+        assert len(data) == 24 and len(list(data)) == expected
 
 
 def test_pairs_for_contrastive_tension() -> None:

@@ -481,6 +481,34 @@ def test_data_loaders_of_other_peoples_making(model: SentenceTransformer, tmp_pa
     assert trainer.train().global_step == 6
 
 
+def test_fit_evaluates_after_each_epoch_too(model: SentenceTransformer) -> None:
+    texts = models.SENTENCES
+    evaluator = evaluation.EmbeddingSimilarityEvaluator(texts[:6], texts[6:12], [0.1 * i for i in range(6)])
+    loader = torch.utils.data.DataLoader([InputExample(texts=[t, t], label=1.0) for t in texts[:6]], batch_size=2)
+    loss, seen = losses.CosineSimilarityLoss(model), []
+    model.fit(
+        [(loader, loss)],
+        evaluator,
+        epochs=2,
+        evaluation_steps=2,
+        callback=lambda score, epoch, steps: seen.append(steps),
+        show_progress_bar=False,
+    )
+    assert seen == [2, 3, 4, 6]
+
+
+def test_named_terms_of_the_evaluation_loss(model: SentenceTransformer, tmp_path: Path) -> None:
+    class Terms(torch.nn.Module):
+        def forward(self, features: Any, labels: Any) -> dict[str, torch.Tensor]:
+            value = model(features[0])["sentence_embedding"].pow(2).mean()
+            return {"one": value, "two": 2 * value}
+
+    trainer = trainer_of(model, tmp_path, dataset(PAIRS), Terms(), eval_dataset={"dev": dataset(PAIRS)})
+    found = trainer.evaluate()
+    assert found["eval_dev_two"] == pytest.approx(2 * found["eval_dev_one"], rel=1e-5)
+    assert found["eval_dev_loss"] == pytest.approx(3 * found["eval_dev_one"], rel=1e-5)
+
+
 def test_fit_as_of_old(model: SentenceTransformer, tmp_path: Path) -> None:
     scores: list[tuple[float, float, int]] = []
     evaluator = evaluation.EmbeddingSimilarityEvaluator(WORDS[:6], WORDS[6:], [0.1 * i for i in range(6)], name="dev")

@@ -144,7 +144,7 @@ def mine_hard_negatives(
         cross_encoder: scores positives and candidates anew.
         range_min, range_max: ranks of the candidates, the query's own positives left out (so many as the query with
             the most positives has are looked at in addition); by default just as many as are wanted, ten times as many
-            where a maximal score or a margin is set.
+            where a limit of scores or a margin is set.
         max_score, min_score: scores that negatives may have.
         absolute_margin, relative_margin: how far below the query's worst positive negatives must lie.
         num_negatives: negatives per pair.
@@ -185,7 +185,7 @@ def mine_hard_negatives(
     check_model(model)
     names = columns_of(dataset, anchor_column_name, positive_column_name)
     pairs = Pairs.of(texts_in(dataset, names[0]), texts_in(dataset, names[1]), corpus)
-    limited = any(limit is not None for limit in (max_score, absolute_margin, relative_margin))
+    limited = any(limit is not None for limit in (max_score, min_score, absolute_margin, relative_margin))
     if range_max is None:
         range_max = range_min + num_negatives * (10 if limited else 1)
     rules = Rules(

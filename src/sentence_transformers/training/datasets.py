@@ -118,7 +118,10 @@ class SentenceLabelDataset(IterableDataset):
     Args:
         examples: the examples.
         samples_per_label: examples of one label that follow each other; labels with fewer are left out.
-        with_replacement: whether an example may come again in a later draw.
+        with_replacement: whether an example may come again before the others of its label.
+
+    Labels take turns, in a random order, until as many examples were drawn as there are; a label with too few left
+    begins anew.
     """
 
     def __init__(
@@ -134,23 +137,20 @@ class SentenceLabelDataset(IterableDataset):
         self.samples_per_label, self.with_replacement = samples_per_label, with_replacement
 
     def __iter__(self) -> Iterator[InputExample]:
-        groups, drawn, total = [list(group) for group in self.groups], 0, len(self)
-        left = {i: random.sample(group, len(group)) for i, group in enumerate(groups)}
-        while drawn < total and left:
-            for i in random.sample(list(left), len(left)):
-                if self.with_replacement:
-                    batch = random.sample(groups[i], self.samples_per_label)
-                else:
-                    batch = [left[i].pop() for _ in range(min(self.samples_per_label, len(left[i])))]
-                    if len(left[i]) < self.samples_per_label:
-                        del left[i]
-                yield from batch
-                drawn += len(batch)
-                if drawn >= total:
-                    break
+        left: list[list[InputExample]] = [[] for _ in self.groups]
+        drawn, count = 0, self.samples_per_label
+        while drawn < len(self):
+            for i in random.sample(range(len(left)), len(left)):
+                if self.with_replacement or len(left[i]) < count:
+                    left[i] = random.sample(self.groups[i], len(self.groups[i]))
+                yield from left[i][:count]
+                left[i] = left[i][count:]
+                drawn += count
+                if drawn >= len(self):
+                    return
 
     def __len__(self) -> int:
-        return sum(len(group) // self.samples_per_label * self.samples_per_label for group in self.groups)
+        return sum(map(len, self.groups))
 
 
 class ParallelSentencesDataset(Dataset):

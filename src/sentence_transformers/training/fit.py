@@ -129,6 +129,19 @@ class SaveModelCallback(TrainerCallback):
             model.save(self.output_dir)
 
 
+class EpochEvaluation(TrainerCallback):
+    """Asks for an evaluation after each epoch, besides those after a number of steps."""
+
+    def __init__(self) -> None:
+        self.evaluated = -1
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.evaluated = state.global_step
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_evaluate |= state.global_step != self.evaluated
+
+
 def score_of(evaluator: Any, metrics: dict[str, Any] | None) -> float | None:
     """The primary metric of an evaluator among the metrics of an evaluation, with or without the prefix of them."""
     key = getattr(evaluator, "primary_metric", None) or "evaluator"
@@ -194,6 +207,7 @@ def fit(
             evaluator=evaluator,
             optimizer_cls_and_kwargs=(optimizer_class, dict(optimizer_params)),
             callbacks=[
+                *([EpochEvaluation()] if args.eval_strategy == "steps" and model.model_type != "CrossEncoder" else []),
                 *([] if callback is None else [OriginalCallback(callback, evaluator)]),
                 *([] if output_path is None else [SaveModelCallback(output_path, evaluator, save_best_model)]),
             ],

@@ -311,8 +311,7 @@ class BaseTrainer(Trainer, ABC):
             self.override_model_in_loss(loss, model)
         value = loss(features, labels, **self.loss_settings(inputs, name))
         if isinstance(value, Mapping):
-            if self.model.training:
-                self.track_loss_components(value)
+            self.track_loss_components(value)
             value = torch.stack([term.reshape(()) for term in value.values()]).sum()
         if self.model.training:
             self._unchecked = partial(self._check_finite, value.detach(), loss, name, inputs)
@@ -597,8 +596,14 @@ class BaseTrainer(Trainer, ABC):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Loss over a data loader; with the first of several come the evaluators' metrics."""
-        output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
+        """Loss over a data loader, and its named terms; with the first of several come the evaluators' metrics."""
+        in_training, self._components = self._components, {}
+        try:
+            output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
+            for name, terms in self._components.items():
+                output.metrics[f"{metric_key_prefix}_{name}"] = sum(terms) / len(terms)  # type: ignore[index]
+        finally:
+            self._components = in_training
         if self.evaluator is None or self._evaluated:
             return output
         self._evaluated = True
