@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 
 import pytest
+import transformers
 from sentence_transformers.sparse_encoder.evaluation import SparseTripletEvaluator
 from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder
 
@@ -81,5 +83,7 @@ def test_every_argument_is_given_by_a_test():
     excepted = set().union(*(signatures.pairs(one) for one in table.values()))
     missing = signatures.pairs(signatures.untested())
     assert not sorted(missing - excepted), "no test gives these arguments"
-    assert not sorted(excepted - missing), "no exceptions any more: run python -m tests.signatures"
+    theirs = {field.name for field in dataclasses.fields(transformers.TrainingArguments)}  # of old releases too
+    stale = {pair for pair in excepted - missing if pair[1] not in theirs}
+    assert not sorted(stale), "no exceptions any more: run python -m tests.signatures"
     assert len(excepted) <= MOST_EXCEPTIONS

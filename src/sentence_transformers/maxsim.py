@@ -36,6 +36,7 @@ EMPTY_DOCUMENT = -1e9
 CHUNK_ELEMENTS = 100_000_000
 CACHED_ELEMENTS = 1 << 22  # of a block on a CPU without gradients, where nothing but the maxima is kept
 QUERY_TOKENS = 1024  # of a block of queries
+ARRAYS = (Tensor, np.ndarray, list, tuple)  # a tuple: TorchDynamo before 2.8 takes no unions in `isinstance`
 
 
 @functools.cache
@@ -351,11 +352,9 @@ def token_embeddings(items: ArrayLike, mask: Tensor | None, name: str) -> TokenE
 
 def _as_mask(mask: Any, items: ArrayLike, length: int, name: str) -> Tensor:
     """A mask as a tensor; a list of masks, one for each item, as (N, L), 0 behind an item's own tokens."""
-    if not isinstance(mask, Tensor | np.ndarray | list | tuple):
+    if not isinstance(mask, ARRAYS):
         raise TypeError(f"`{name}_mask` must be a tensor, an array or a list of masks, got {type(mask).__name__}.")
-    if not isinstance(mask, list | tuple) or not all(
-        isinstance(one, Tensor | np.ndarray | list | tuple) for one in mask
-    ):
+    if not isinstance(mask, (list, tuple)) or not all(isinstance(one, ARRAYS) for one in mask):
         return torch.as_tensor(mask)
     parts = [torch.as_tensor(one) for one in mask]
     if len(parts) != len(items):
@@ -363,7 +362,7 @@ def _as_mask(mask: Any, items: ArrayLike, length: int, name: str) -> Tensor:
     longest = max((len(part) for part in parts), default=0)
     if longest > length:
         raise InputError(f"`{name}_mask` has a mask of {longest} tokens, but the longest item has {length}.")
-    if isinstance(items, list | tuple):
+    if isinstance(items, (list, tuple)):
         parts = [part[: len(item)] for part, item in zip(parts, items, strict=True)]
     return torch.stack([torch.nn.functional.pad(part, (0, length - len(part))) for part in parts])
 

@@ -64,7 +64,7 @@ def to_onnx(model: Any, names: list[str], task: str, path: Path, origin: str) ->
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("onnxscript", "onnx", "Exporting a model to ONNX") from error
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
+    axes = {0: "batch", 1: "sequence"}
     size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
