@@ -23,9 +23,9 @@ from __future__ import annotations
 
 import re
 import threading
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import is_
 from typing import Any, cast
 
 import torch
@@ -39,7 +39,7 @@ from sentence_transformers.backends.products import GELU_LOWEST, FloatProduct, I
 from sentence_transformers.backends.vocabulary import VocabularyRows
 from sentence_transformers.backends.write_detection import Watch, address, can_be_watched, watch
 from sentence_transformers.inference import attention
-from sentence_transformers.inference.extension_points import is_observed
+from sentence_transformers.inference.extension_points import Survey, is_observed
 from sentence_transformers.inference.packing import Packing
 
 OFFSET_FAMILY = set(ROBERTA)  # positions start at padding_idx + 1
@@ -173,16 +173,19 @@ class PackedBert:
             self._is_known = self.read() is not None
         return self._is_known
 
-    def layout(self) -> Layout | None:
+    def layout(self, survey: Survey | None = None) -> Layout | None:
         """The weights in the order and layout of the forward pass, made anew if any has changed; None if the network is
         another, or changes of a weight could go unseen (`backends.write_detection`).
+
+        Args:
+            survey: of the model, if it was seen to hold in this call: then its parts need no second look.
         """
         kept = self._laid_out
-        if kept is not None and kept.holds():
+        if kept is not None and kept.holds(survey):
             return kept.layout
         with self._lock:  # one copy, however many threads ask for it
             kept = self._laid_out
-            if kept is None or not kept.holds():
+            if kept is None or not kept.holds(survey):
                 self._laid_out = kept = None  # ends the watch over weights that are read again
                 read = self.read()
                 self._is_known = read is not None
@@ -260,8 +263,10 @@ class LaidOut:
         self, layout: Layout, facts: list[Fact], copied: list[Tensor], guards: list[Watch], shared: list[Tensor]
     ) -> None:
         self.layout, self.guards = layout, guards
-        self.places = [(place, key) for place, key, _ in facts]
-        self.values = [value for _, _, value in facts]
+        surveyed = [isinstance(value, nn.Module) or value is None or key == "forward" for _, key, value in facts]
+        self.parts = [fact for fact, is_surveyed in zip(facts, surveyed, strict=True) if is_surveyed]
+        self.facts = [fact for fact, is_surveyed in zip(facts, surveyed, strict=True) if not is_surveyed]
+        self.survey: weakref.ref[Survey] | None = None
         self.copied, self.weights = copied, copied + shared
         self.seen = self.look()
 
@@ -285,10 +290,15 @@ class LaidOut:
         guards = [guard for weight in copied if (guard := watch(weight)) is not None]
         return cls(layout, facts, copied, guards, shared) if len(guards) == len(copied) else None
 
-    def holds(self) -> bool:
-        """Whether everything is in its place, and no weight was written to."""
-        found = [place.get(key) for place, key in self.places]
-        return all(map(is_, found, self.values)) and self.look() == self.seen
+    def holds(self, survey: Survey | None) -> bool:
+        """Whether everything is in its place, and no weight was written to; parts of the network are looked at if they
+        were not yet since the survey was made.
+        """
+        if survey is None or self.survey is None or self.survey() is not survey:
+            if any(place.get(key) is not value for place, key, value in self.parts):
+                return False
+            self.survey = None if survey is None else weakref.ref(survey)
+        return not any(place.get(key) is not value for place, key, value in self.facts) and self.look() == self.seen
 
     def look(self) -> tuple[list[Any], ...]:
         """What changes with a weight: where it lies, and how its numbers there are read."""

@@ -28,7 +28,7 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.inference import lanes
 from sentence_transformers.inference.extension_points import own_preprocess, prepare
 from sentence_transformers.inference.plan import DefaultInt, micro_batches, windows
-from sentence_transformers.modules.base import features_unseen
+from sentence_transformers.modules.base import unseen
 from sentence_transformers.storage.parts import accepts
 from sentence_transformers.util.environment import is_out_of_memory
 
@@ -196,7 +196,7 @@ def embed(model: Any, source: Any, job: Job, device: torch.device) -> dict[str, 
         check_rows(features, len(source))
         features = {key: value.to(device) if hasattr(value, "to") else value for key, value in features.items()}
     given = {name: value for name, value in job.kwargs.items() if name != "processing_kwargs"}
-    with features_unseen(planned_by_tokens):
+    with unseen.set_to(planned_by_tokens and (vars(model).get("_survey") or True)):
         return model(features, **({"task": job.task} if job.task else {}), **given)
 
 

@@ -62,12 +62,9 @@ class Survey:
 
     def __init__(self, model: nn.Module) -> None:
         self.parts = list(model.modules())
-        self.class_methods = [
-            (kind, name) for kind in dict.fromkeys(map(type, self.parts)) for name in (*method_names(kind), *MARKS)
-        ]
-        self.methods = [  # `__call__` of an object is never called
-            (i, name) for i, part in enumerate(self.parts) for name in method_names(type(part)) if name != "__call__"
-        ]
+        kinds = dict.fromkeys(map(type, self.parts))
+        self.class_methods = [(kind, name) for kind in kinds for name in (*watched(kind), "__call__")]
+        self.methods = [(part, name) for part in self.parts for name in watched(type(part)) if name != "forward"]
         self.found = self.look()
 
     @classmethod
@@ -76,7 +73,8 @@ class Survey:
         survey = None
         with contextlib.suppress(KeyError):
             survey = cls(model)
-        return survey if survey is not None and survey.found is not None else None
+        hooked = any("_hf_hook" in vars(part) for part in model.modules())
+        return None if survey is None or survey.found is None or hooked else survey
 
     def holds(self) -> bool:
         """Whether nothing was added, taken away, replaced, hooked, or put into training mode since."""
@@ -86,28 +84,32 @@ class Survey:
             return False
 
     def look(self) -> tuple[list[Any], ...] | None:
-        """Classes, children and methods; None if there are hooks, or parts in training mode."""
-        owns = [part.__dict__ for part in self.parts]
-        if (
-            is_observed()
-            or any(getattr(globally, name, None) for name in GLOBAL_HOOKS)
-            or any(
-                own["training"]
-                or own["_forward_hooks"]
-                or own["_forward_pre_hooks"]
-                or own["_backward_hooks"]
-                or own["_backward_pre_hooks"]
-                or "_hf_hook" in own
-                for own in owns
-            )
-        ):
+        """Classes, methods and children; None if there are hooks, or parts in training mode."""
+        if is_observed() or any(getattr(globally, name, None) for name in GLOBAL_HOOKS):
             return None
+        seen: list[Any] = []
+        add = seen.append
+        for part in self.parts:  # each is out of the caches after a call: what is needed of it is read at once
+            own = part.__dict__
+            if own["training"] or own["_forward_hooks"] or own["_forward_pre_hooks"]:
+                return None
+            if own["_backward_hooks"] or own["_backward_pre_hooks"]:
+                return None
+            add(type(part))
+            add(own.get("forward"))  # `__call__` of an object is never called
+            if children := own["_modules"]:
+                seen += children.values()
         return (
-            [type(part) for part in self.parts],
-            [child for own in owns for child in own["_modules"].values()],
+            seen,
             [getattr(kind, name, None) for kind, name in self.class_methods],
-            [owns[i].get(name) for i, name in self.methods],
+            [part.__dict__.get(name) for part, name in self.methods],
         )
+
+
+def watched(kind: type) -> tuple[str, ...]:
+    """Attributes of a class that decide who computes, but for `__call__`."""
+    others = (("preprocess", INPUT_METHODS), ("takes_packed", ("takes_packed",)))
+    return ("forward", *(name for mark, names in others if hasattr(kind, mark) for name in names))
 
 
 def extensions(model: Any) -> Iterator[str]:

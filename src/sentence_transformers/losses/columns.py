@@ -34,7 +34,7 @@ from sentence_transformers.inference.batches import Features
 from sentence_transformers.inference.engine import input_module
 from sentence_transformers.inference.extension_points import is_untouched
 from sentence_transformers.inference.packing import is_packed, pad, pad_rows
-from sentence_transformers.modules.base import features_unseen
+from sentence_transformers.modules.base import unseen
 from sentence_transformers.util.distributed import all_gather, get_world_size
 
 WIDEST = 1.25  # longest : shortest text of a padded batch
@@ -241,7 +241,7 @@ def run(model: Any, features: Features) -> Features:
     """Features through the model, with the task of their column."""
     features = dict(features)
     task = features.pop("task", None)
-    with features_unseen(is_untouched(model)):
+    with unseen.set_to(is_untouched(model)):
         return model(features, **({"task": task} if task is not None else {}))
 
 

@@ -16,19 +16,18 @@ A subclass stores its constructor's arguments under their own names and lists th
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.inference.extension_points import packs
+from sentence_transformers.inference.extension_points import Survey, packs
 from sentence_transformers.inference.packing import is_packed, pad
 from sentence_transformers.storage import files, settings, weights
 from sentence_transformers.storage.files import Source
@@ -38,16 +37,10 @@ from sentence_transformers.util.whose_code import OWN, is_foreign
 logger = logging.getLogger(__name__)
 
 
-_unseen: ThreadValue[bool] = ThreadValue(False)
-
-
-@contextlib.contextmanager
-def features_unseen(unseen: bool = True) -> Iterator[None]:
-    """Within the context nobody but this library sees the features between the modules of a model, so that one may
-    leave work to the next.
-    """
-    with _unseen.set_to(unseen):
-        yield
+unseen: ThreadValue[Survey | bool] = ThreadValue(False)
+"""Whether nobody but this library sees the features between the modules of a model in this call, so that one may leave
+work to the next; the survey that says so, if there is one.
+"""
 
 
 class Module(nn.Module, ABC):
@@ -275,13 +268,13 @@ def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any], fo
 
     Args:
         following: the module that comes next; given to modules that leave it work (`sees_following`), if nobody else
-            looks at the features between them (`features_unseen`).
+            looks at the features between them (`unseen`).
     """
     if is_packed(features) and not understands_packed(module):
         features = pad(features)
     wanted = kwargs_of(module) if kwargs else set()
     given = {key: value for key, value in kwargs.items() if key in wanted}
     leaves_work = getattr(module, "sees_following", False) and getattr(following, "takes_vocabulary", False)
-    if leaves_work and understands_packed(following) and _unseen.value:
+    if leaves_work and understands_packed(following) and unseen.value:
         given["following"] = following
     return module(features, **given)

@@ -31,9 +31,10 @@ from sentence_transformers.backends.proof import PER_TEXT, Proofs, lock
 from sentence_transformers.backends.vocabulary import VocabularyRows
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.inference import attention
+from sentence_transformers.inference.extension_points import Survey
 from sentence_transformers.inference.packing import is_recorded, pad, pad_rows
 from sentence_transformers.inference.tokens import check_template
-from sentence_transformers.modules.base import note_sides
+from sentence_transformers.modules.base import note_sides, unseen
 from sentence_transformers.modules.chat import message_format
 from sentence_transformers.modules.input_formatter import InputFormatter
 from sentence_transformers.modules.processing import checked, warn_unknown
@@ -506,7 +507,8 @@ class Transformer(TextInput):
         else in the way.
         """
         plain = not torch.is_grad_enabled() and not self.training
-        return self._fast.layout() if plain and self._fast is not None and self._fast_fits_here else None
+        survey = unseen.value if isinstance(unseen.value, Survey) else None
+        return self._fast.layout(survey) if plain and self._fast is not None and self._fast_fits_here else None
 
     @property
     def _fast_fits_here(self) -> bool:
