@@ -32,9 +32,6 @@ LAYER = ("forward", "__call__")
 METHODS = (*LAYER, *INPUT_METHODS, *LOSS_METHODS)
 """Those that see inputs or features."""
 MARKS = ("preprocess", "takes_packed", "embed")  # a class that has one of them is no mere layer
-CALLED = ("linear", "embedding", "layer_norm", "gelu", "scaled_dot_product_attention")  # by layers
-FUNCTIONS = {name: getattr(F, name) for name in CALLED}
-CALL = nn.Module._call_impl
 private: Any = torch._C
 
 
@@ -201,8 +198,15 @@ def is_observed() -> bool:
     """Whether something sees or changes what layers compute, whatever the modules are: a mode of PyTorch's, or a
     function that was replaced, of `torch.nn.functional` or the one behind each call of a module.
     """
-    replaced = any(getattr(F, name) is not function for name, function in FUNCTIONS.items())
-    return replaced or nn.Module._call_impl is not CALL or has_mode()
+    return functions() != FUNCTIONS or has_mode()
+
+
+def functions() -> tuple[Any, ...]:
+    """What layers call, and what calls layers."""
+    return F.linear, F.embedding, F.layer_norm, F.gelu, F.scaled_dot_product_attention, nn.Module._call_impl
+
+
+FUNCTIONS = functions()
 
 
 def has_mode() -> bool:
