@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -1077,3 +1079,16 @@ def test_a_part_in_training_mode_is_put_back(case: Case) -> None:
         part.train()
         same(case.kind.rows(model), plain)
         assert not any(part.training for part in model.modules())
+
+
+def test_a_model_in_use_is_freed_with_its_last_reference(case: Case) -> None:
+    model = case.kind.model(case.parts())
+    case.kind.rows(model)
+    parts = [weakref.ref(part) for part in (model, *model)]
+    gc.collect()
+    gc.disable()
+    try:
+        del model
+        assert not [part() for part in parts if part() is not None]
+    finally:
+        gc.enable()

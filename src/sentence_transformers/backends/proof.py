@@ -30,7 +30,32 @@ PER_TEXT = "sequence-classification"  # the task whose output is one row per tex
 
 
 class Proofs:
-    """Answers for one transformer, each found when first asked for.
+    """Answers for one transformer, each found when first asked for."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, bool] = {}
+
+    def holds(self, transformer: Any, name: str) -> bool:
+        """Whether the model "packs", "pads_safely" or "defers".
+
+        Code of the caller's on the way (hooks, patches) is not called for a trial: until it is gone the answer is no.
+
+        Args:
+            transformer: a `modules.transformer.Transformer`, which is not kept: it is freed when nobody needs it.
+        """
+        if name in self.known:
+            return self.known[name]
+        with lock:
+            if name not in self.known:
+                if not is_untouched(transformer):
+                    return False
+                trial = Trial(transformer)
+                self.known[name] = trial.in_evaluation(getattr(trial, name))
+            return self.known[name]
+
+
+class Trial:
+    """A transformer that is tried out.
 
     Args:
         transformer: a `modules.transformer.Transformer`.
@@ -38,24 +63,9 @@ class Proofs:
 
     def __init__(self, transformer: Any) -> None:
         self.transformer = transformer
-        self.known: dict[str, bool] = {}
-
-    def holds(self, name: str) -> bool:
-        """Whether the model "packs", "pads_safely" or "defers".
-
-        Code of the caller's on the way (hooks, patches) is not called for a trial: until it is gone the answer is no.
-        """
-        if name in self.known:
-            return self.known[name]
-        with lock:
-            if name not in self.known:
-                if not is_untouched(self.transformer):
-                    return False
-                self.known[name] = self._in_evaluation(getattr(self, f"_{name}"))
-            return self.known[name]
 
     @torch.no_grad()
-    def _in_evaluation(self, proof: Callable[[], bool]) -> bool:
+    def in_evaluation(self, proof: Callable[[], bool]) -> bool:
         was_training = self.transformer.training
         self.transformer.eval()
         try:
@@ -63,13 +73,13 @@ class Proofs:
         finally:
             self.transformer.train(was_training)
 
-    def _packs(self) -> bool:
+    def packs(self) -> bool:
         return self._together_is_alone(self.packed)
 
-    def _pads_safely(self) -> bool:
+    def pads_safely(self) -> bool:
         return self._together_is_alone(self.padded)
 
-    def _defers(self) -> bool:
+    def defers(self) -> bool:
         features = self.features_alone(self.sequences()[0])
         try:
             found = self.transformer.run(features, defer=True).logits()

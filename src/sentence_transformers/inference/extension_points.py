@@ -43,7 +43,7 @@ def is_untouched(model: Any) -> bool:
 def prepare(model: nn.Module) -> bool:
     """Put an encoder into evaluation mode, and tell whether it is untouched."""
     survey = vars(model).get("_survey")
-    if survey is not None and survey.holds():
+    if survey is not None and survey.holds(model):
         return True
     if any(part.training for part in model.modules()):
         model.eval()
@@ -58,11 +58,11 @@ class Survey:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.parts = list(model.modules())
-        kinds = dict.fromkeys(map(type, self.parts))
+        self.parts = list(model.modules())[1:]  # the model holds its survey
+        kinds = dict.fromkeys(map(type, model.modules()))
         self.class_methods = [(kind, name) for kind in kinds for name in (*watched(kind), "__call__")]
         self.methods = [(part, name) for part in self.parts for name in watched(type(part)) if name != "forward"]
-        self.found = self.look()
+        self.found = self.look(model)
 
     @classmethod
     def of(cls, model: nn.Module) -> Survey | None:
@@ -73,20 +73,21 @@ class Survey:
         hooked = any("_hf_hook" in vars(part) for part in model.modules())
         return None if survey is None or survey.found is None or hooked else survey
 
-    def holds(self) -> bool:
+    def holds(self, model: nn.Module) -> bool:
         """Whether nothing was added, taken away, replaced, hooked, or put into training mode since."""
         try:
-            return self.look() == self.found
+            return self.look(model) == self.found
         except KeyError:
             return False
 
-    def look(self) -> tuple[list[Any], ...] | None:
+    def look(self, model: nn.Module) -> tuple[list[Any], ...] | None:
         """Classes, methods and children; None if there are hooks, or parts in training mode."""
         if is_observed() or any(getattr(globally, name, None) for name in GLOBAL_HOOKS):
             return None
         seen: list[Any] = []
         add = seen.append
-        for part in self.parts:  # each is out of the caches after a call: what is needed of it is read at once
+        for part in (model, *self.parts):
+            # each is out of the caches after a call: what is needed of it is read at once
             own = part.__dict__
             if own["training"] or own["_forward_hooks"] or own["_forward_pre_hooks"]:
                 return None
@@ -99,6 +100,7 @@ class Survey:
         return (
             seen,
             [getattr(kind, name, None) for kind, name in self.class_methods],
+            [model.__dict__.get(name) for name in INPUT_METHODS],
             [part.__dict__.get(name) for part, name in self.methods],
         )
 

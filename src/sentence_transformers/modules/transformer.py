@@ -176,7 +176,7 @@ class Transformer(TextInput):
             raise InputError(NO_INT8.format(model_name_or_path))
         self._tokenizer: Any = self._origin.light_tokenizer() if light is not None and not do_lower_case else None
         self._before_packing: str | None = None
-        self._proofs = Proofs(self)
+        self._proofs = Proofs()
         self._fast = light
         if light is not None:
             self._modules["model"] = light.root
@@ -249,7 +249,7 @@ class Transformer(TextInput):
         if self.backend != "torch":
             self._modules["model"] = value
             return
-        self._proofs = Proofs(self)
+        self._proofs = Proofs()
         for kept in ("_position_offset", "_learned_positions"):
             self.__dict__.pop(kept, None)
         self._adopt(value)
@@ -632,7 +632,7 @@ class Transformer(TextInput):
             return False
         with lock:
             asked_before = "packs" in self._proofs.known
-            packs = self._proofs.holds("packs")
+            packs = self._proofs.holds(self, "packs")
             if not packs and not asked_before and "packs" in self._proofs.known:
                 model.set_attn_implementation(self._before_packing)
                 logger.info("%s runs on padded batches.", type(model).__name__)
@@ -643,7 +643,7 @@ class Transformer(TextInput):
         """Whether padding leaves the other tokens alone; proved on first use. If not, only equal lengths go
         together.
         """
-        return self._proofs.holds("pads_safely")
+        return self._proofs.holds(self, "pads_safely")
 
     @property
     def mixes(self) -> Literal["any", "some", "none"]:
@@ -663,7 +663,7 @@ class Transformer(TextInput):
 
     @property
     def _defers_in_transformers(self) -> bool:
-        return vocabulary.is_deferring(self.auto_model) and self._proofs.holds("defers")
+        return vocabulary.is_deferring(self.auto_model) and self._proofs.holds(self, "defers")
 
     @property
     def token_budget(self) -> int | None:
