@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from transformers import TrainerCallback
 
 from sentence_transformers import (
@@ -323,6 +325,10 @@ def test_data_seed_orders_the_rows(model: SentenceTransformer, tmp_path: Path, k
     assert order(seed=1, data_seed=9) == order(seed=9) != order(seed=1)
 
 
+@pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.17"),
+    reason="before transformers 5.17 the random state of a checkpoint inside of an epoch is used up before the next step",
+)
 @pytest.mark.parametrize("kind", ["SentenceTransformer", "CrossEncoder", "SparseEncoder", "MultiVectorEncoder"])
 def test_a_killed_run_goes_on_as_if_it_had_not_been(bert_folder: Path, tmp_path: Path, kind: str) -> None:
     if kind == "SparseEncoder":
