@@ -327,7 +327,7 @@ def test_data_seed_orders_the_rows(model: SentenceTransformer, tmp_path: Path, k
 
 @pytest.mark.skipif(
     Version(transformers.__version__) < Version("5.17"),
-    reason="before transformers 5.17 the random state of a checkpoint inside of an epoch is used up before the next step",
+    reason="before 5.17 transformers draws from the random state that it restored before the next step is made",
 )
 @pytest.mark.parametrize("kind", ["SentenceTransformer", "CrossEncoder", "SparseEncoder", "MultiVectorEncoder"])
 def test_a_killed_run_goes_on_as_if_it_had_not_been(bert_folder: Path, tmp_path: Path, kind: str) -> None:
