@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
-from tokenizers import normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sentence_transformers import SentenceTransformer, SparseEncoder
+from sentence_transformers.modules.static_embedding import StaticEmbedding
 from tests import models
 from tests.golden.layouts import GOLDEN
 
@@ -178,3 +180,23 @@ def test_an_overridden_call_cuts_the_texts_of_sparse_static_embeddings():
     ]
     torch.testing.assert_close(dense[0], dense[1])
     assert dense[0].count_nonzero() == len(set(plain("rain the cat", add_special_tokens=False)["input_ids"]))
+
+
+@pytest.mark.parametrize("direction", ["right", "left"])
+@pytest.mark.parametrize("most", [None, 1, 2, 5])
+def test_texts_of_a_table_of_words_are_cut_as_the_tokenizer_cuts_them(most: int | None, direction: str) -> None:
+    """`StaticEmbedding` with a tokenizer whose file asks for truncation."""
+    tokenizer = Tokenizer.from_file(str(GOLDEN / "out_st" / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    if most is not None:
+        tokenizer.enable_truncation(most, direction=direction)
+    texts = ["", "the cat", "rainrainrainrain fell", "water the cat the river rain fell the", "the"]
+    found = StaticEmbedding(tokenizer, embedding_dim=4).tokens(texts)
+    expected = [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    bounds = found.offsets.tolist()
+    assert [found.ids[a:b].tolist() for a, b in itertools.pairwise(bounds)] == expected
+    whole = Tokenizer.from_str(tokenizer.to_str())
+    whole.no_truncation()
+    longer = [len(one.ids) > (most or 99) for one in whole.encode_batch(texts, add_special_tokens=False)]
+    assert found.cut == sum(longer)

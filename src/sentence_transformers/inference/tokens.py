@@ -239,8 +239,9 @@ class BatchTokenizer:
                 own.encode_special_tokens = splits_special_tokens(tokenizer, rust)
             if max_length is not None:
                 self.rust.enable_truncation(max_length, direction=truncation_side(tokenizer, rust))
-        whole = self.rust is not None and max_length is None and not special_tokens
-        self.words = WordTable.of(self.rust) if whole else None
+        plain = self.rust is not None and not special_tokens
+        from_left = max_length is not None and truncation_side(tokenizer, rust) == "left"
+        self.words = WordTable.of(self.parts) if plain and not from_left else None
         self.single_types = with_types and (self.rust is None or any(self.rust.encode("a").type_ids))
 
     def __call__(self, texts: Sequence[Any], prompt_length: int = 0) -> Tokens:
@@ -286,7 +287,11 @@ class BatchTokenizer:
         """Tokenizers with a Rust backend."""
         if self.words is not None and texts and isinstance(texts[0], str):
             flat, lengths = self.words(texts)
-            return Tokens(flat, np.concatenate([[0], np.cumsum(lengths)]), None, prompt_length)
+            most = len(flat) if self.max_length is None else self.max_length
+            if cut := int((lengths > most).sum()):
+                places = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+                flat, lengths = flat[places < most], np.minimum(lengths, most)
+            return Tokens(flat, np.concatenate([[0], np.cumsum(lengths)]), None, prompt_length, cut=cut)
         pairs = bool(texts) and not isinstance(texts[0], str)
         if pairs and self.rust.post_processor is not None:
             encodings = self._pairs(texts)
