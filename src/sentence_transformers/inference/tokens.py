@@ -240,8 +240,8 @@ class BatchTokenizer:
             if max_length is not None:
                 self.rust.enable_truncation(max_length, direction=truncation_side(tokenizer, rust))
         plain = self.rust is not None and not special_tokens
-        from_left = max_length is not None and truncation_side(tokenizer, rust) == "left"
-        self.words = WordTable.of(self.parts) if plain and not from_left else None
+        plain = plain and (max_length is None or truncation_side(tokenizer, rust) == "right")
+        self.words = WordTable.of(self.parts) if plain else None
         self.single_types = with_types and (self.rust is None or any(self.rust.encode("a").type_ids))
 
     def __call__(self, texts: Sequence[Any], prompt_length: int = 0) -> Tokens:
