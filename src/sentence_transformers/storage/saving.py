@@ -186,8 +186,8 @@ def move(source: Path, target: Path) -> None:
         keep_mode(target, source)
         source.replace(target)
     except FileNotFoundError:
-        if source.exists() and not target.parent.exists():
-            raise  # else it was moved, and what is there now is of another save, which moves it
+        if source.exists():
+            raise
     except OSError as error:
         if error.errno != errno.EXDEV:  # a link below the folder leads to another file system
             raise

@@ -151,7 +151,6 @@ def write(module: nn.Module, folder: str | os.PathLike[str], safe_serialization:
     import torch
 
     settle(folder)
-
     tensors = tensors_of(module)
     if not safe_serialization:
         torch.save(tensors, Path(folder, TORCH_NAME))
