@@ -33,7 +33,7 @@ from tests.golden import multi_vector_cases, score_models
 from tests.training import runs
 from tests.training.killed import train
 from tests.training.runs import SETTINGS, logged
-from tests.training.two_processes import CASES
+from tests.training.two_processes import CASES, SHARDS_ON_CPU
 
 datasets = pytest.importorskip("datasets")
 pytest.importorskip("accelerate")
@@ -555,6 +555,7 @@ def stepped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind, write in FOLDERS.items():
         write(folder / kind)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment["FSDP_STATE_DICT_TYPE"] = "FULL_STATE_DICT"  # older versions of transformers ask accelerate alone
     for processes in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command += [str(TWO), str(folder)]
@@ -565,6 +566,8 @@ def stepped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("case", list(CASES))
 def test_two_processes_make_the_step_of_one(stepped: Path, case: str) -> None:
+    if CASES[case].sharing and not SHARDS_ON_CPU:
+        pytest.skip("FSDP2 of torch 2.8 adds gradients up wrongly over gloo")
     one, two = (torch.load(stepped / f"{case}-{n}.pt", weights_only=True) for n in (1, 2))
     before, one, two = one["before"], one["after"], two["after"]
     assert before.keys() == one.keys() == two.keys()

@@ -40,7 +40,7 @@ from sentence_transformers.backends.vocabulary import VocabularyRows
 from sentence_transformers.backends.write_detection import Watch, address, can_be_watched, watch
 from sentence_transformers.inference import attention
 from sentence_transformers.inference.extension_points import Survey, is_observed
-from sentence_transformers.inference.packing import Packing
+from sentence_transformers.inference.packing import Group, Packing
 
 OFFSET_FAMILY = set(ROBERTA)  # positions start at padding_idx + 1
 WIDE_ROWS = 384  # rows that go through the wide layers at a time: the same speed, less memory (benchmarks/LOG.md)
@@ -51,6 +51,8 @@ COPIED = re.compile(r"encoder\.layer\.\d+\.(attention\.self\.\w+\.(weight|bias)|
 COPIED_INT8 = re.compile(r"encoder\.layer\.\d+\.output\.dense\.bias$")
 POOLER = re.compile(r"pooler(\.|$)")
 ENCODER_NAME = re.compile(r"(embeddings|encoder|pooler)\.")
+private: Any = torch._C
+GELU_IN_PLACE = private._nn.gelu_  # what `torch.ops.aten.gelu_` finds by way of Python
 
 
 @dataclass(frozen=True)
@@ -412,32 +414,40 @@ class Layout:
                 mixed = self.attend(mixed, packing)
             x = F.layer_norm(layer.out.plus(mixed, x), size, *layer.norm1, epsilon)
             del mixed
-            x = torch.cat([self.widen(layer, rows) for rows in x.split(WIDE_ROWS)])
+            parts = x.split(WIDE_ROWS) if len(x) > WIDE_ROWS else (x,)
+            parts = [self.widen(layer, rows) for rows in parts]
+            x = torch.cat(parts) if len(parts) > 1 else parts[0]
         if not self.head:
             return x
         return classify(x, self.head) if self.classifies else to_vocabulary(x, self.head, self.words, epsilon)
 
     def widen(self, layer: Layer, x: Tensor) -> Tensor:
         """(t, H) -> (t, H): the feed-forward part of a layer."""
-        hidden = torch.ops.aten.gelu_(layer.up(x))
+        hidden = GELU_IN_PLACE(layer.up(x))
         out = layer.down.plus(hidden, x)
         return F.layer_norm(out, (self.shape.hidden,), *layer.norm2, self.shape.epsilon)
 
     def attend(self, qkv: Tensor, packing: Packing) -> Tensor:
         """(T, 3 H) -> (T, H): attention within each sequence, group by group."""
-        heads = self.shape.heads
-        out = qkv.new_empty(qkv.shape[0], self.shape.hidden)
-        for (start, stop, count, length), visible in zip(packing.groups, packing.visible, strict=True):
-            if not length:
-                continue
-            views = qkv[start:stop].view(count, length, 3, heads, -1).permute(2, 0, 3, 1, 4)
-            mixed = attend_short(views) if visible is None else None
-            if mixed is None:
-                mask = None if visible is None else visible[:, None, None, :]
-                q, k, v = views
-                mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-            out[start:stop].view(count, length, heads, -1).copy_(mixed.transpose(1, 2))
+        groups, size = packing.groups, self.shape.hidden
+        if len(groups) == 1:
+            return self.attend_group(qkv, groups[0], packing.visible[0]).reshape(len(qkv), size)
+        out = qkv.new_empty(len(qkv), size)
+        for group, visible in zip(groups, packing.visible, strict=True):
+            if group.length:
+                mixed = self.attend_group(qkv[group.start : group.stop], group, visible)
+                out[group.start : group.stop].view(mixed.shape).copy_(mixed)
         return out
+
+    def attend_group(self, qkv: Tensor, group: Group, visible: Tensor | None) -> Tensor:
+        """(n l, 3 H) -> (n, l, heads, d): attention within each of n sequences of one length."""
+        views = qkv.view(group.count, group.length, 3, self.shape.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = attend_short(views) if visible is None else None
+        if mixed is None:
+            mask = None if visible is None else visible[:, None, None, :]
+            q, k, v = views.unbind()
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return mixed.transpose(1, 2)
 
     def attend_first(self, query: Tensor, kv: Tensor, packing: Packing) -> Tensor:
         """(B, H) queries of the first tokens, (T, 2 H) -> (B, H)."""

@@ -13,6 +13,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,7 +74,11 @@ class Packing:
     @cached_property
     def offsets(self) -> Tensor:
         """(B + 1,) int64: sequence i is rows offsets[i]:offsets[i + 1]."""
-        return torch.nn.functional.pad(self.lengths_tensor.cumsum(0), (1, 0))
+        return torch.from_numpy(self._offsets).to(self.device)
+
+    @cached_property
+    def _offsets(self) -> np.ndarray:
+        return np.cumsum([0, *self.lengths], dtype=np.int64)
 
     @cached_property
     def sequence_ids(self) -> Tensor:
@@ -83,7 +88,8 @@ class Packing:
     @cached_property
     def positions(self) -> Tensor:
         """(T,) int64: 0-based place of each token in its sequence."""
-        return torch.arange(self.total, device=self.device) - self.offsets[self.sequence_ids]
+        places = np.arange(self.total) - np.repeat(self._offsets[:-1], self.lengths)
+        return torch.from_numpy(places).to(self.device)
 
     def on(self, device: torch.device) -> Packing:
         """The same packing with its index tensors on another device; made once for each."""

@@ -33,11 +33,13 @@ class Plan:
 
     Attributes:
         inputs: the U distinct inputs in the order in which they are computed.
-        inverse: (N,) int64; the result of input i is row inverse[i]. None if row i of a permutation-free plan is i.
+        inverse: (N,) int64; the result of input i is row inverse[i].
+        firsts: (U,) int64; where each distinct input occurs first.
     """
 
     inputs: list[Any]
     inverse: np.ndarray
+    firsts: np.ndarray
 
 
 def size_of(item: Any) -> int:
@@ -66,18 +68,20 @@ def make_plan(inputs: Sequence[Any]) -> Plan:
     """Drop duplicates and sort by size, longest first; the sort is stable, so that equal inputs give equal plans."""
     rows: dict[Hashable, int] = {}
     distinct: list[Any] = []
+    firsts: list[int] = []
     inverse = np.empty(len(inputs), np.int64)
     for i, item in enumerate(inputs):
         key = key_of(item)
         row = rows.setdefault(key, len(distinct))
         if row == len(distinct):
             distinct.append(item)
+            firsts.append(i)
         inverse[i] = row
     sizes = np.fromiter(map(size_of, distinct), np.int64, len(distinct))
     order = np.argsort(-sizes, kind="stable")
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    return Plan([distinct[i] for i in order], rank[inverse])
+    return Plan([distinct[i] for i in order], rank[inverse], np.array(firsts, np.int64)[order])
 
 
 def windows(inputs: Sequence[Any], most_characters: int = WINDOW_CHARACTERS) -> Iterator[tuple[int, int]]:

@@ -28,7 +28,7 @@ class Gather:
 
     def __init__(self, plan: Plan, progress: Callable[[int], Any] | None = None) -> None:
         self.size = len(plan.inverse)
-        _, self.targets, self.counts = np.unique(plan.inverse, return_index=True, return_counts=True)
+        self.targets, self.counts = plan.firsts, np.bincount(plan.inverse)
         is_first = np.zeros(self.size, bool)
         is_first[self.targets] = True
         self.repeats = np.flatnonzero(~is_first)
