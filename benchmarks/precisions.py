@@ -85,7 +85,7 @@ def encode() -> dict[str, np.ndarray]:
 def measure(arrays: dict[str, np.ndarray]) -> list[list[str]]:
     """The cells of the table."""
     from sentence_transformers import quantize_embeddings
-    from sentence_transformers.search.quantized import Codes, search_quantized
+    from sentence_transformers.search.quantized_search import Codes, search_quantized
 
     documents, queries, relevant = arrays["documents"], arrays["queries"], arrays["relevant"]
     sample = documents[:CALIBRATION]

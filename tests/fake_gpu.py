@@ -30,7 +30,8 @@ from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from sentence_transformers.inference import extension_points, lanes
+from sentence_transformers.backends import extension_points
+from sentence_transformers.engine import threads
 
 CPU = torch.device("cpu")
 READS = {
@@ -79,7 +80,7 @@ class FakeGPU(TorchFunctionMode):
         self.entered = contextlib.ExitStack()
 
     def __enter__(self) -> FakeGPU:
-        self.entered.enter_context(mock.patch.object(lanes, "run_side_by_side", one_after_another))
+        self.entered.enter_context(mock.patch.object(threads, "run_side_by_side", one_after_another))
         # what a device does is no mode of the caller's
         self.entered.enter_context(mock.patch.object(extension_points, "has_mode", lambda: False))
         module = torch.get_device_module(self.kind)

@@ -23,10 +23,10 @@ IMPORTED = [
         for part in ("encoders", "training")
         for kind in ("sentence_transformer", "cross_encoder", "sparse_encoder", "multi_vector_encoder")
     ),
-    "sentence_transformers.inference.workers",
+    "sentence_transformers.engine.workers",
     "sentence_transformers.models",
     "sentence_transformers.losses",
-    "tests.search.index.writers",
+    "tests.index.writers",
 ]
 
 

@@ -17,8 +17,8 @@ import torch
 import transformers
 
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.inference.packing import is_packed
-from sentence_transformers.inference.tokens import Tokens
+from sentence_transformers.engine.tokenization import Tokens
+from sentence_transformers.features import is_packed
 from sentence_transformers.modules.pooling import Pooling
 from sentence_transformers.modules.transformer import Transformer
 from tests import models

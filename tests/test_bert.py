@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sentence_transformers.backends.bert import SEVERAL, SHORT, attend_short
+from sentence_transformers.backends.bert_cpu import SEVERAL, SHORT, attend_short
 
 
 def qkv(count: int, length: int, scale: float = 1.0) -> torch.Tensor:

@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
-from sentence_transformers.inference import workers
-from sentence_transformers.inference.batcher import Batcher
+from sentence_transformers.engine import workers
+from sentence_transformers.engine.dynamic_batching import Batcher
 from tests import models
 from tests.fake_gpu import FakeGPU, device_of
 from tests.golden import multi_vector_cases, score_models

@@ -25,7 +25,7 @@ from sentence_transformers.cross_encoder.modules import LogitScore
 
 from sentence_transformers import CrossEncoder
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.inference.packing import is_packed
+from sentence_transformers.features import is_packed
 from tests.golden import score_models
 from tests.golden.score_models import LENGTH, PAIRS, PROMPT, SCORERS
 from tests.oracle import oracle_python, run_oracle

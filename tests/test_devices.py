@@ -27,12 +27,13 @@ from sentence_transformers import (
     losses,
     util,
 )
+from sentence_transformers.backends import packed_attention
+from sentence_transformers.engine import engine
+from sentence_transformers.engine.outputs import Output, TokenOutput
+from sentence_transformers.engine.result_buffer import Gather
+from sentence_transformers.engine.scheduling import make_plan
 from sentence_transformers.evaluation.mse import squared_error
-from sentence_transformers.inference import attention, engine
-from sentence_transformers.inference.outputs import Output, TokenOutput
-from sentence_transformers.inference.packing import Packing
-from sentence_transformers.inference.plan import make_plan
-from sentence_transformers.inference.results import Gather
+from sentence_transformers.features import Packing
 from sentence_transformers.losses.gradient_cache import RandContext
 from sentence_transformers.maxsim import maxsim
 from sentence_transformers.modules.bow import BoW
@@ -250,9 +251,9 @@ class Flash:
 
 @pytest.fixture(autouse=True)
 def tried_anew() -> Iterator[None]:
-    attention.flash_works.cache_clear()
+    packed_attention.flash_works.cache_clear()
     yield
-    attention.flash_works.cache_clear()
+    packed_attention.flash_works.cache_clear()
 
 
 CASES = [(causal, window, heads) for causal in (False, True) for window in (None, 3) for heads in (4, 2)]
@@ -265,11 +266,11 @@ def test_16_bit_attention_is_one_kernel(monkeypatch, dtype, causal, window, head
     generator = torch.Generator().manual_seed(1)
     q, k, v = (torch.randn(1, n, 15, 8, generator=generator).to(dtype) for n in (4, heads, heads))
     arguments = {"is_causal": causal, "sliding_window": window, "scaling": 0.3}
-    expected, _ = attention.attend(torch.nn.Module(), q, k, v, None, packing=Packing([6, 5, 4]), **arguments)
+    expected, _ = packed_attention.attend(torch.nn.Module(), q, k, v, None, packing=Packing([6, 5, 4]), **arguments)
     assert not kernel.calls
     with FakeGPU("cuda"):
         packing = Packing([6, 5, 4], "cuda")
-        found, _ = attention.attend(
+        found, _ = packed_attention.attend(
             torch.nn.Module(), *(x.to("cuda") for x in (q, k, v)), None, packing=packing, **arguments
         )
         assert kernel.calls == 2  # the trial and this one
@@ -303,10 +304,12 @@ def test_without_the_kernel_16_bit_models_still_run_packed(folder_of, monkeypatc
 def test_a_kernel_that_is_wrong_is_not_used(monkeypatch) -> None:
     monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", lambda q, *args, **kwargs: (q,))
     rows = torch.randn(1, 2, 9, 8).half()
-    expected, _ = attention.attend(torch.nn.Module(), rows, rows, rows, None, packing=Packing([5, 4]))
+    expected, _ = packed_attention.attend(torch.nn.Module(), rows, rows, rows, None, packing=Packing([5, 4]))
     with FakeGPU("cuda"):
         moved = rows.to("cuda")
-        found, _ = attention.attend(torch.nn.Module(), moved, moved, moved, None, packing=Packing([5, 4], "cuda"))
+        found, _ = packed_attention.attend(
+            torch.nn.Module(), moved, moved, moved, None, packing=Packing([5, 4], "cuda")
+        )
         close(found.cpu(), expected)
 
 
@@ -314,12 +317,12 @@ def test_autocast_brings_queries_and_values_to_one_type(monkeypatch) -> None:
     """As in Qwen3 and Gemma 3, whose normed queries and keys are float32 there."""
     monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", kernel := Flash())
     q, k, v = torch.randn(3, 1, 2, 9, 8)
-    expected, _ = attention.attend(torch.nn.Module(), q, k, v, None, packing=Packing([5, 4]))
+    expected, _ = packed_attention.attend(torch.nn.Module(), q, k, v, None, packing=Packing([5, 4]))
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: kind == "cuda")
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
     with FakeGPU("cuda"):
         moved = [q.to("cuda"), k.to("cuda"), v.to("cuda").bfloat16()]
-        found, _ = attention.attend(torch.nn.Module(), *moved, None, packing=Packing([5, 4], "cuda"))
+        found, _ = packed_attention.attend(torch.nn.Module(), *moved, None, packing=Packing([5, 4], "cuda"))
         assert kernel.calls == 2 and found.dtype == torch.bfloat16
         close(found.float().cpu(), expected, atol=3e-2)
 
@@ -327,10 +330,10 @@ def test_autocast_brings_queries_and_values_to_one_type(monkeypatch) -> None:
 def test_attention_on_another_device_than_the_packing() -> None:
     """As with `device_map`: later layers lie on the next GPU."""
     rows, packing = torch.randn(1, 2, 9, 8), Packing([5, 4], "cpu", seen=[3, 4])
-    expected, _ = attention.attend(torch.nn.Module(), rows, rows, rows, None, packing=packing)
+    expected, _ = packed_attention.attend(torch.nn.Module(), rows, rows, rows, None, packing=packing)
     with FakeGPU("cuda"):
         moved, packing = rows.to("cuda:1"), Packing([5, 4], "cuda:0", seen=[3, 4])
-        found, _ = attention.attend(torch.nn.Module(), moved, moved, moved, None, packing=packing)
+        found, _ = packed_attention.attend(torch.nn.Module(), moved, moved, moved, None, packing=packing)
         assert found.device == torch.device("cuda:1")
         close(found.cpu(), expected)
         assert packing.on(torch.device("cuda:1")) is packing.on(torch.device("cuda:1"))
@@ -369,17 +372,17 @@ def test_a_leak_that_is_smaller_than_rounding_is_found() -> None:
         return table[torch.cat(sequences)] * 1.03
 
     sequences = [torch.arange(5), torch.arange(6, 9), torch.arange(10, 17)]
-    assert not attention.prove(leaking, alone, sequences)
-    assert attention.prove(noisy, alone, sequences)
+    assert not packed_attention.prove(leaking, alone, sequences)
+    assert packed_attention.prove(noisy, alone, sequences)
 
 
 def test_tf32_is_no_reason_to_pad(monkeypatch) -> None:
     got, expected = torch.tensor([1.0, 1.0005]), torch.tensor([1.0, 1.0])
-    assert not attention.same(got, expected)
+    assert not packed_attention.same(got, expected)
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("high")
-        assert attention.same(got, expected)
+        assert packed_attention.same(got, expected)
     finally:
         torch.set_float32_matmul_precision(before)
 

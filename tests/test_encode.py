@@ -23,8 +23,8 @@ import transformers
 from tokenizers import normalizers
 
 from sentence_transformers import SentenceTransformer, quantize_embeddings
+from sentence_transformers.engine import workers
 from sentence_transformers.errors import InputError, WorkerError
-from sentence_transformers.inference import workers
 from sentence_transformers.modules.normalize import Normalize
 from sentence_transformers.modules.pooling import Pooling
 from sentence_transformers.modules.router import Router

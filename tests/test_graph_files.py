@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sentence_transformers import CrossEncoder, SentenceTransformer, export_static_quantized_openvino_model
-from sentence_transformers.backends.configs import (
+from sentence_transformers.backends.graph_configs import (
     LEVELS,
     PROCESSORS,
     OptimizationConfig,
@@ -20,7 +20,7 @@ from sentence_transformers.backends.configs import (
     QuantizationConfig,
     settings,
 )
-from sentence_transformers.backends.fingerprint import check_origin, encode, fingerprint
+from sentence_transformers.backends.graph_fingerprint import check_origin, encode, fingerprint
 from sentence_transformers.errors import InputError, ModelFormatError, ModelNotFoundError
 from sentence_transformers.storage.files import Source
 from sentence_transformers.storage.saving import atomic_folder
@@ -117,7 +117,7 @@ def test_static_quantisation_keeps_vectors_and_scores(tmp_path: Path) -> None:
 
 
 def test_static_quantisation_of_what_cannot_be(tmp_path: Path) -> None:
-    from sentence_transformers.backends.static import calibration_texts
+    from sentence_transformers.backends.graph_quantize_static import calibration_texts
 
     model = SentenceTransformer(str(build("bert", tmp_path / "bert")), device="cpu")
     with pytest.raises(InputError, match="load it with backend"):

@@ -10,7 +10,7 @@ import threading
 import pytest
 import torch
 
-from sentence_transformers.inference import lanes
+from sentence_transformers.engine import threads
 
 
 @pytest.fixture
@@ -30,12 +30,12 @@ def test_a_lane_has_its_share_also_after_its_first_operation(four_threads, count
         torch.ones(64, 64) @ torch.ones(64, 64)
         return torch.get_num_threads()
 
-    assert lanes.pool(count).submit(threads_in_a_lane).result() == share
+    assert threads.pool(count).submit(threads_in_a_lane).result() == share
 
 
 def test_other_threads_keep_all_cores(four_threads):
     """What a lane is limited to does not leak: threads started later, and this one, use all cores."""
-    lanes.pool(4).submit(torch.get_num_threads).result()
+    threads.pool(4).submit(torch.get_num_threads).result()
     found = []
     other = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
     other.start()
@@ -56,7 +56,7 @@ def test_the_first_error_ends_the_run():
         raise ValueError(f"item {i}")
 
     with pytest.raises(ValueError, match="item"):
-        lanes.run_side_by_side(fail, items(), 2)
+        threads.run_side_by_side(fail, items(), 2)
     assert len(drawn) < 20
 
 
@@ -80,8 +80,8 @@ def test_starting_lanes_touches_no_other_thread(four_threads, monkeypatch):
     beside = threading.Thread(target=others)
     beside.start()
     for _ in range(20):
-        lanes._pools.clear()
-        executor = lanes.pool(4)
+        threads._pools.clear()
+        executor = threads.pool(4)
         assert {future.result() for future in [executor.submit(torch.get_num_threads) for _ in range(20)]} == {1}
     stop.set()
     beside.join()
@@ -91,9 +91,9 @@ def test_starting_lanes_touches_no_other_thread(four_threads, monkeypatch):
 def test_devices_have_lanes_of_their_own(four_threads):
     """Models on two GPUs compute side by side, and using another device makes no threads anew."""
     places = [torch.device("cuda", 0), torch.device("cuda", 1), torch.device("cpu")]
-    pools = [lanes.pool(4 if place.type == "cpu" else 1, place) for place in places]
+    pools = [threads.pool(4 if place.type == "cpu" else 1, place) for place in places]
     assert len(set(pools)) == 3
-    assert pools == [lanes.pool(4 if place.type == "cpu" else 1, place) for place in places]
+    assert pools == [threads.pool(4 if place.type == "cpu" else 1, place) for place in places]
     meeting = threading.Barrier(2, timeout=20)
     both = [pools[i].submit(meeting.wait) for i in (0, 1)]
     assert sorted(future.result() for future in both) == [0, 1]
@@ -103,7 +103,7 @@ def test_a_lane_sees_the_context_of_its_caller():
     setting = contextvars.ContextVar("setting", default="unset")
     setting.set("of the caller")
     seen = []
-    lanes.run_side_by_side(lambda item: seen.append((item, setting.get())), range(5), 2)
+    threads.run_side_by_side(lambda item: seen.append((item, setting.get())), range(5), 2)
     assert sorted(seen) == [(i, "of the caller") for i in range(5)]
 
 
@@ -121,7 +121,7 @@ def test_a_lane_computes_on_the_stream_of_its_caller(monkeypatch):
     monkeypatch.setattr(torch.cuda, "stream", stream)
     seen = []
     with stream("side stream"):
-        lanes.run_side_by_side(lambda item: seen.append(current.stream), range(3), 1, torch.device("cuda:1"))
+        threads.run_side_by_side(lambda item: seen.append(current.stream), range(3), 1, torch.device("cuda:1"))
     assert seen == ["side stream of cuda:1"] * 3
 
 
@@ -129,12 +129,12 @@ def test_a_lane_computes_on_the_stream_of_its_caller(monkeypatch):
 def test_a_call_from_a_lane_stays_in_it(four_threads, monkeypatch, name):
     """As in a module that encodes with another model: a lane that waited for itself would wait for ever."""
     device, seen = torch.device(name), []
-    monkeypatch.setattr(lanes, "on_stream_of_caller", lambda function, device: function)
+    monkeypatch.setattr(threads, "on_stream_of_caller", lambda function, device: function)
 
     def outer(item: int) -> None:
-        lanes.run_side_by_side(lambda inner: seen.append((item, inner)), range(5), 1, device)
+        threads.run_side_by_side(lambda inner: seen.append((item, inner)), range(5), 1, device)
 
-    done = threading.Thread(target=lanes.run_side_by_side, args=(outer, range(3), 1, device), daemon=True)
+    done = threading.Thread(target=threads.run_side_by_side, args=(outer, range(3), 1, device), daemon=True)
     done.start()
     done.join(20)
     assert sorted(seen) == [(i, j) for i in range(3) for j in range(5)]

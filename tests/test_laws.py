@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
-from sentence_transformers.inference.packing import is_packed
+from sentence_transformers.features import is_packed
 from sentence_transformers.util import select_max_active_dims
 from tests import models
 from tests.golden import layouts, multi_vector_cases, score_models

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
-from sentence_transformers.backends.prepacked import PackedForward, bind_to_replicas
+from sentence_transformers.backends.prepacked_linear import PackedForward, bind_to_replicas
 from sentence_transformers.errors import InputError
 from sentence_transformers.modules.pooling import Pooling
 from sentence_transformers.modules.transformer import Transformer

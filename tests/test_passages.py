@@ -16,9 +16,9 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers import models as tokenizer_models
 
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
+from sentence_transformers.engine.chunking import Passage, split
+from sentence_transformers.engine.tokenization import BatchTokenizer
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference.passages import Passage, split
-from sentence_transformers.inference.tokens import BatchTokenizer
 from sentence_transformers.modules.bow import BoW
 from sentence_transformers.modules.dense import Dense
 from sentence_transformers.modules.normalize import Normalize

@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from sentence_transformers import SentenceTransformer, models
-from sentence_transformers.backends.derive import derive
 from sentence_transformers.backends.graph import Graph
+from sentence_transformers.backends.graph_quantize import derive
 from sentence_transformers.storage import saving
 from sentence_transformers.storage.files import Source, replacing
 from sentence_transformers.storage.resolve import resolve

@@ -29,7 +29,7 @@ from sentence_transformers.sparse_encoder.modules import (
 
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.inference.packing import is_packed
+from sentence_transformers.features import is_packed
 from sentence_transformers.modules.router import Router
 from sentence_transformers.modules.transformer import Transformer
 from tests.golden import score_models

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sentence_transformers.backends import vocabulary_pooling
-from sentence_transformers.backends.vocabulary import VocabularyRows
-from sentence_transformers.inference.packing import Packing
+from sentence_transformers.backends import deferred_pooling
+from sentence_transformers.backends.deferred_logits import VocabularyRows
+from sentence_transformers.features import Packing
 from sentence_transformers.modules.splade_pooling import SpladePooling
 
 LENGTHS = [5, 5, 3, 1, 1, 0]
@@ -36,8 +36,8 @@ def pooled_by_formula(module: SpladePooling, logits: torch.Tensor) -> torch.Tens
 def test_gradients_are_those_of_the_formula(
     strategy: str, activation: str, bias: bool, few: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vocabulary_pooling, "FEW", few)
-    monkeypatch.setattr(vocabulary_pooling, "GATHERED", 5 * H)
+    monkeypatch.setattr(deferred_pooling, "FEW", few)
+    monkeypatch.setattr(deferred_pooling, "GATHERED", 5 * H)
     module = SpladePooling(strategy, activation, chunk_size=7)
     target = torch.randn(len(LENGTHS), V, generator=torch.Generator().manual_seed(1))
     found = []

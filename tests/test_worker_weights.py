@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from sentence_transformers import SentenceTransformer, models
-from sentence_transformers.backends import prepacked
+from sentence_transformers.backends import prepacked_linear
 from sentence_transformers.backends.write_detection import watch
-from sentence_transformers.inference import shared_weights, workers
+from sentence_transformers.engine import shared_weights, workers
 from tests.models import TEXTS, build
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -110,7 +110,7 @@ def test_other_weights_than_those_of_the_start_are_refused(bert_folder: Path) ->
 
 
 def test_a_model_too_large_for_a_second_copy_is_shared_as_it_is(bert_folder: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(prepacked, "PACK_LIMIT_BYTES", -1)
+    monkeypatch.setattr(prepacked_linear, "PACK_LIMIT_BYTES", -1)
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     shared = shared_weights.SharedWeights(model)
     sent = shared.copy_of_model()

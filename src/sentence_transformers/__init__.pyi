@@ -1,7 +1,7 @@
 # Written by `python -m tests.stubs` from the tables of names: what type checkers and editors see here.
-from sentence_transformers.backends.derive import export_dynamic_quantized_onnx_model as export_dynamic_quantized_onnx_model
-from sentence_transformers.backends.derive import export_optimized_onnx_model as export_optimized_onnx_model
-from sentence_transformers.backends.static import export_static_quantized_openvino_model as export_static_quantized_openvino_model
+from sentence_transformers.backends.graph_quantize import export_dynamic_quantized_onnx_model as export_dynamic_quantized_onnx_model
+from sentence_transformers.backends.graph_quantize import export_optimized_onnx_model as export_optimized_onnx_model
+from sentence_transformers.backends.graph_quantize_static import export_static_quantized_openvino_model as export_static_quantized_openvino_model
 from sentence_transformers.encoders.cross_encoder import CrossEncoder as CrossEncoder
 from sentence_transformers.encoders.multi_vector_encoder import MultiVectorEncoder as MultiVectorEncoder
 from sentence_transformers.encoders.sentence_transformer import SentenceTransformer as SentenceTransformer
@@ -20,9 +20,9 @@ from sentence_transformers.evaluation.paraphrase_mining import ParaphraseMiningE
 from sentence_transformers.evaluation.reranking import RerankingEvaluator as RerankingEvaluator
 from sentence_transformers.evaluation.translation import TranslationEvaluator as TranslationEvaluator
 from sentence_transformers.evaluation.triplet import TripletEvaluator as TripletEvaluator
+from sentence_transformers.index.index import Index as Index
+from sentence_transformers.quantization import quantize_embeddings as quantize_embeddings
 from sentence_transformers.search.hard_negatives import mine_hard_negatives as mine_hard_negatives
-from sentence_transformers.search.index.index import Index as Index
-from sentence_transformers.search.quantization import quantize_embeddings as quantize_embeddings
 from sentence_transformers.similarity import SimilarityFunction as SimilarityFunction
 from sentence_transformers.storage.model_card import CrossEncoderModelCardData as CrossEncoderModelCardData
 from sentence_transformers.storage.model_card import MultiVectorEncoderModelCardData as MultiVectorEncoderModelCardData
@@ -35,9 +35,9 @@ from sentence_transformers.training.arguments import SparseEncoderTrainingArgume
 from sentence_transformers.training.cross_encoder import CrossEncoderTrainer as CrossEncoderTrainer
 from sentence_transformers.training.datasets import ParallelSentencesDataset as ParallelSentencesDataset
 from sentence_transformers.training.datasets import SentencesDataset as SentencesDataset
-from sentence_transformers.training.lookups import resolve_ids as resolve_ids
 from sentence_transformers.training.multi_vector_encoder import MultiVectorEncoderTrainer as MultiVectorEncoderTrainer
 from sentence_transformers.training.readers import InputExample as InputExample
+from sentence_transformers.training.resolve_ids import resolve_ids as resolve_ids
 from sentence_transformers.training.samplers import DefaultBatchSampler as DefaultBatchSampler
 from sentence_transformers.training.samplers import MultiDatasetDefaultBatchSampler as MultiDatasetDefaultBatchSampler
 from sentence_transformers.training.sentence_transformer import SentenceTransformerTrainer as SentenceTransformerTrainer

@@ -24,7 +24,7 @@ import pytest
 from sentence_transformers.databases import PostgresDatabase
 
 from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
-from sentence_transformers.cluster import Summary, encode_dataset, spool
+from sentence_transformers.cluster import Summary, encode_dataset, staging
 from sentence_transformers.errors import InputError, WorkerError
 from tests.cli.conftest import Run, run  # noqa: F401
 from tests.models import SENTENCES
@@ -196,7 +196,7 @@ def test_slow_blocks_of_a_ray_dataset_stay_in_their_place(one_machine: None) -> 
         return row
 
     source = ray.data.from_items([{"n": n} for n in range(40)], override_num_blocks=8).map(late)
-    assert [n for table in spool.chunks(source, ["n"], 16) for n in table["n"].to_pylist()] == list(range(40))
+    assert [n for table in staging.chunks(source, ["n"], 16) for n in table["n"].to_pylist()] == list(range(40))
     assert not source.context.execution_options.preserve_order
 
 

@@ -25,10 +25,10 @@ from sentence_transformers.cluster.encode import in_words, kind_of
 from sentence_transformers.cluster.job import Folder, shard_name
 from sentence_transformers.cluster.sources import Columns, Record, Reject
 from sentence_transformers.cluster.worker import Task, Worker, fingerprint
+from sentence_transformers.engine import engine
 from sentence_transformers.errors import InputError, MissingExtraError
-from sentence_transformers.inference import engine
 from sentence_transformers.modules.text_input import TextInput
-from sentence_transformers.search.quantization import quantize_embeddings
+from sentence_transformers.quantization import quantize_embeddings
 from tests.fake_gpu import FakeGPU
 from tests.golden import score_models
 from tests.models import TEXTS

@@ -17,7 +17,7 @@ from sentence_transformers.base.losses import CachedLossMixin, RandContext
 from torch import Tensor, nn
 
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder, losses
-from sentence_transformers.losses.columns import column_merging_disabled, embed_columns, merge_feature_batches
+from sentence_transformers.losses.batching import column_merging_disabled, embed_columns, merge_feature_batches
 from tests import models
 from tests.golden import score_models
 
@@ -106,7 +106,7 @@ def test_a_forward_pass_of_ones_own_sees_padded_batches(name: str, way: str, ber
 
 
 def test_features_that_were_packed_are_padded_for_it(model: Any) -> None:
-    from sentence_transformers.inference import batches
+    from sentence_transformers.engine import batches
 
     seen: list[Any] = []
     expected = losses.MultipleNegativesRankingLoss(model)(batch(model)).detach()

@@ -16,7 +16,7 @@ from sentence_transformers.cross_encoder import losses as cross_losses
 
 from sentence_transformers import SentenceTransformer, _names, losses
 from sentence_transformers.losses.base import Accepts, Loss
-from sentence_transformers.losses.columns import column_merging_disabled, embed_columns, mini_batches
+from sentence_transformers.losses.batching import column_merging_disabled, embed_columns, mini_batches
 from sentence_transformers.losses.gradient_cache import cached_loss
 from sentence_transformers.losses.pairs import cosent
 from tests import models

@@ -19,7 +19,7 @@ from torch import nn
 from sentence_transformers import CrossEncoder, models
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.errors import InputError, MissingExtraError, ModelFormatError, UntrustedCodeError
-from sentence_transformers.inference.packing import Packing, pad
+from sentence_transformers.features import Packing, pad
 from sentence_transformers.modules.bow import BoW
 from sentence_transformers.modules.cnn import CNN
 from sentence_transformers.modules.dense import Dense

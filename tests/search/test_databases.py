@@ -27,10 +27,10 @@ from sentence_transformers.databases import (
 )
 
 from sentence_transformers import SentenceTransformer, SparseEncoder
+from sentence_transformers.connectors.common import Batch
 from sentence_transformers.errors import DatabaseWriteError, InputError, MissingExtraError, SearchEngineError
-from sentence_transformers.search.databases.common import Batch
+from sentence_transformers.quantization import quantize_embeddings
 from sentence_transformers.search.filters import matches, parse
-from sentence_transformers.search.quantization import quantize_embeddings
 from tests.models import TEXTS
 from tests.search import postgres
 from tests.search.doubles import EngineDouble, running

@@ -19,8 +19,8 @@ import scipy.sparse
 import torch
 from sentence_transformers.sparse_encoder import search_engines
 
+from sentence_transformers.connectors.search_engines import common
 from sentence_transformers.errors import InputError, MissingExtraError, SearchEngineError
-from sentence_transformers.search.engines import common
 from tests.search.doubles import running
 
 TOKENS = ["the", "cat", "sat", "on", "mat", ".", "##s", "東", "a b", "x", "y", "z"]

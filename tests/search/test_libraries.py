@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sentence_transformers.quantization import semantic_search_faiss, semantic_search_usearch
 
 from sentence_transformers.errors import InputError, MissingExtraError
-from sentence_transformers.search.quantization import quantize_embeddings
+from sentence_transformers.quantization import quantize_embeddings, semantic_search_faiss, semantic_search_usearch
 
 pytest.importorskip("faiss")
 pytest.importorskip("usearch")

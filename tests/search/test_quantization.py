@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.search.quantization import quantize_embeddings
+from sentence_transformers.quantization import quantize_embeddings
 
 GOLDEN = np.load(Path(__file__).parent.parent / "golden" / "search.npz")
 VECTORS = GOLDEN["vectors"]

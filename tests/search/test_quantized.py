@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.search import quantized
-from sentence_transformers.search.quantization import quantize_embeddings
-from sentence_transformers.search.quantized import search_quantized
+from sentence_transformers.quantization import quantize_embeddings
+from sentence_transformers.search import quantized_search
+from sentence_transformers.search.quantized_search import search_quantized
 
 BITS, BYTES = ("binary", "ubinary"), ("int8", "uint8")
 
@@ -30,9 +30,9 @@ def signs(array):
 def sizes(request, monkeypatch):
     """Numbers of queries on both sides of where the method changes; whole and small blocks."""
     queries, block = request.param
-    monkeypatch.setattr(quantized, "BLOCK", min(quantized.BLOCK, block))
-    monkeypatch.setattr(quantized, "MOST_DOCUMENTS", min(quantized.MOST_DOCUMENTS, block))
-    monkeypatch.setattr(quantized, "LEAST_DOCUMENTS", min(quantized.LEAST_DOCUMENTS, 16))
+    monkeypatch.setattr(quantized_search, "BLOCK", min(quantized_search.BLOCK, block))
+    monkeypatch.setattr(quantized_search, "MOST_DOCUMENTS", min(quantized_search.MOST_DOCUMENTS, block))
+    monkeypatch.setattr(quantized_search, "LEAST_DOCUMENTS", min(quantized_search.LEAST_DOCUMENTS, 16))
     return queries
 
 
@@ -79,7 +79,7 @@ def test_originals_are_read_of_those_whose_bits_fit_the_float_query(count):
     codes = quantize_embeddings(documents, "ubinary")
     values, ids = search_quantized(queries, codes, "ubinary", 2, originals=documents, rescore_multiplier=3)
     for query, found, scores in zip(queries, ids, values, strict=True):
-        by_distance = best(np.where(query > 0, 1, -1)[None] @ signs(documents).T, 6 * quantized.SIEVE)[0]
+        by_distance = best(np.where(query > 0, 1, -1)[None] @ signs(documents).T, 6 * quantized_search.SIEVE)[0]
         by_bits = by_distance[np.argsort(-(signs(documents[by_distance]) @ query), kind="stable")[:6]]
         expected = by_bits[np.argsort(-(documents[by_bits] @ query), kind="stable")[:2]]
         assert found.tolist() == expected.tolist()
@@ -96,8 +96,8 @@ def test_nearest_is_a_stable_sort(arrangement, k):
         distances[:] = 7
     if arrangement == "sample is far":  # or rather near: the others are not within what it suggests
         distances += 300
-        distances[:: quantized.SAMPLE] = 0
-    assert quantized.nearest(distances, k).tolist() == np.argsort(distances, kind="stable")[:k].tolist()
+        distances[:: quantized_search.SAMPLE] = 0
+    assert quantized_search.nearest(distances, k).tolist() == np.argsort(distances, kind="stable")[:k].tolist()
 
 
 @pytest.mark.parametrize("dimension", [13, 64])

@@ -13,9 +13,9 @@ import torch
 
 from sentence_transformers import similarity as sim
 from sentence_transformers.errors import InputError
-from sentence_transformers.search import blocks, inverted
+from sentence_transformers.search import blocks, inverted_index
 from sentence_transformers.search.exact import paraphrase_mining_embeddings, semantic_search
-from sentence_transformers.search.inverted import Postings, sparse_rows
+from sentence_transformers.search.inverted_index import Postings, sparse_rows
 from tests.oracle import oracle_python, run_oracle
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse")  # torch says so of each layout and check, once
@@ -187,7 +187,7 @@ def test_a_vocabulary_that_is_too_large_to_be_dense():
 def test_stable_order(count):
     keys = np.random.RandomState(5).randint(0, count, 5000, dtype=np.int64)
     keys[:3] = count - 1
-    assert inverted.stable_order(keys, count).tolist() == sorted(range(5000), key=lambda i: (keys[i], i))
+    assert inverted_index.stable_order(keys, count).tolist() == sorted(range(5000), key=lambda i: (keys[i], i))
 
 
 def test_postings_by_hand():

@@ -133,7 +133,7 @@ def save_or_push_to_hub_model(
     Raises:
         FileNotFoundError: if the function did not write the file.
     """
-    from sentence_transformers.backends.derive import upload
+    from sentence_transformers.backends.graph_quantize import upload
     from sentence_transformers.storage.saving import atomic_folder
 
     kind = "SentenceTransformer" if model is None else type(model).__name__

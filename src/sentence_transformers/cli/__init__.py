@@ -1,12 +1,12 @@
 """The command line: `sentence-transformers COMMAND …`, or `python -m sentence_transformers COMMAND …`.
 
-    app.py       the commands by name, and the options that stand before a command
-    guard.py     what goes wrong becomes one line and an exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted, …
-    options.py   options that several commands share
-    texts.py     rows of txt, csv, tsv, jsonl and parquet files, or of standard input, one at a time
-    models.py    which kind of model a name stands for; loading it
-    chunks.py    results on disk, chunk by chunk, so that a run that was killed goes on where it was
-    show.py      results for people (tables) and for programs (tab-separated or JSON lines); progress
+    app.py         the commands by name, and the options that stand before a command
+    exit_codes.py  what goes wrong becomes one line and a code: 0 done, 1 failed, 2 wrong usage, 130 interrupted, …
+    options.py     options that several commands share
+    texts.py       rows of txt, csv, tsv, jsonl and parquet files, or of standard input, one at a time
+    models.py      which kind of model a name stands for; loading it
+    chunks.py      results on disk, chunk by chunk, so that a run that was killed goes on where it was
+    show.py        results for people (tables) and for programs (tab-separated or JSON lines); progress
     and one file per group of commands
 
 Results go to standard output or to files, everything else to standard error. Nothing here imports torch before a
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ImportError as error:
         sys.stderr.write(f"The command line needs a package that is not installed ({error}): pip install typer\n")
         raise SystemExit(1) from None
-    from sentence_transformers.cli import guard
+    from sentence_transformers.cli import exit_codes
     from sentence_transformers.cli.app import app
 
-    guard.run(app, list(sys.argv[1:] if arguments is None else arguments))
+    exit_codes.run(app, list(sys.argv[1:] if arguments is None else arguments))

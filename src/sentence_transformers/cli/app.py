@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sentence_transformers.cli.guard import guarded
+from sentence_transformers.cli.exit_codes import guarded
 
 COMMANDS = {  # module -> its commands, in the order of the help
     "encode": ("encode",),

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from sentence_transformers.cli.guard import usage_error
+from sentence_transformers.cli.exit_codes import usage_error
 from sentence_transformers.cli.texts import Record, parquet_module
 
 SETTINGS = "settings.json"

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sentence_transformers.cli.guard import usage_error
+from sentence_transformers.cli.exit_codes import usage_error
 from sentence_transformers.cli.texts import Rows
-from sentence_transformers.inference.sides import document_side
+from sentence_transformers.engine.prompts import document_side
 
 CUT_TOGETHER = 64
 

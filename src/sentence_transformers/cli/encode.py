@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from sentence_transformers.cli import options, show
-from sentence_transformers.cli.guard import complain, hush, usage_error
+from sentence_transformers.cli.exit_codes import complain, hush, usage_error
 from sentence_transformers.cli.options import READING, WRITING
 from sentence_transformers.cli.texts import STDIN, Record, Rows
-from sentence_transformers.inference.sides import PLAIN
+from sentence_transformers.engine.prompts import PLAIN
 
 CHUNK_SIZE = 4096
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from sentence_transformers.cli import options, show
-from sentence_transformers.cli.guard import usage_error
+from sentence_transformers.cli.exit_codes import usage_error
 from sentence_transformers.cli.options import READING, Kind
 from sentence_transformers.cli.texts import Rows
 from sentence_transformers.storage.files import replacing

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sentence_transformers.cli import options
-from sentence_transformers.cli.guard import complain, usage_error
+from sentence_transformers.cli.exit_codes import complain, usage_error
 
 
 class Runtime(StrEnum):

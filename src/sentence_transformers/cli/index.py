@@ -14,7 +14,7 @@ import typer
 
 from sentence_transformers.cli import options, show
 from sentence_transformers.cli.documents import Reading
-from sentence_transformers.cli.guard import complain, hush, usage_error
+from sentence_transformers.cli.exit_codes import complain, hush, usage_error
 from sentence_transformers.cli.models import CLASSES
 from sentence_transformers.cli.options import READING
 from sentence_transformers.cli.search import HIT_COLUMNS, Queries, QueryFile, queries_of

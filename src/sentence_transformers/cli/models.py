@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sentence_transformers.cli.guard import only_our_progress, usage_error
+from sentence_transformers.cli.exit_codes import only_our_progress, usage_error
 from sentence_transformers.cli.options import Kind, Side
 
 CLASSES = {
@@ -74,7 +74,7 @@ def kind_of(name: str, loading: Loading, *allowed: Kind) -> Kind:
 def _kind_at(source: Any, kind: Kind) -> Kind | None:
     """The kind of the model that is found among those of `kind`, or None if none is found."""
     from sentence_transformers.errors import ModelNotFoundError
-    from sentence_transformers.storage import colbert, folder, resolve
+    from sentence_transformers.storage import folder, resolve, stanford_colbert
 
     try:
         place = resolve.resolve(source, ORGANIZATIONS[kind])
@@ -82,7 +82,7 @@ def _kind_at(source: Any, kind: Kind) -> Kind | None:
         return None
     config = folder.read_config(place)
     named = config.get("model_type")
-    if named == colbert.PYLATE or colbert.is_pylate(config) or colbert.is_stanford(place):
+    if named == stanford_colbert.PYLATE or stanford_colbert.is_pylate(config) or stanford_colbert.is_stanford(place):
         return Kind.late
     for other, class_name in CLASSES.items():
         if named == class_name:
@@ -114,7 +114,7 @@ def load(name: str, loading: Loading, kind: Kind | None = None, *allowed: Kind, 
 
 def side_arguments(model: Any, side: Side | None) -> dict[str, Any]:
     """What `encode_query` and `encode_document` hand to `encode`; {} for neither side."""
-    from sentence_transformers.inference.sides import DOCUMENT_PROMPTS, QUERY_PROMPTS
+    from sentence_transformers.engine.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
 
     if side is None:
         return {}

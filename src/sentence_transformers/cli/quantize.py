@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sentence_transformers.cli import options, show
-from sentence_transformers.cli.guard import complain, hush, usage_error
+from sentence_transformers.cli.exit_codes import complain, hush, usage_error
 from sentence_transformers.storage.files import replacing
 
 ROWS = 65536

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from sentence_transformers.cli import show
-from sentence_transformers.cli.guard import REJECTED, complain, usage_error
+from sentence_transformers.cli.exit_codes import REJECTED, complain, usage_error
 from sentence_transformers.cli.texts import STDIN
 
 LOCAL = "local"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sentence_transformers.cli import options, show
-from sentence_transformers.cli.guard import hush, usage_error
+from sentence_transformers.cli.exit_codes import hush, usage_error
 from sentence_transformers.cli.options import Kind
 from sentence_transformers.cli.texts import STDIN, Record, Rows
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sentence_transformers.cli.guard import complain
+from sentence_transformers.cli.exit_codes import complain
 from sentence_transformers.cli.options import Layout
 
 SECONDS_BETWEEN_LINES = 30

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from sentence_transformers.cli.guard import usage_error
+from sentence_transformers.cli.exit_codes import usage_error
 from sentence_transformers.errors import InputError, MissingExtraError
 
 STDIN = "-"

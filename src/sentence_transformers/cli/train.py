@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import typer
 
 from sentence_transformers.cli import options
-from sentence_transformers.cli.guard import complain, only_our_progress, usage_error
+from sentence_transformers.cli.exit_codes import complain, only_our_progress, usage_error
 from sentence_transformers.cli.options import Kind
 
 KEYS = ("model", "kind", "train", "eval", "columns", "split", "loss", "evaluator", "args", "output", "model_args")

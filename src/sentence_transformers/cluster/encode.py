@@ -21,13 +21,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sentence_transformers.cluster import ray_cluster, sources, spool
+from sentence_transformers.cluster import ray_cluster, sources, staging
 from sentence_transformers.cluster.job import INPUT, Folder, shard_name
 from sentence_transformers.cluster.worker import Task, Worker, fingerprint, load
+from sentence_transformers.connectors.common import Database
+from sentence_transformers.engine.progress import progress_bar
 from sentence_transformers.errors import InputError, WorkerError
-from sentence_transformers.inference.progress import progress_bar
-from sentence_transformers.search.databases.common import Database
-from sentence_transformers.search.quantization import PRECISIONS, find_ranges
+from sentence_transformers.quantization import PRECISIONS, find_ranges
 
 KINDS = ("SentenceTransformer", "SparseEncoder", "CrossEncoder")
 THREADS = 4
@@ -254,8 +254,8 @@ def files_of(source: Any, folder: Folder, columns: sources.Columns, shard_rows: 
     """The files of a source; a data set is put into some first."""
     if isinstance(source, (str, os.PathLike)):
         return sources.find_files(os.fspath(source))
-    if spool.is_dataset(source):
-        return spool.spool(source, folder.path / INPUT, columns, shard_rows)
+    if staging.is_dataset(source):
+        return staging.spool(source, folder.path / INPUT, columns, shard_rows)
     raise InputError(f"`source` must be a path, a Ray Dataset or a Hugging Face data set, got {type(source).__name__}.")
 
 

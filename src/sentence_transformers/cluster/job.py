@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.search.index.files import lock, replace, sync_folder
+from sentence_transformers.index.files import lock, replace, sync_folder
 
 FORMAT, VERSION = "sentence-transformers cluster job", 1
 MANIFEST, JOURNAL, REJECTS, LOCK = "manifest.json", "journal.jsonl", "rejects.jsonl", "job.lock"

@@ -26,12 +26,12 @@ import torch
 from sentence_transformers import _names
 from sentence_transformers.cluster import sources
 from sentence_transformers.cluster.job import shard_name
+from sentence_transformers.engine import engine
+from sentence_transformers.engine.prompts import chosen_side
 from sentence_transformers.errors import DatabaseWriteError, InputError
-from sentence_transformers.inference import engine
-from sentence_transformers.inference.sides import chosen_side
-from sentence_transformers.search.index.files import sync_folder
-from sentence_transformers.search.inverted import SparseRows, sparse_rows
-from sentence_transformers.search.quantization import quantize
+from sentence_transformers.index.files import sync_folder
+from sentence_transformers.quantization import quantize
+from sentence_transformers.search.inverted_index import SparseRows, sparse_rows
 
 PROBES = ("", "The quick brown fox jumps over the lazy dog, 42 times.", "Ünïcode – 東京 🙂 naïve")
 

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from sentence_transformers import _names
+from sentence_transformers.backends.extension_points import own_preprocess
 from sentence_transformers.encoders.peft import PeftAdapterMixin
+from sentence_transformers.engine import workers
+from sentence_transformers.engine.calls import compute_here
+from sentence_transformers.engine.engine import Job
+from sentence_transformers.engine.inputs import is_conversation
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.inference import workers
-from sentence_transformers.inference.calls import compute_here
-from sentence_transformers.inference.engine import Job
-from sentence_transformers.inference.extension_points import own_preprocess
-from sentence_transformers.inference.inputs import is_conversation
 from sentence_transformers.modules.base import Module, kwargs_of, module_device, run_module, warn_tokenize
 from sentence_transformers.modules.transformer import Transformer
 from sentence_transformers.storage import folder, hub, resolve, saving

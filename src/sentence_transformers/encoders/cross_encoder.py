@@ -24,15 +24,15 @@ from sentence_transformers._deprecation import (
     cross_encoder_predict_rank_args_decorator,
     deprecated,
 )
-from sentence_transformers.backends.prepacked import Float32Forward, prepack
+from sentence_transformers.backends.extension_points import own_preprocess
+from sentence_transformers.backends.prepacked_linear import Float32Forward, prepack
 from sentence_transformers.encoders.base import BaseModel, LazyClass, warn_untrained
 from sentence_transformers.encoders.cross_fit_mixin import FitMixin
+from sentence_transformers.engine import calls, engine, workers
+from sentence_transformers.engine.inputs import PairInput, as_input, as_text, is_conversation
+from sentence_transformers.engine.outputs import to_numpy
+from sentence_transformers.engine.scheduling import DEFAULT_BATCH_SIZE
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.inference import calls, engine, workers
-from sentence_transformers.inference.extension_points import own_preprocess
-from sentence_transformers.inference.inputs import PairInput, as_input, as_text, is_conversation
-from sentence_transformers.inference.outputs import to_numpy
-from sentence_transformers.inference.plan import DEFAULT_BATCH_SIZE
 from sentence_transformers.modules.activation import Activation, activation_from_name, activation_name
 from sentence_transformers.modules.logit_score import LogitScore
 from sentence_transformers.storage.files import Source

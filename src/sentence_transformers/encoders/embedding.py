@@ -16,12 +16,12 @@ from torch import Tensor
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.encoders.base import BaseModel, dimension_of
+from sentence_transformers.engine import calls, chunking, engine, workers
+from sentence_transformers.engine.chunking import Passage
+from sentence_transformers.engine.dynamic_batching import Batcher
+from sentence_transformers.engine.inputs import AnyInput, OneInput, as_inputs, is_message
+from sentence_transformers.engine.prompts import document_side, side_prompt
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference import calls, engine, passages, workers
-from sentence_transformers.inference.batcher import Batcher
-from sentence_transformers.inference.inputs import AnyInput, OneInput, as_inputs, is_message
-from sentence_transformers.inference.passages import Passage
-from sentence_transformers.inference.sides import document_side, side_prompt
 from sentence_transformers.modules.pooling import Pooling
 from sentence_transformers.modules.router import Router
 from sentence_transformers.similarity import SimilarityFunction
@@ -139,7 +139,7 @@ class EmbeddingModel(BaseModel):
             )
         text = self.prompt_text(prompt, prompt_name)
         others = len(module.tokens([""], text, task=task).ids) if getattr(module, "renders", False) else None
-        return passages.split(documents, module.reader(task), max_tokens, overlap, text, others)
+        return chunking.split(documents, module.reader(task), max_tokens, overlap, text, others)
 
     def encode_passages(
         self,

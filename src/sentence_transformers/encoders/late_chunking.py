@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sentence_transformers.backends.extension_points import extensions
+from sentence_transformers.engine import engine, scheduling
+from sentence_transformers.engine.chunking import Passage
+from sentence_transformers.engine.devices import on_device
+from sentence_transformers.engine.outputs import Output, as_asked
+from sentence_transformers.engine.tokenization import BatchTokenizer
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference import engine, plan
-from sentence_transformers.inference.devices import on_device
-from sentence_transformers.inference.extension_points import extensions
-from sentence_transformers.inference.outputs import Output, as_asked
-from sentence_transformers.inference.packing import Packing
-from sentence_transformers.inference.passages import Passage
-from sentence_transformers.inference.tokens import BatchTokenizer
+from sentence_transformers.features import Packing
 from sentence_transformers.modules.base import run_module
 from sentence_transformers.modules.pooling import Pooling
 
@@ -72,7 +72,7 @@ def encode(
     reader = module.reader(given.get("task"))
     rows, stretches = [], list(windows(documents, passages, reader, prompt))
     texts = [window.text for window in stretches]
-    for first, stop in plan.windows(texts, CHARACTERS):
+    for first, stop in scheduling.windows(texts, CHARACTERS):
         vectors = model.encode(texts[first:stop], output_value="token_embeddings", **given)
         with torch.no_grad():
             features = passage_tokens(stretches[first:stop], vectors, reader, prompt, last[0].include_prompt)

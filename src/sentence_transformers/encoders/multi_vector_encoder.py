@@ -6,7 +6,7 @@
     scores = model.similarity(queries, documents)               # float32, (Q, D): MaxSim
 
 A query token looks for the document token it likes best, and the likings are added up (`maxsim`). Models of older
-libraries are read too (`storage.colbert`).
+libraries are read too (`storage.stanford_colbert`).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from torch import Tensor, nn
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.encoders.base import LazyClass, warn_untrained
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
+from sentence_transformers.engine import calls, engine, workers
+from sentence_transformers.engine.inputs import AnyInput, OneInput
+from sentence_transformers.engine.outputs import TokenOutput
+from sentence_transformers.engine.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
+from sentence_transformers.engine.scheduling import DEFAULT_BATCH_SIZE
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.inference import calls, engine, workers
-from sentence_transformers.inference.inputs import AnyInput, OneInput
-from sentence_transformers.inference.outputs import TokenOutput
-from sentence_transformers.inference.plan import DEFAULT_BATCH_SIZE
-from sentence_transformers.inference.sides import DOCUMENT_PROMPTS, QUERY_PROMPTS
 from sentence_transformers.modules.dense import Dense
 from sentence_transformers.modules.multi_vector_mask import MultiVectorMask
 from sentence_transformers.modules.normalize import Normalize
 from sentence_transformers.modules.token_pooling import BaseTokenPooling
 from sentence_transformers.modules.transformer import Transformer
 from sentence_transformers.similarity import SimilarityFunction
-from sentence_transformers.storage import colbert, folder
+from sentence_transformers.storage import folder, stanford_colbert
 from sentence_transformers.storage.files import Source
 
 if TYPE_CHECKING:
@@ -111,18 +111,18 @@ class MultiVectorEncoder(EmbeddingModel):
         for part in modules.values():
             if isinstance(part, (Dense, Normalize)) and part.module_input_name == "sentence_embedding":
                 part.module_input_name = part.module_output_name = TOKENS
-        if source.path(folder.MODULES_FILE) is None and colbert.is_stanford(source):
-            config = config | {"prompts": colbert.stanford_prompts(source)}
+        if source.path(folder.MODULES_FILE) is None and stanford_colbert.is_stanford(source):
+            config = config | {"prompts": stanford_colbert.stanford_prompts(source)}
         return modules, module_kwargs, config
 
     @classmethod
     def _modules_of_plain(cls, source: Source, **kwargs: Any) -> dict[str, Any]:
         """A ColBERT model if the config says so; else a transformer with a random projection, to be trained."""
-        if seeing := [name for name in colbert.architectures(source) if name.endswith("ForRetrieval")]:
+        if seeing := [name for name in stanford_colbert.architectures(source) if name.endswith("ForRetrieval")]:
             raise ModelFormatError(f"{source.name} is a {seeing[0]}, a model of images; this library encodes texts.")
         transformer = super()._modules_of_plain(source, **kwargs)["0"]
-        if colbert.is_stanford(source):
-            projection, words = colbert.set_up_stanford(transformer, source)
+        if stanford_colbert.is_stanford(source):
+            projection, words = stanford_colbert.set_up_stanford(transformer, source)
             return numbered([transformer, projection, *ending(words)])
         return numbered([transformer, new_projection(transformer, source), *ending()])
 
@@ -131,7 +131,7 @@ class MultiVectorEncoder(EmbeddingModel):
         cls, kind: str, source: Source, config: dict[str, Any], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, list[str]], dict[str, Any]]:
         """A PyLate model as it was; a `SentenceTransformer` without what makes one vector of many."""
-        older = kind == colbert.PYLATE or colbert.is_pylate(config)
+        older = kind == stanford_colbert.PYLATE or stanford_colbert.is_pylate(config)
         if kind != "SentenceTransformer" and not older:
             return super()._modules_of_other(kind, source, config, **kwargs)
         found, _ = folder.load_modules(source, **kwargs)
@@ -148,8 +148,8 @@ class MultiVectorEncoder(EmbeddingModel):
             key: config[key] for key in ("prompts", "default_prompt_name", "requirements") if key in config
         }
         if older:
-            kept["prompts"] = colbert.pylate_prompts(config)
-            words = colbert.set_up_pylate(parts[0], config)
+            kept["prompts"] = stanford_colbert.pylate_prompts(config)
+            words = stanford_colbert.set_up_pylate(parts[0], config)
         return numbered([*parts, *ending(words)]), {}, kept
 
     # ---- encoding

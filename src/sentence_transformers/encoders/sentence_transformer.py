@@ -25,14 +25,14 @@ from sentence_transformers.encoders import late_chunking
 from sentence_transformers.encoders.base import LazyClass
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
 from sentence_transformers.encoders.fit_mixin import FitMixin
+from sentence_transformers.engine import calls, engine, workers
+from sentence_transformers.engine.chunking import Passage
+from sentence_transformers.engine.inputs import AnyInput, OneInput
+from sentence_transformers.engine.outputs import Output, Precision, as_asked, check_output
+from sentence_transformers.engine.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
+from sentence_transformers.engine.scheduling import DEFAULT_BATCH_SIZE
+from sentence_transformers.engine.simulate import simulated
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference import calls, engine, workers
-from sentence_transformers.inference.inputs import AnyInput, OneInput
-from sentence_transformers.inference.outputs import Output, Precision, as_asked, check_output
-from sentence_transformers.inference.passages import Passage
-from sentence_transformers.inference.plan import DEFAULT_BATCH_SIZE
-from sentence_transformers.inference.sides import DOCUMENT_PROMPTS, QUERY_PROMPTS
-from sentence_transformers.inference.simulate import simulated
 from sentence_transformers.modules.normalize import Normalize
 from sentence_transformers.modules.pooling import Pooling
 from sentence_transformers.modules.transformer import Transformer

@@ -5,7 +5,7 @@
     scores = model.similarity(embeddings, embeddings)       # float32, (N, N), dot products
     model.decode(embeddings[0], top_k=5)                    # [(token, weight), …], heaviest first
 
-Rows leave the engine as their non-zero entries (`inference.sparse`); no matrix of tokens by vocabulary is ever made
+Rows leave the engine as their non-zero entries (`engine.sparse_rows`); no matrix of tokens by vocabulary is ever made
 (`modules.splade_pooling`).
 """
 
@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.encoders.base import LazyClass, dimension_of, warn_untrained
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
+from sentence_transformers.engine import calls, engine, sparse_rows, workers
+from sentence_transformers.engine.inputs import AnyInput, OneInput
+from sentence_transformers.engine.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
+from sentence_transformers.engine.scheduling import DEFAULT_BATCH_SIZE
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.inference import calls, engine, sparse, workers
-from sentence_transformers.inference.inputs import AnyInput, OneInput
-from sentence_transformers.inference.plan import DEFAULT_BATCH_SIZE
-from sentence_transformers.inference.sides import DOCUMENT_PROMPTS, QUERY_PROMPTS
 from sentence_transformers.modules.pooling import Pooling
 from sentence_transformers.modules.sparse_auto_encoder import SparseAutoEncoder
 from sentence_transformers.modules.splade_pooling import SpladePooling
@@ -226,7 +226,7 @@ class SparseEncoder(EmbeddingModel):
         most = self.max_active_dims if max_active_dims is None else max_active_dims
         if most is not None and "max_active_dims" in self.get_model_kwargs():
             kwargs["max_active_dims"] = most
-        output = sparse.SparseOutput(most, save_to_cpu)
+        output = sparse_rows.SparseOutput(most, save_to_cpu)
         job = engine.Job(output, self.prompt_text(prompt, prompt_name), task, kwargs, batch_size)
         where = calls.Where(device, pool, chunk_size, show_progress_bar=show_progress_bar)
         rows = calls.compute(self, texts, job, where) or []
@@ -237,16 +237,16 @@ class SparseEncoder(EmbeddingModel):
     encode_document = for_side(encode, "document", DOCUMENT_PROMPTS)
 
     def _as_asked(
-        self, rows: list[sparse.SparseRow], singular: bool, one_tensor: bool, layout: Layout, device: torch.device
+        self, rows: list[sparse_rows.SparseRow], singular: bool, one_tensor: bool, layout: Layout, device: torch.device
     ) -> Any:
         """Rows in the caller's form."""
         dimension = self.get_embedding_dimension() or 0
         if singular or not one_tensor:
-            parts = sparse.as_list(rows, dimension, device)
+            parts = sparse_rows.as_list(rows, dimension, device)
             if layout is False:
                 parts = [part.to_dense() for part in parts]
             return parts[0] if singular else parts
-        matrix = sparse.as_matrix(rows, dimension, device, self.dtype or torch.float32)
+        matrix = sparse_rows.as_matrix(rows, dimension, device, self.dtype or torch.float32)
         if layout == "csr":
             with warnings.catch_warnings():  # torch calls its CSR tensors beta, once per process
                 warnings.filterwarnings("ignore", "Sparse CSR tensor support")
@@ -330,7 +330,7 @@ class SparseEncoder(EmbeddingModel):
         first, second = embeddings_1.to_dense(), to_coo(embeddings_2)
         values = second.values() * first[second.indices()[-1]]
         kept = values > 0
-        return sparse.coo(second.indices()[:, kept], values[kept], tuple(second.shape))
+        return sparse_rows.coo(second.indices()[:, kept], values[kept], tuple(second.shape))
 
     def decode(
         self, embeddings: Tensor, top_k: int | None = None
@@ -360,11 +360,11 @@ class SparseEncoder(EmbeddingModel):
                 f"The embeddings have {embeddings.shape[-1]} dimensions, this model's vocabulary has "
                 f"{self.get_embedding_dimension()} words. Were they made by this model?"
             )
-        rows = sparse.split(embeddings if embeddings.ndim == 2 else embeddings.unsqueeze(0))
+        rows = sparse_rows.split(embeddings if embeddings.ndim == 2 else embeddings.unsqueeze(0))
         decoded = [self._words(row, top_k) for row in rows]
         return decoded if embeddings.ndim == 2 else decoded[0]
 
-    def _words(self, row: sparse.SparseRow, top_k: int | None) -> list[tuple[str, float]]:
+    def _words(self, row: sparse_rows.SparseRow, top_k: int | None) -> list[tuple[str, float]]:
         order = row.values.argsort(descending=True, stable=True)[:top_k]
         tokens = self._first.resolve().id_to_tokens(row.columns[order].tolist())
         return list(zip(tokens, row.values[order].tolist(), strict=True))

@@ -130,7 +130,7 @@ class EmbeddingSimilarityEvaluator(SimilaritiesEvaluator):
 
 def comparable(rows: Any, precision: str | None) -> Any:
     """Quantised embeddings as numbers that similarities can be computed of: bits as 0 and 1, bytes as floats."""
-    if precision == "binary":  # bytes less 128, see `search.quantization`
+    if precision == "binary":  # bytes less 128, see `quantization`
         rows = (np.asarray(rows).astype(np.int16) + 128).astype(np.uint8)
     if precision in ("binary", "ubinary"):
         return np.unpackbits(rows, axis=1)

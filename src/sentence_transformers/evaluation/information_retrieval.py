@@ -23,8 +23,8 @@ from sentence_transformers.evaluation import metrics as measures
 from sentence_transformers.evaluation.base import BaseEvaluator, check_texts, file_name, log_when
 from sentence_transformers.evaluation.embedding_similarity import truncation
 from sentence_transformers.evaluation.triplet import side_of
-from sentence_transformers.search.best import merge
 from sentence_transformers.search.blocks import as_source, best_documents
+from sentence_transformers.search.topk import merge
 from sentence_transformers.similarity import SimilarityFunction, named_function
 from sentence_transformers.storage.files import replacing
 

@@ -1,9 +1,14 @@
 # Written by `python -m tests.stubs` from the tables of names: what type checkers and editors see here.
+from sentence_transformers.losses.adaptive_layer import AdaptiveLayerLoss as AdaptiveLayerLoss
+from sentence_transformers.losses.adaptive_layer import Matryoshka2dLoss as Matryoshka2dLoss
 from sentence_transformers.losses.batch_triplets import BatchAllTripletLoss as BatchAllTripletLoss
 from sentence_transformers.losses.batch_triplets import BatchHardSoftMarginTripletLoss as BatchHardSoftMarginTripletLoss
 from sentence_transformers.losses.batch_triplets import BatchHardTripletLoss as BatchHardTripletLoss
 from sentence_transformers.losses.batch_triplets import BatchHardTripletLossDistanceFunction as BatchHardTripletLossDistanceFunction
 from sentence_transformers.losses.batch_triplets import BatchSemiHardTripletLoss as BatchSemiHardTripletLoss
+from sentence_transformers.losses.contrastive_tension import ContrastiveTensionDataLoader as ContrastiveTensionDataLoader
+from sentence_transformers.losses.contrastive_tension import ContrastiveTensionLoss as ContrastiveTensionLoss
+from sentence_transformers.losses.contrastive_tension import ContrastiveTensionLossInBatchNegatives as ContrastiveTensionLossInBatchNegatives
 from sentence_transformers.losses.cross import BinaryCrossEntropyLoss as BinaryCrossEntropyLoss
 from sentence_transformers.losses.cross import CrossEntropyLoss as CrossEntropyLoss
 from sentence_transformers.losses.csr import CSRLoss as CSRLoss
@@ -26,8 +31,6 @@ from sentence_transformers.losses.lambda_loss import NDCGLoss2PPScheme as NDCGLo
 from sentence_transformers.losses.lambda_loss import NDCGLoss2Scheme as NDCGLoss2Scheme
 from sentence_transformers.losses.lambda_loss import NoWeightingScheme as NoWeightingScheme
 from sentence_transformers.losses.lambda_loss import RankNetLoss as RankNetLoss
-from sentence_transformers.losses.layers import AdaptiveLayerLoss as AdaptiveLayerLoss
-from sentence_transformers.losses.layers import Matryoshka2dLoss as Matryoshka2dLoss
 from sentence_transformers.losses.listwise import ADRMSELoss as ADRMSELoss
 from sentence_transformers.losses.listwise import ListMLELoss as ListMLELoss
 from sentence_transformers.losses.listwise import ListNetLoss as ListNetLoss
@@ -58,8 +61,5 @@ from sentence_transformers.losses.sparse import SparseTripletLoss as SparseTripl
 from sentence_transformers.losses.splade import CachedSpladeLoss as CachedSpladeLoss
 from sentence_transformers.losses.splade import FlopsLoss as FlopsLoss
 from sentence_transformers.losses.splade import SpladeLoss as SpladeLoss
-from sentence_transformers.losses.tension import ContrastiveTensionDataLoader as ContrastiveTensionDataLoader
-from sentence_transformers.losses.tension import ContrastiveTensionLoss as ContrastiveTensionLoss
-from sentence_transformers.losses.tension import ContrastiveTensionLossInBatchNegatives as ContrastiveTensionLossInBatchNegatives
 from sentence_transformers.losses.triplets import TripletDistanceMetric as TripletDistanceMetric
 from sentence_transformers.losses.triplets import TripletLoss as TripletLoss

@@ -18,12 +18,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from sentence_transformers.backends.extension_points import is_untouched
+from sentence_transformers.engine.batches import Features
+from sentence_transformers.engine.engine import input_module, plans_by_tokens
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference.batches import Features
-from sentence_transformers.inference.engine import input_module, plans_by_tokens
-from sentence_transformers.inference.extension_points import is_untouched
 from sentence_transformers.losses.base import Accepts, check_labels, shown
-from sentence_transformers.losses.columns import over_columns, run, unwrap
+from sentence_transformers.losses.batching import over_columns, run, unwrap
 from sentence_transformers.losses.distillation import HOFSTAETTER, MARGIN_TUPLES, teacher_margins
 
 Pairs = Sequence[tuple[str, str]]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.losses.columns import run
+from sentence_transformers.losses.batching import run
 from sentence_transformers.losses.cross import CrossLoss, pair_features, scores_of
 from sentence_transformers.losses.gradient_cache import RandContext as RandContext
 from sentence_transformers.losses.gradient_cache import cached_loss, gradients_of, synchronised

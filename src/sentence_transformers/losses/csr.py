@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sentence_transformers.engine.batches import Features
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference.batches import Features
 from sentence_transformers.losses.base import Accepts, Loss
-from sentence_transformers.losses.columns import over_columns, run
+from sentence_transformers.losses.batching import over_columns, run
 from sentence_transformers.losses.sparse import SparseMultipleNegativesRankingLoss
 from sentence_transformers.losses.splade import check_inner, terms_of
 

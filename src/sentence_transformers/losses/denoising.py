@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss
-from sentence_transformers.losses.columns import as_padded, embed_columns, unwrap
+from sentence_transformers.losses.batching import as_padded, embed_columns, unwrap
 from sentence_transformers.losses.guided import texts_of
 
 logger = logging.getLogger(__name__)

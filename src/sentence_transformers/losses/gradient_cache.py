@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from sentence_transformers.backends.extension_points import is_untouched
+from sentence_transformers.engine import batches
+from sentence_transformers.engine.batches import Features
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference import batches
-from sentence_transformers.inference.batches import Features
-from sentence_transformers.inference.extension_points import is_untouched
-from sentence_transformers.losses.columns import alike, as_padded, check_sizes, in_step, mini_batches, sentence_rows
+from sentence_transformers.losses.batching import alike, as_padded, check_sizes, in_step, mini_batches, sentence_rows
 from sentence_transformers.util.whose_code import OWN, is_foreign
 
 LossOf = Callable[[list[Tensor], bool], Tensor]

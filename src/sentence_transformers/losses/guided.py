@@ -17,10 +17,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from sentence_transformers.engine import batches
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference import batches
 from sentence_transformers.losses.base import Accepts, Loss, check_columns
-from sentence_transformers.losses.columns import embed_columns, sentence_rows, unwrap
+from sentence_transformers.losses.batching import embed_columns, sentence_rows, unwrap
 from sentence_transformers.losses.cross import is_cross_encoder
 from sentence_transformers.losses.gradient_cache import CachedLossMixin, cached_loss
 from sentence_transformers.losses.gradient_cache import RandContext as RandContext

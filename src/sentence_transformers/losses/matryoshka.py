@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss
-from sentence_transformers.losses.columns import replaced_forward, unwrap
+from sentence_transformers.losses.batching import replaced_forward, unwrap
 from sentence_transformers.util.tensor import normalize_embeddings
 from sentence_transformers.util.whose_code import OWN, is_foreign
 

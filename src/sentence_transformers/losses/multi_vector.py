@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from sentence_transformers.engine.batches import Features
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference.batches import Features
-from sentence_transformers.inference.packing import is_packed, pad_rows
+from sentence_transformers.features import is_packed, pad_rows
 from sentence_transformers.losses.base import Loss, check_columns
-from sentence_transformers.losses.columns import over_columns, run
+from sentence_transformers.losses.batching import over_columns, run
 from sentence_transformers.losses.distillation import HOFSTAETTER, DistillKLDivLoss, MarginMSELoss, candidate_scores
 from sentence_transformers.losses.gradient_cache import CachedLossMixin, cached_loss
 from sentence_transformers.losses.gradient_cache import RandContext as RandContext

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sentence_transformers.engine.batches import Features
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference.batches import Features
 from sentence_transformers.losses.base import Accepts, Loss
 from sentence_transformers.losses.gradient_cache import CachedLossMixin
 from sentence_transformers.losses.gradient_cache import RandContext as RandContext

@@ -9,7 +9,7 @@ A model is a list of modules. The first, an `InputModule`, turns texts into `fea
     packed   input_ids, position_ids (T,); token_embeddings (T, H); packing: a `Packing` with the sequence lengths
 
 A packed batch is one flat run of tokens with nothing computed for padding. A module that understands both says
-`takes_packed = True`; before any other module the engine pads the batch (`inference.packing.pad`).
+`takes_packed = True`; before any other module the engine pads the batch (`features.pad`).
 A subclass stores its constructor's arguments under their own names and lists them in `config_keys`; saving, loading and
 `repr` follow from that.
 """
@@ -27,8 +27,8 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.inference.extension_points import Survey, packs
-from sentence_transformers.inference.packing import is_packed, pad
+from sentence_transformers.backends.extension_points import Survey, packs
+from sentence_transformers.features import is_packed, pad
 from sentence_transformers.storage import files, settings, weights
 from sentence_transformers.storage.files import Source
 from sentence_transformers.util.thread_value import ThreadValue

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sentence_transformers.inference.packing import TOKEN_KEYS, Packing, is_packed, pad_rows
+from sentence_transformers.features import TOKEN_KEYS, Packing, is_packed, pad_rows
 from sentence_transformers.util.tensor import repad_flattened_features
 
 TextFunction = Callable[[Tensor], Tensor]

@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sentence_transformers.engine.inputs import Conversation
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference.inputs import Conversation
 
 FLAT_MODELS = ("apertus", "deepseek_v3", "gpt_oss", "seed_oss")
 STRUCTURED_MARKS = ("content[0]", ".type", "'type'", '"type"', "item.type", "message.content[")
@@ -64,7 +64,7 @@ class Chat:
     kwargs: dict[str, Any]
 
     def conversations(self, inputs: Sequence[Any], prompt: str | None = None) -> list[Conversation]:
-        """Inputs in their inside form (`inference.inputs`) as conversations.
+        """Inputs in their inside form (`engine.inputs`) as conversations.
 
         Raises:
             InputError: if there are pairs, and the template does not show both texts.

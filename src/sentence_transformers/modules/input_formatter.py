@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sentence_transformers.engine.inputs import is_conversation, is_message, with_prompt
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference.inputs import is_conversation, is_message, with_prompt
 from sentence_transformers.modules.chat import ROLES, Chat, is_text_part, message_format
 from sentence_transformers.modules.modality import (
     MULTIMODAL_DICT_KEYS,

@@ -3,7 +3,7 @@
     score = x[true] − x[false]            x: the logits after the text's last token
 
 The difference is the log-odds of "yes" against "no": its sigmoid is softmax([x_true, x_false])₁. Without a false token
-the score is x[true] alone. Only these two logits of each text are computed (`backends.vocabulary`).
+the score is x[true] alone. Only these two logits of each text are computed (`backends.deferred_logits`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sentence_transformers.backends.vocabulary import VocabularyRows
-from sentence_transformers.inference.packing import is_packed
+from sentence_transformers.backends.deferred_logits import VocabularyRows
+from sentence_transformers.features import is_packed
 from sentence_transformers.modules.base import Module
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sentence_transformers.inference.inputs import as_batch, as_inputs, with_prompt
-from sentence_transformers.inference.tokens import BatchTokenizer, Tokens, settings_of
+from sentence_transformers.engine.inputs import as_batch, as_inputs, with_prompt
+from sentence_transformers.engine.tokenization import BatchTokenizer, Tokens, settings_of
 from sentence_transformers.modules.base import InputModule
 from sentence_transformers.modules.processing import calls_as_transformers
 

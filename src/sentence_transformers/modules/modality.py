@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 import numpy as np
 from torch import Tensor
 
+from sentence_transformers.engine.inputs import is_conversation, is_message
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference.inputs import is_conversation, is_message
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sentence_transformers.inference.packing import TOKEN_KEYS, is_packed
+from sentence_transformers.features import TOKEN_KEYS, is_packed
 from sentence_transformers.modules.base import Module
 from sentence_transformers.modules.text_input import known_token_id
 from sentence_transformers.util.tensor import repad_flattened_features

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.inference.packing import Packing, flattened_packing, is_packed
+from sentence_transformers.features import Packing, flattened_packing, is_packed
 from sentence_transformers.modules.base import Module
 
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]

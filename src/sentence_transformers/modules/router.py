@@ -21,8 +21,8 @@ from typing import Any, ClassVar, Self, cast
 from torch import nn
 
 from sentence_transformers import _names
+from sentence_transformers.engine.inputs import as_batch, as_text, is_conversation, is_message, routed
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.inference.inputs import as_batch, as_text, is_conversation, is_message, routed
 from sentence_transformers.modules.base import InputModule, Module, run_module
 from sentence_transformers.storage.files import Source, check_relative, reading
 from sentence_transformers.storage.parts import accepts, load_module, save_module

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sentence_transformers.engine.tokenization import Tokens, check_rows
 from sentence_transformers.errors import InputError, MissingExtraError, ModelFormatError
-from sentence_transformers.inference.tokens import Tokens, check_rows
 from sentence_transformers.modules.lookup_input import LookupInput
 from sentence_transformers.storage import weights
 from sentence_transformers.storage.files import Source, reading

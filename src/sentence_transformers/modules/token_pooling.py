@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError, MissingExtraError
-from sentence_transformers.inference.packing import Packing, is_packed, pad_rows
+from sentence_transformers.features import Packing, is_packed, pad_rows
 from sentence_transformers.modules.base import Module
 from sentence_transformers.modules.multi_vector_mask import as_tasks
 from sentence_transformers.util.tensor import normalize_embeddings, repad_flattened_features

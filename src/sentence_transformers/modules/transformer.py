@@ -5,7 +5,7 @@
 
 The way from texts to tokens is in `modules.text_input`. Which layout is used is decided once per loaded model: an
 architecture that lets its attention function be chosen is shown two short sequences, and if packed equals alone it runs
-packed from then on (`backends.proof`).
+packed from then on (`backends.capabilities`).
 """
 
 from __future__ import annotations
@@ -21,19 +21,18 @@ import torch
 from torch import Tensor, nn
 
 from sentence_transformers._deprecation import transformer_kwargs_decorator
-from sentence_transformers.backends import boundary, vocabulary
-from sentence_transformers.backends.bert import Layout, PackedBert
+from sentence_transformers.backends import deferred_logits, packed_attention, packed_classifier
+from sentence_transformers.backends.bert_cpu import Layout, PackedBert
+from sentence_transformers.backends.bert_network import Part, complete
+from sentence_transformers.backends.capabilities import PER_TEXT, Proofs, lock
+from sentence_transformers.backends.checkpoint import NO_LIMIT, Origin, TokenizerFile
+from sentence_transformers.backends.deferred_logits import VocabularyRows
+from sentence_transformers.backends.extension_points import Survey
 from sentence_transformers.backends.graph import Graph
-from sentence_transformers.backends.network import Part, complete
-from sentence_transformers.backends.origin import NO_LIMIT, Origin, TokenizerFile
-from sentence_transformers.backends.prepacked import bind_to_replicas, prepack
-from sentence_transformers.backends.proof import PER_TEXT, Proofs, lock
-from sentence_transformers.backends.vocabulary import VocabularyRows
+from sentence_transformers.backends.prepacked_linear import bind_to_replicas, prepack
+from sentence_transformers.engine.tokenization import check_template
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.inference import attention
-from sentence_transformers.inference.extension_points import Survey
-from sentence_transformers.inference.packing import is_recorded, pad, pad_rows
-from sentence_transformers.inference.tokens import check_template
+from sentence_transformers.features import is_recorded, pad, pad_rows
 from sentence_transformers.modules.base import note_sides, unseen
 from sentence_transformers.modules.chat import message_format
 from sentence_transformers.modules.input_formatter import InputFormatter
@@ -201,7 +200,7 @@ class Transformer(TextInput):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if self.light is None and self._before_packing is not None:  # a worker process does not know it yet
-            attention.register()
+            packed_attention.register()
 
     def infer_modalities(self, model: Any, processor: Any) -> tuple[dict[str, Any], str]:
         """`modality_config` and `module_output_name` where neither is given nor saved. May be overridden.
@@ -218,7 +217,7 @@ class Transformer(TextInput):
 
     def _graph(self) -> Graph:
         """The model as a graph that another runtime computes."""
-        from sentence_transformers.backends.load import load
+        from sentence_transformers.backends.graph_load import load
 
         origin = self._origin
         own = {"model_subfolder": origin.config_kwargs.get("subfolder", "")}
@@ -273,15 +272,15 @@ class Transformer(TextInput):
     def _adopt(self, model: Any) -> None:
         """Use a transformers model from now on."""
         packs = self.unpad_inputs is not False and not self._origin.names_attention
-        if packs and model.config._attn_implementation != attention.NAME:
-            self._before_packing = attention.install(model)
+        if packs and model.config._attn_implementation != packed_attention.NAME:
+            self._before_packing = packed_attention.install(model)
         prepack(model)
         if self.transformer_task in VOCABULARY_TASKS:
-            vocabulary.defer(model)
+            deferred_logits.defer(model)
         if self.transformer_task == PER_TEXT:
             if getattr(model.config, "pad_token_id", None) is None:
                 model.config.pad_token_id = self._cutter.pad_token_id
-            if not boundary.install(model):
+            if not packed_classifier.install(model):
                 self._before_packing = None
         self._modules["model"] = model
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT
@@ -410,7 +409,7 @@ class Transformer(TextInput):
         model, most = self.__dict__.get("_learned_positions", (None, None))
         if model is not self.auto_model:
             model = self.auto_model
-            most = attention.learned_positions(model)
+            most = packed_attention.learned_positions(model)
             self.__dict__["_learned_positions"] = (model, most)
         return most
 
@@ -536,7 +535,7 @@ class Transformer(TextInput):
             inputs["output_hidden_states"] = True
         if "logits_to_keep" in features and "logits_to_keep" in self._takes and not defer:
             inputs["logits_to_keep"] = features["logits_to_keep"]
-        with attention.use_packing(packing), vocabulary.stopping(defer):
+        with packed_attention.use_packing(packing), deferred_logits.stopping(defer):
             output = self._output_of(model, inputs)
         value = output
         for key in path:
@@ -593,7 +592,7 @@ class Transformer(TextInput):
         encoder = self.auto_model.base_model
         packed = self._inputs(features, set(inspect.signature(encoder.forward).parameters))
         padded = self._as_padded(features)
-        with attention.use_packing(features["packing"]), boundary.use_boundary(packed):
+        with packed_attention.use_packing(features["packing"]), packed_classifier.use_boundary(packed):
             return self.auto_model(**self._inputs(padded, self._takes)).logits
 
     def _as_padded(self, features: dict[str, Any]) -> dict[str, Any]:
@@ -628,7 +627,7 @@ class Transformer(TextInput):
         """Whether the transformers model runs packed; proved on first use."""
         model = self.auto_model
         usual = self._before_packing is not None and self.model_forward_params is None
-        if not usual or not attention.is_in_use(model):
+        if not usual or not packed_attention.is_in_use(model):
             return False
         with lock:
             asked_before = "packs" in self._proofs.known
@@ -663,7 +662,7 @@ class Transformer(TextInput):
 
     @property
     def _defers_in_transformers(self) -> bool:
-        return vocabulary.is_deferring(self.auto_model) and self._proofs.holds(self, "defers")
+        return deferred_logits.is_deferring(self.auto_model) and self._proofs.holds(self, "defers")
 
     @property
     def token_budget(self) -> int | None:
@@ -685,7 +684,7 @@ class Transformer(TextInput):
         if self.light is not None:
             return self.light.shape.position_offset
         if "_position_offset" not in self.__dict__:
-            self._position_offset = attention.position_offset(self.auto_model)
+            self._position_offset = packed_attention.position_offset(self.auto_model)
         return self._position_offset
 
     # ---- disk

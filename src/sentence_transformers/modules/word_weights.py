@@ -16,7 +16,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.inference.packing import Packing, is_packed
+from sentence_transformers.features import Packing, is_packed
 from sentence_transformers.modules.base import Module
 from sentence_transformers.util.tensor import repad_flattened_features
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.search.best import at_least
 from sentence_transformers.search.blocks import BLOCK_SCORES, Product
+from sentence_transformers.search.topk import at_least
 from sentence_transformers.util.tensor import ArrayLike, check_finite, normalize_embeddings, to_rows
 
 STORED_PAIRS = 20_000_000

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sentence_transformers.search.best import Best, at_least, update
 from sentence_transformers.search.blocks import (
     BLOCK_SCORES,
     PRODUCT_SCORES,
@@ -35,6 +34,7 @@ from sentence_transformers.search.blocks import (
     split_score_function,
     take_block,
 )
+from sentence_transformers.search.topk import Best, at_least, update
 from sentence_transformers.similarity import cos_sim, dot_score
 from sentence_transformers.util.tensor import ArrayLike, check_finite, to_float
 

@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sentence_transformers.backends.extension_points import is_untouched
+from sentence_transformers.engine.engine import input_module, plans_by_tokens
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference.engine import input_module, plans_by_tokens
-from sentence_transformers.inference.extension_points import is_untouched
-from sentence_transformers.inference.packing import Packing
+from sentence_transformers.features import Packing
 
 logger = logging.getLogger(__name__)
 

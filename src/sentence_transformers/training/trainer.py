@@ -25,15 +25,14 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput, speed_metrics
 
 from sentence_transformers._deprecation import renamed
+from sentence_transformers.backends.extension_points import is_untouched
 from sentence_transformers.encoders.base import BaseModel, LazyClass
 from sentence_transformers.errors import InputError, NonFiniteLossError
-from sentence_transformers.inference.extension_points import is_untouched
 from sentence_transformers.storage.model_card import as_list
 from sentence_transformers.storage.readme import replace_card
 from sentence_transformers.training import checkpoints, dataloaders
 from sentence_transformers.training.arguments import BaseTrainingArguments, BatchSamplers
 from sentence_transformers.training.card import BaseModelCardCallback
-from sentence_transformers.training.checks import check_dataset
 from sentence_transformers.training.collator import (
     DATASET_NAME,
     LABEL_COLUMNS,
@@ -58,6 +57,7 @@ from sentence_transformers.training.preparation import (
     unknown_names,
     why_untrainable,
 )
+from sentence_transformers.training.validation import check_dataset
 from sentence_transformers.util.distributed import broadcast_object, distributed_evaluation
 from sentence_transformers.util.whose_code import is_foreign
 

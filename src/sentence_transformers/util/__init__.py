@@ -66,9 +66,9 @@ NAMES = {
     "paraphrase_mining": "search.exact",
     "paraphrase_mining_embeddings": "search.exact",
     "pytorch_cos_sim": "similarity",
-    "quantize_embeddings": "search.quantization",
+    "quantize_embeddings": "quantization",
     "repad_flattened_features": "util.tensor",
-    "resolve_ids": "training.lookups",
+    "resolve_ids": "training.resolve_ids",
     "save_to_hub_args_decorator": "util.misc",
     "select_max_active_dims": "util.tensor",
     "semantic_search": "search.exact",
@@ -76,9 +76,9 @@ NAMES = {
     "stack_padded_token_embeddings": "util.tensor",
     "to_scipy_coo": "util.tensor",
     "truncate_embeddings": "util.tensor",
-    "export_dynamic_quantized_onnx_model": "backends.derive",
-    "export_optimized_onnx_model": "backends.derive",
-    "export_static_quantized_openvino_model": "backends.static",
+    "export_dynamic_quantized_onnx_model": "backends.graph_quantize",
+    "export_optimized_onnx_model": "backends.graph_quantize",
+    "export_static_quantized_openvino_model": "backends.graph_quantize_static",
 }
 
 __all__ = sorted(NAMES)

@@ -1,14 +1,14 @@
 # Written by `python -m tests.stubs` from the tables of names: what type checkers and editors see here.
-from sentence_transformers.backends.derive import export_dynamic_quantized_onnx_model as export_dynamic_quantized_onnx_model
-from sentence_transformers.backends.derive import export_optimized_onnx_model as export_optimized_onnx_model
-from sentence_transformers.backends.static import export_static_quantized_openvino_model as export_static_quantized_openvino_model
+from sentence_transformers.backends.graph_quantize import export_dynamic_quantized_onnx_model as export_dynamic_quantized_onnx_model
+from sentence_transformers.backends.graph_quantize import export_optimized_onnx_model as export_optimized_onnx_model
+from sentence_transformers.backends.graph_quantize_static import export_static_quantized_openvino_model as export_static_quantized_openvino_model
+from sentence_transformers.quantization import quantize_embeddings as quantize_embeddings
 from sentence_transformers.search.exact import community_detection as community_detection
 from sentence_transformers.search.exact import information_retrieval as information_retrieval
 from sentence_transformers.search.exact import paraphrase_mining as paraphrase_mining
 from sentence_transformers.search.exact import paraphrase_mining_embeddings as paraphrase_mining_embeddings
 from sentence_transformers.search.exact import semantic_search as semantic_search
 from sentence_transformers.search.hard_negatives import mine_hard_negatives as mine_hard_negatives
-from sentence_transformers.search.quantization import quantize_embeddings as quantize_embeddings
 from sentence_transformers.similarity import SimilarityFunction as SimilarityFunction
 from sentence_transformers.similarity import cos_sim as cos_sim
 from sentence_transformers.similarity import dot_score as dot_score
@@ -24,7 +24,7 @@ from sentence_transformers.similarity import pairwise_dot_score as pairwise_dot_
 from sentence_transformers.similarity import pairwise_euclidean_sim as pairwise_euclidean_sim
 from sentence_transformers.similarity import pairwise_manhattan_sim as pairwise_manhattan_sim
 from sentence_transformers.similarity import pytorch_cos_sim as pytorch_cos_sim
-from sentence_transformers.training.lookups import resolve_ids as resolve_ids
+from sentence_transformers.training.resolve_ids import resolve_ids as resolve_ids
 from sentence_transformers.util.distributed import all_gather as all_gather
 from sentence_transformers.util.distributed import all_gather_padded as all_gather_padded
 from sentence_transformers.util.distributed import all_gather_with_grad as all_gather_with_grad

@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from sentence_transformers.engine.inputs import as_batch, as_inputs
 from sentence_transformers.errors import InputError
-from sentence_transformers.inference.inputs import as_batch, as_inputs
 from sentence_transformers.modules.tokenizer.stop_words import ENGLISH_STOP_WORDS
 from sentence_transformers.storage.files import read_json
 

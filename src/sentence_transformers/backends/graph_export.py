@@ -1,0 +1,102 @@
+"""From a transformers model to an ONNX file.
+
+`torch.onnx.export(dynamo=True)` traces the model once, with batch size and length left open. Each input is an object of
+its own: one tensor given as two inputs would be merged into one without any error. What comes out is compared with the
+model (`backends.graph_verify`) before it is used.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import inspect
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sentence_transformers.backends.graph import OUTPUTS
+from sentence_transformers.backends.graph_fingerprint import ORIGIN
+from sentence_transformers.errors import MissingExtraError
+
+INLINE_BYTES = 2**31 - 2**24  # an ONNX file holds less than 2 GiB; larger weights go into a file beside it
+
+
+class OneOutput(nn.Module):
+    """A transformers model with positional inputs and one output."""
+
+    def __init__(self, model: Any, inputs: list[str], output: str) -> None:
+        super().__init__()
+        self.model, self.inputs, self.output = model, inputs, output
+        self.extra = {"use_cache": False} if getattr(model.config, "use_cache", None) else {}
+
+    def forward(self, *args: Tensor) -> Tensor:
+        return self.model(**dict(zip(self.inputs, args, strict=True)), **self.extra)[self.output]
+
+
+def inputs_of(model: Any, tokenizer_inputs: list[str]) -> list[str]:
+    """Names of the inputs that the graph gets: those that the tokenizer gives and the model takes."""
+    takes = inspect.signature(model.forward).parameters
+    types = "token_type_ids"
+    return ["input_ids", "attention_mask", *([types] if types in takes and types in tokenizer_inputs else [])]
+
+
+def example(model: Any, names: list[str], batch: int, length: int, seed: int = 0) -> dict[str, Tensor]:
+    """A padded batch of random tokens; every second text is shorter than the first."""
+    size = model.config.get_text_config().vocab_size
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.ones(batch, length, dtype=torch.int64)
+    mask[1::2, max(length // 2, 1) :] = 0
+    ids = torch.randint(size // 2, size, (batch, length), generator=generator)
+    given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+    return {name: given[name] for name in names}
+
+
+def to_onnx(model: Any, names: list[str], task: str, path: Path, origin: str) -> None:
+    """Write a transformers model as an ONNX file, with the fingerprint of its weights (`graph_fingerprint`)."""
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("onnxscript", "onnx", "Exporting a model to ONNX") from error
+    axes = {0: "batch", 1: "sequence"}
+    size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            OneOutput(model, names, OUTPUTS[task]).eval(),
+            tuple(example(model, names, 3, 11).values()),
+            dynamo=True,
+            dynamic_shapes=((axes,) * len(names),),
+            input_names=names,
+            output_names=[OUTPUTS[task]],
+            verbose=False,
+        )
+        assert program is not None
+        program.model.metadata_props[ORIGIN] = origin
+        program.save(str(path), external_data=size > INLINE_BYTES)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out what the exporter says of its own workings."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def scratch_folder() -> Path:
+    """A folder for an exported file until the model is saved; removed when the process ends."""
+    folder = tempfile.mkdtemp(prefix="sentence-transformers-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

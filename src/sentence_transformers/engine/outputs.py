@@ -1,0 +1,205 @@
+"""What `encode` was asked to return, from features to the caller.
+
+Inside, a micro-batch gives one kind of thing: a float32 or model-type array of shape (n, H), a tensor, or a list of
+rows. `Output.rows` makes it; `as_asked` brings the gathered rows into the caller's form, once, at the door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sentence_transformers.errors import InputError, ModelFormatError
+from sentence_transformers.features import is_packed
+from sentence_transformers.util.tensor import normalize_embeddings
+
+Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
+PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+
+
+def embedding_of(model: Any, features: dict[str, Any]) -> Tensor:
+    """`sentence_embedding`; `ModelFormatError` where no module of the model makes one."""
+    if "sentence_embedding" not in features:
+        raise ModelFormatError(
+            "No module of this model makes a sentence_embedding. Add one, such as Pooling; in a model folder "
+            f"modules.json names them. There are {[type(module).__name__ for module in model]}."
+        )
+    return features["sentence_embedding"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """The output arguments of `encode`.
+
+    Attributes:
+        value: "sentence_embedding", "token_embeddings" or None for all features.
+        precision: float32, int8, uint8, binary or ubinary.
+        numpy, tensor: convert_to_numpy and convert_to_tensor; `tensor` wins.
+        normalize: scale texts' vectors to length 1; token vectors and features stay as they are.
+        truncate: keep the first dimensions of texts' vectors.
+    """
+
+    value: str | None = "sentence_embedding"
+    precision: Precision = "float32"
+    numpy: bool = True
+    tensor: bool = False
+    normalize: bool = False
+    truncate: int | None = None
+
+    @property
+    def as_arrays(self) -> bool:
+        """Whether rows leave the device as numpy arrays."""
+        return self.precision != "float32" or (self.numpy and not self.tensor)
+
+    def for_worker(self) -> Output:
+        """The same rows, as arrays; precision is applied to the merged result."""
+        return replace(self, precision="float32", numpy=True, tensor=False)
+
+    def rows(self, model: Any, features: dict[str, Any], count: int) -> Any:
+        """Rows of one micro-batch of `count` texts."""
+        if self.truncate is not None and "sentence_embedding" in features:
+            features = features | {"sentence_embedding": features["sentence_embedding"][..., : self.truncate]}
+        if self.value != "sentence_embedding":
+            with torch.inference_mode(False):  # so that the rows are ordinary tensors
+                return all_features(model, features, count) if self.value is None else token_rows(features)
+        rows = embedding_of(model, features)
+        if self.normalize:
+            rows = normalize_embeddings(rows)
+        return to_numpy(rows) if self.as_arrays else rows
+
+
+@dataclass(frozen=True)
+class TokenOutput:
+    """Rows of one vector per token: a tensor (n, H) for each text, or a dictionary of all its features.
+
+    Attributes:
+        value: "token_embeddings" or None for all features.
+        numpy: as arrays.
+        normalize: scale token vectors to length 1.
+        pooling: joins token vectors afterwards: a `BaseTokenPooling`, or None.
+        task: side of the texts, which the pooling may ask for.
+    """
+
+    value: str | None = "token_embeddings"
+    numpy: bool = False
+    normalize: bool = False
+    pooling: Any = None
+    task: str | None = None
+
+    def for_worker(self) -> TokenOutput:
+        return replace(self, numpy=True)
+
+    def rows(self, model: Any, features: dict[str, Any], count: int) -> list[Any]:
+        if self.normalize:
+            unit = normalize_embeddings(features["token_embeddings"])
+            features = features | {"token_embeddings": unit}
+        with torch.inference_mode(False):  # so that the rows are ordinary tensors
+            if self.value is None:
+                if self.pooling is not None:
+                    features = self.pooling(features, task=self.task)
+                return all_features(model, features, count)
+            rows = token_rows(features)
+            if self.pooling is not None:
+                rows = self.pooling.pool(rows, task=self.task)
+            return [to_numpy(row) for row in rows] if self.numpy else rows
+
+    def as_asked(self, rows: Any, singular: bool, device: torch.device) -> Any:
+        """The gathered rows in the caller's form: a list, or its only entry."""
+        rows = [] if rows is None else rows
+        if self.value is not None and not self.numpy:
+            rows = [torch.from_numpy(row) if isinstance(row, np.ndarray) else row for row in rows]
+            rows = [row.to(device) for row in rows]
+        return rows[0] if singular else rows
+
+
+def check_output(output: Output) -> None:
+    """Raise `InputError` for arguments of `encode` that cannot be meant."""
+    if output.precision not in PRECISIONS:
+        raise InputError(f"Unknown precision {output.precision!r}; known are {', '.join(PRECISIONS)}.")
+    if output.value not in ("sentence_embedding", "token_embeddings", None):
+        raise InputError(
+            f"Unknown output_value {output.value!r}; known are 'sentence_embedding', 'token_embeddings' and None."
+        )
+
+
+def to_numpy(rows: Tensor) -> np.ndarray:
+    """As an array; bfloat16, which numpy does not have, as float32."""
+    rows = rows.detach()
+    return (rows.float() if rows.dtype == torch.bfloat16 else rows).cpu().numpy()
+
+
+def token_rows(features: dict[str, Any]) -> list[Tensor]:
+    """Token vectors of each text, (l, H), without padding."""
+    embeddings = features["token_embeddings"]
+    if is_packed(features):
+        return [rows.clone() for rows in torch.split(embeddings, features["packing"].lengths)]
+    mask = features["attention_mask"].bool()
+    return [rows[keep].clone() for rows, keep in zip(embeddings, mask, strict=True)]
+
+
+def all_features(model: Any, features: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """All features of each text as version 6.2.0 names them: without positions, with the types of tokens."""
+    kept = {key: value for key, value in features.items() if key != "position_ids"}
+    if "token_type_ids" not in kept and "input_ids" in kept and getattr(model[0], "gives_types", False):
+        kept["token_type_ids"] = torch.zeros_like(kept["input_ids"])
+    return feature_rows(kept, count)
+
+
+def feature_rows(features: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """All features of each text; token-level ones without padding, an `attention_mask` of ones beside them."""
+    rows: list[dict[str, Any]] = [{} for _ in range(count)]
+    packing = features.get("packing")
+    mask = features.get("attention_mask")
+    for key, value in features.items():
+        if key in ("packing", "attention_mask"):
+            continue
+        for i, part in enumerate(split_feature(value, count, packing, mask)):
+            rows[i][key] = part
+    lengths = packing.lengths if packing is not None else mask.sum(1).tolist() if mask is not None else []
+    for row, length in zip(rows, lengths, strict=False):
+        row["attention_mask"] = torch.ones(int(length), dtype=torch.int64, device="cpu")
+    return rows
+
+
+def split_feature(value: Any, count: int, packing: Any, mask: Tensor | None) -> Sequence[Any]:
+    """One entry per text of one feature."""
+    if not isinstance(value, Tensor):
+        return [value] * count
+    if packing is not None and value.shape[:1] == (packing.total,) and packing.total != count:
+        return [part.clone() for part in torch.split(value, packing.lengths)]
+    if mask is not None and value.shape[:2] == mask.shape:
+        return [row[keep].clone() for row, keep in zip(value, mask.bool(), strict=True)]
+    return [row.clone() for row in value] if value.shape[:1] == (count,) else [value] * count
+
+
+def as_asked(rows: Any, output: Output, singular: bool, model: Any, device: torch.device | None = None) -> Any:
+    """The gathered rows in the caller's form.
+
+    Args:
+        rows: array, tensor or list; None where there were no inputs.
+        singular: whether one text was given, not a list.
+        device: where tensors lie; default: the model's device.
+    """
+    if output.value != "sentence_embedding":
+        rows = [] if rows is None else rows
+        return rows[0] if singular else rows
+    if rows is None:
+        rows = np.zeros((0, output.truncate or model.get_embedding_dimension() or 0), np.float32)
+    if output.precision != "float32":
+        from sentence_transformers.quantization import quantize_embeddings
+
+        rows = quantize_embeddings(rows, output.precision)
+    if output.tensor:
+        rows = torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows
+        if output.precision == "float32":
+            rows = rows.to(model.device if device is None else device)
+    elif output.numpy:
+        rows = to_numpy(rows) if isinstance(rows, Tensor) else rows
+    else:
+        rows = list(torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows)
+    return rows[0] if singular else rows
