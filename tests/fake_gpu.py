@@ -31,7 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from sentence_transformers.backends import extension_points
-from sentence_transformers.engine import threads
+from sentence_transformers.util import threads
 
 CPU = torch.device("cpu")
 READS = {

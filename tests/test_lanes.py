@@ -10,7 +10,7 @@ import threading
 import pytest
 import torch
 
-from sentence_transformers.engine import threads
+from sentence_transformers.util import threads
 
 
 @pytest.fixture

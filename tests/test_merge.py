@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.encoders import merge
 from sentence_transformers.errors import InputError
-from sentence_transformers.storage import merge
 from tests.golden import layouts
 
 ONE = [0.5, -2.0, 1.5, 0.0, 3.0]

@@ -21,8 +21,9 @@ from sentence_transformers import SentenceTransformer, models
 from sentence_transformers.backends.graph import Graph
 from sentence_transformers.backends.graph_quantize import derive
 from sentence_transformers.storage import saving
-from sentence_transformers.storage.files import Source, replacing
+from sentence_transformers.storage.files import Source
 from sentence_transformers.storage.resolve import resolve
+from sentence_transformers.util.atomic import replacing
 from tests.models import build, peft_for_adapters
 
 TEXTS = ["a cat sat on the mat", "hi"]

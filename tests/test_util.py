@@ -376,7 +376,7 @@ def web_server(status, body, length):
 
 
 def test_http_get(tmp_path, monkeypatch):
-    monkeypatch.setattr("sentence_transformers.util.file_io.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("sentence_transformers.storage.file_io.CHUNK_BYTES", 1000)
     body = bytes(range(256)) * 20
     target = tmp_path / "new" / "file.bin"
     with web_server(200, body, len(body)) as address:

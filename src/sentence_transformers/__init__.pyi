@@ -36,12 +36,12 @@ from sentence_transformers.training.cross_encoder import CrossEncoderTrainer as 
 from sentence_transformers.training.datasets import ParallelSentencesDataset as ParallelSentencesDataset
 from sentence_transformers.training.datasets import SentencesDataset as SentencesDataset
 from sentence_transformers.training.multi_vector_encoder import MultiVectorEncoderTrainer as MultiVectorEncoderTrainer
-from sentence_transformers.training.readers import InputExample as InputExample
 from sentence_transformers.training.resolve_ids import resolve_ids as resolve_ids
 from sentence_transformers.training.samplers import DefaultBatchSampler as DefaultBatchSampler
 from sentence_transformers.training.samplers import MultiDatasetDefaultBatchSampler as MultiDatasetDefaultBatchSampler
 from sentence_transformers.training.sentence_transformer import SentenceTransformerTrainer as SentenceTransformerTrainer
 from sentence_transformers.training.sparse_encoder import SparseEncoderTrainer as SparseEncoderTrainer
+from sentence_transformers.util.input_example import InputExample as InputExample
 from sentence_transformers.util.logging import LoggingHandler as LoggingHandler
 __version__: str
 __MODEL_HUB_ORGANIZATION__: str

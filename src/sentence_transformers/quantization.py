@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sentence_transformers.engine.outputs import PRECISIONS, Precision
 from sentence_transformers.errors import InputError
 from sentence_transformers.util.tensor import check_finite, describe
+
+Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
+PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
 logger = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from torch import Tensor
 from sentence_transformers.backends import packed_attention
 from sentence_transformers.backends.extension_points import is_untouched
 from sentence_transformers.features import Packing, pad
-from sentence_transformers.modules.base import module_device
 from sentence_transformers.util.environment import is_out_of_memory
+from sentence_transformers.util.tensor import module_device
 
 logger = logging.getLogger(__name__)
 lock = threading.RLock()

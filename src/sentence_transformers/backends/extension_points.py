@@ -22,6 +22,7 @@ from torch.nn.modules import module as globally
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
+from sentence_transformers.util.thread_value import ThreadValue
 from sentence_transformers.util.whose_code import LIBRARIES, OWN, is_foreign
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -103,6 +104,12 @@ class Survey:
             [model.__dict__.get(name) for name in INPUT_METHODS],
             [part.__dict__.get(name) for part, name in self.methods],
         )
+
+
+unseen: ThreadValue[Survey | bool] = ThreadValue(False)
+"""Whether nobody but this library sees the features between the modules of a model in this call, so that one may leave
+work to the next; the survey that says so, if there is one.
+"""
 
 
 def watched(kind: type) -> tuple[str, ...]:

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.engine.threads import lane_count
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.storage.files import Source, join
+from sentence_transformers.util.threads import lane_count
 
 OUTPUTS = {
     "feature-extraction": "last_hidden_state",
@@ -181,7 +181,7 @@ def find(source: Source, kind: type[Graph], file_name: str | None) -> str | None
 
 
 def lanes_and_share() -> tuple[int, int]:
-    """How many batches the engine computes side by side on a CPU, and the threads of each (`engine.threads`)."""
+    """How many batches the engine computes side by side on a CPU, and the threads of each (`util.threads`)."""
     lanes = lane_count(torch.device("cpu"))
     return lanes, max(1, torch.get_num_threads() // lanes)
 

@@ -22,7 +22,7 @@ from sentence_transformers.cli import options, show
 from sentence_transformers.cli.exit_codes import usage_error
 from sentence_transformers.cli.options import READING, Kind
 from sentence_transformers.cli.texts import Rows
-from sentence_transformers.storage.files import replacing
+from sentence_transformers.util.atomic import replacing
 
 
 class Task(StrEnum):

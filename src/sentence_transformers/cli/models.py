@@ -73,8 +73,9 @@ def kind_of(name: str, loading: Loading, *allowed: Kind) -> Kind:
 
 def _kind_at(source: Any, kind: Kind) -> Kind | None:
     """The kind of the model that is found among those of `kind`, or None if none is found."""
+    from sentence_transformers.encoders import stanford_colbert
     from sentence_transformers.errors import ModelNotFoundError
-    from sentence_transformers.storage import folder, resolve, stanford_colbert
+    from sentence_transformers.storage import folder, resolve
 
     try:
         place = resolve.resolve(source, ORGANIZATIONS[kind])

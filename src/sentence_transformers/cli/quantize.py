@@ -11,7 +11,7 @@ import typer
 
 from sentence_transformers.cli import options, show
 from sentence_transformers.cli.exit_codes import complain, hush, usage_error
-from sentence_transformers.storage.files import replacing
+from sentence_transformers.util.atomic import replacing
 
 ROWS = 65536
 

@@ -26,11 +26,12 @@ from sentence_transformers.engine.calls import compute_here
 from sentence_transformers.engine.engine import Job
 from sentence_transformers.engine.inputs import is_conversation
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.modules.base import Module, kwargs_of, module_device, run_module, warn_tokenize
+from sentence_transformers.modules.base import Module, kwargs_of, run_module, warn_tokenize
 from sentence_transformers.modules.transformer import Transformer
 from sentence_transformers.storage import folder, hub, resolve, saving
 from sentence_transformers.storage.files import Source
 from sentence_transformers.util.misc import save_to_hub_args_decorator
+from sentence_transformers.util.tensor import module_device
 
 if TYPE_CHECKING:
     from sentence_transformers.storage.model_card import BaseModelCardData
@@ -590,8 +591,8 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         batch_options: Any = None,
         **load_kwargs: Any,
     ) -> Self:
-        """Merge several models of one architecture into one; see `storage.merge` for the methods and arguments."""
-        from sentence_transformers.storage.merge import merge_models
+        """Merge several models of one architecture into one; see `encoders.merge` for the methods and arguments."""
+        from sentence_transformers.encoders.merge import merge_models
 
         return merge_models(
             cls,

@@ -6,7 +6,7 @@
     scores = model.similarity(queries, documents)               # float32, (Q, D): MaxSim
 
 A query token looks for the document token it likes best, and the likings are added up (`maxsim`). Models of older
-libraries are read too (`storage.stanford_colbert`).
+libraries are read too (`encoders.stanford_colbert`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sentence_transformers._deprecation import renamed
+from sentence_transformers.encoders import stanford_colbert
 from sentence_transformers.encoders.base import LazyClass, warn_untrained
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
 from sentence_transformers.engine import calls, engine, workers
@@ -33,7 +34,7 @@ from sentence_transformers.modules.normalize import Normalize
 from sentence_transformers.modules.token_pooling import BaseTokenPooling
 from sentence_transformers.modules.transformer import Transformer
 from sentence_transformers.similarity import SimilarityFunction
-from sentence_transformers.storage import folder, stanford_colbert
+from sentence_transformers.storage import folder
 from sentence_transformers.storage.files import Source
 
 if TYPE_CHECKING:

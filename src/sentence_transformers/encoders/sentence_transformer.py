@@ -28,7 +28,7 @@ from sentence_transformers.encoders.fit_mixin import FitMixin
 from sentence_transformers.engine import calls, engine, workers
 from sentence_transformers.engine.chunking import Passage
 from sentence_transformers.engine.inputs import AnyInput, OneInput
-from sentence_transformers.engine.outputs import Output, Precision, as_asked, check_output
+from sentence_transformers.engine.outputs import Output, as_asked, check_output
 from sentence_transformers.engine.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
 from sentence_transformers.engine.scheduling import DEFAULT_BATCH_SIZE
 from sentence_transformers.engine.simulate import simulated
@@ -36,6 +36,7 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.modules.normalize import Normalize
 from sentence_transformers.modules.pooling import Pooling
 from sentence_transformers.modules.transformer import Transformer
+from sentence_transformers.quantization import Precision
 from sentence_transformers.similarity import SimilarityFunction
 from sentence_transformers.storage.files import Source
 

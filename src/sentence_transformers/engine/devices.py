@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.modules.base import module_device
+from sentence_transformers.util.tensor import module_device
 
 SHARED = ("tokenizer", "_tokenizer", "processor", "_processor", "_card")
 """Attributes of modules that a copy has in common with them: large, and nothing of them lies on a device."""

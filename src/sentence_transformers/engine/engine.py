@@ -24,12 +24,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from sentence_transformers.backends.extension_points import own_preprocess, prepare
-from sentence_transformers.engine import threads
+from sentence_transformers.backends.extension_points import own_preprocess, prepare, unseen
 from sentence_transformers.engine.scheduling import DefaultInt, micro_batches, windows
 from sentence_transformers.errors import InputError
-from sentence_transformers.modules.base import unseen
 from sentence_transformers.storage.parts import accepts
+from sentence_transformers.util import threads
 from sentence_transformers.util.environment import is_out_of_memory
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +16,8 @@ from torch import Tensor
 
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.features import is_packed
+from sentence_transformers.quantization import PRECISIONS, Precision, quantize_embeddings
 from sentence_transformers.util.tensor import normalize_embeddings
-
-Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
-PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
 
 def embedding_of(model: Any, features: dict[str, Any]) -> Tensor:
@@ -191,8 +189,6 @@ def as_asked(rows: Any, output: Output, singular: bool, model: Any, device: torc
     if rows is None:
         rows = np.zeros((0, output.truncate or model.get_embedding_dimension() or 0), np.float32)
     if output.precision != "float32":
-        from sentence_transformers.quantization import quantize_embeddings
-
         rows = quantize_embeddings(rows, output.precision)
     if output.tensor:
         rows = torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from sentence_transformers.engine.shared_weights import ReceivedWeights, SharedWeights
 from sentence_transformers.errors import InputError, WorkerError
-from sentence_transformers.modules.base import module_device
+from sentence_transformers.util.tensor import module_device
 
 logger = logging.getLogger(__name__)
 

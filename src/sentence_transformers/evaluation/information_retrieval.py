@@ -26,7 +26,7 @@ from sentence_transformers.evaluation.triplet import side_of
 from sentence_transformers.search.blocks import as_source, best_documents
 from sentence_transformers.search.topk import merge
 from sentence_transformers.similarity import SimilarityFunction, named_function
-from sentence_transformers.storage.files import replacing
+from sentence_transformers.util.atomic import replacing
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from sentence_transformers.evaluation import metrics as measures
 from sentence_transformers.evaluation.base import BaseEvaluator, file_name
 from sentence_transformers.evaluation.reranking import ndcg_with_ties
 from sentence_transformers.search.fusion import reciprocal_rank_fusion
-from sentence_transformers.storage.files import replacing
+from sentence_transformers.util.atomic import replacing
 
 SAMPLE = ("query_id", "query", "positive", "documents")
 

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sentence_transformers.engine import threads
 from sentence_transformers.index.arrays import Arrays
 from sentence_transformers.index.dense import pick, take, to_bytes
 from sentence_transformers.index.settings import Settings
@@ -30,6 +29,7 @@ from sentence_transformers.search.quantized_search import (
     pad,
     signs,
 )
+from sentence_transformers.util import threads
 
 Rows = np.ndarray | slice
 QUERIES = BLOCK // LEAST_DOCUMENTS

@@ -28,13 +28,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.backends.extension_points import is_untouched
+from sentence_transformers.backends.extension_points import is_untouched, unseen
 from sentence_transformers.engine import batches
 from sentence_transformers.engine.batches import Features
 from sentence_transformers.engine.engine import input_module
 from sentence_transformers.errors import InputError
 from sentence_transformers.features import is_packed, pad, pad_rows
-from sentence_transformers.modules.base import unseen
 from sentence_transformers.util.distributed import all_gather, get_world_size
 
 WIDEST = 1.25  # longest : shortest text of a padded batch

@@ -138,7 +138,7 @@ class ContrastiveTensionDataLoader:
         self.collate_fn: Callable[[list[Any]], Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        from sentence_transformers.training.readers import InputExample
+        from sentence_transformers.util.input_example import InputExample
 
         random.shuffle(self.sentences)
         place = 0

@@ -24,7 +24,7 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss, check_columns, check_labels, with_twin
 from sentence_transformers.losses.batching import unwrap
 from sentence_transformers.similarity import pairwise_dot_score
-from sentence_transformers.storage.files import replacing
+from sentence_transformers.util.atomic import replacing
 from sentence_transformers.util.misc import check_teacher_targets
 
 Similarity = Callable[[Tensor, Tensor], Tensor]

@@ -24,23 +24,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
-import torch
 from torch import Tensor, nn
 
-from sentence_transformers.backends.extension_points import Survey, packs
+from sentence_transformers.backends.extension_points import packs, unseen
 from sentence_transformers.features import is_packed, pad
 from sentence_transformers.storage import files, settings, weights
 from sentence_transformers.storage.files import Source
-from sentence_transformers.util.thread_value import ThreadValue
 from sentence_transformers.util.whose_code import OWN, is_foreign
 
 logger = logging.getLogger(__name__)
-
-
-unseen: ThreadValue[Survey | bool] = ThreadValue(False)
-"""Whether nobody but this library sees the features between the modules of a model in this call, so that one may leave
-work to the next; the survey that says so, if there is one.
-"""
 
 
 class Module(nn.Module, ABC):
@@ -229,23 +221,6 @@ def warn_tokenize(module: nn.Module) -> None:
     if not module.__dict__.get("_tokenize_reported"):
         module.__dict__["_tokenize_reported"] = True
         logger.warning("The method `tokenize` is deprecated; use `preprocess`, which takes the same arguments.")
-
-
-def module_device(module: nn.Module) -> torch.device:
-    """Device of a module's first tensor; cpu if it has none. If its values are kept elsewhere until they are needed
-    (`device_map` with offloading), where they are computed then.
-    """
-    first: Tensor | None = next(module.parameters(), None)
-    if first is None:
-        first = next(module.buffers(), None)
-    if first is None:
-        return torch.device("cpu")
-    if first.is_meta:
-        for part in module.modules():
-            place = getattr(getattr(part, "_hf_hook", None), "execution_device", None)  # set by accelerate
-            if place is not None:
-                return torch.device(place)
-    return first.device
 
 
 def kwargs_of(module: Any) -> set[str]:

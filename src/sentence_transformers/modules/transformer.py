@@ -27,13 +27,13 @@ from sentence_transformers.backends.bert_network import Part, complete
 from sentence_transformers.backends.capabilities import PER_TEXT, Proofs, lock
 from sentence_transformers.backends.checkpoint import NO_LIMIT, Origin, TokenizerFile
 from sentence_transformers.backends.deferred_logits import VocabularyRows
-from sentence_transformers.backends.extension_points import Survey
+from sentence_transformers.backends.extension_points import Survey, unseen
 from sentence_transformers.backends.graph import Graph
 from sentence_transformers.backends.prepacked_linear import bind_to_replicas, prepack
 from sentence_transformers.engine.tokenization import check_template
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.features import is_recorded, pad, pad_rows
-from sentence_transformers.modules.base import note_sides, unseen
+from sentence_transformers.modules.base import note_sides
 from sentence_transformers.modules.chat import message_format
 from sentence_transformers.modules.input_formatter import InputFormatter
 from sentence_transformers.modules.processing import checked, warn_unknown

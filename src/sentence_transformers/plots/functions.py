@@ -15,7 +15,7 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.plots import png, svg
 from sentence_transformers.plots.charts import Heat, Lines, Scatter
 from sentence_transformers.plots.projection import Method, project
-from sentence_transformers.storage.files import replacing
+from sentence_transformers.util.atomic import replacing
 
 SUFFIXES = (".svg", ".html", ".png")
 MOST_CELLS = 250_000

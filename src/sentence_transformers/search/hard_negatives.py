@@ -26,7 +26,7 @@ from sentence_transformers.errors import InputError, MissingExtraError
 from sentence_transformers.search.blocks import as_source, best_documents
 from sentence_transformers.search.model_fingerprint import model_fingerprint
 from sentence_transformers.similarity import cos_sim, dot_score, named_function, pairwise_cos_sim
-from sentence_transformers.storage.files import replacing
+from sentence_transformers.util.atomic import replacing
 from sentence_transformers.util.misc import column_values, similarity_fct_name
 from sentence_transformers.util.tensor import to_tensor
 

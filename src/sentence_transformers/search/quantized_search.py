@@ -31,9 +31,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sentence_transformers.engine.outputs import PRECISIONS, Precision
 from sentence_transformers.errors import InputError
-from sentence_transformers.quantization import to_numpy
+from sentence_transformers.quantization import PRECISIONS, Precision, to_numpy
 from sentence_transformers.search.blocks import Product, best_documents, best_of_blocks
 from sentence_transformers.search.topk import Best, merge
 from sentence_transformers.similarity import cos_sim, dot_score

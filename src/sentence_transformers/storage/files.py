@@ -11,12 +11,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
-from uuid import uuid4
 
 from sentence_transformers.errors import ModelFormatError, SentenceTransformersError
 
@@ -110,23 +108,6 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         ) from error
 
 
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A new file, to be written in the block, that takes the place of `path` when the block ends without an error.
-
-    Whoever reads `path` finds the old content or the new one, never a part. Permissions stay, and a link is followed.
-    """
-    target = Path(path).resolve()
-    fresh = target.with_name(f".{uuid4().hex}-{target.name}")
-    try:
-        yield fresh
-        sync(fresh)
-        keep_mode(target, fresh)
-        fresh.replace(target)
-    finally:
-        fresh.unlink(missing_ok=True)
-
-
 def settle(folder: str | os.PathLike[str]) -> None:
     """Finish a save that was interrupted, of a model into `folder`, or into the one around it (`storage.saving`)."""
     for place in (Path(folder), Path(folder).parent):
@@ -134,18 +115,6 @@ def settle(folder: str | os.PathLike[str]) -> None:
             from sentence_transformers.storage.saving import complete
 
             complete(str(place))
-
-
-def sync(path: Path) -> None:
-    """Have the content of a file on disk."""
-    with path.open("rb+" if os.name == "nt" else "rb") as file:
-        os.fsync(file.fileno())
-
-
-def keep_mode(old: Path, new: Path) -> None:
-    """Give a new file the permissions of the one it replaces, if there is one and the file system has permissions."""
-    with contextlib.suppress(FileNotFoundError, PermissionError):
-        shutil.copymode(old, new)
 
 
 def join(*parts: str) -> str:

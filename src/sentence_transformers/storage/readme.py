@@ -20,10 +20,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sentence_transformers.storage.files import replacing
 from sentence_transformers.storage.model_card import generate_model_card
 from sentence_transformers.storage.saving import MODULES_FILE
 from sentence_transformers.storage.training_report import CURVE_FILE, write_curve
+from sentence_transformers.util.atomic import replacing
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sentence_transformers.errors import ModelFormatError
-from sentence_transformers.storage.files import PENDING, check_relative, keep_mode, replacing, sync
+from sentence_transformers.storage.files import PENDING, check_relative
+from sentence_transformers.util.atomic import keep_mode, replacing, sync
 
 MODULES_FILE = "modules.json"
 STARTING = 60  # seconds in which a new folder may not be locked yet

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sentence_transformers import _names
 from sentence_transformers.errors import InputError
-from sentence_transformers.storage.files import replacing
+from sentence_transformers.util.atomic import replacing
 
 logger = logging.getLogger(__name__)
 

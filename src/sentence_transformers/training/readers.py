@@ -1,7 +1,4 @@
-"""Training examples, and readers of the files they were once kept in.
-
-New code puts texts into a `datasets.Dataset`; `model.fit` and older scripts use `InputExample`.
-"""
+"""Readers of the files that training examples were once kept in. New code puts texts into a `datasets.Dataset`."""
 
 from __future__ import annotations
 
@@ -11,22 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from sentence_transformers.errors import InputError
-
-
-class InputExample:
-    """One example: texts and a label.
-
-    Args:
-        guid: an id.
-        texts: the texts.
-        label: a number.
-    """
-
-    def __init__(self, guid: str = "", texts: list[str] | None = None, label: int | float = 0) -> None:
-        self.guid, self.texts, self.label = guid, texts, label
-
-    def __str__(self) -> str:
-        return f"<InputExample> label: {self.label}, texts: {'; '.join((self.texts or [''])[:10])}"
+from sentence_transformers.util.input_example import InputExample
 
 
 def opened(path: str | Path) -> TextIO:

@@ -24,6 +24,11 @@ from sentence_transformers.similarity import pairwise_dot_score as pairwise_dot_
 from sentence_transformers.similarity import pairwise_euclidean_sim as pairwise_euclidean_sim
 from sentence_transformers.similarity import pairwise_manhattan_sim as pairwise_manhattan_sim
 from sentence_transformers.similarity import pytorch_cos_sim as pytorch_cos_sim
+from sentence_transformers.storage.file_io import disabled_tqdm as disabled_tqdm
+from sentence_transformers.storage.file_io import http_get as http_get
+from sentence_transformers.storage.file_io import is_sentence_transformer_model as is_sentence_transformer_model
+from sentence_transformers.storage.file_io import load_dir_path as load_dir_path
+from sentence_transformers.storage.file_io import load_file_path as load_file_path
 from sentence_transformers.training.resolve_ids import resolve_ids as resolve_ids
 from sentence_transformers.util.distributed import all_gather as all_gather
 from sentence_transformers.util.distributed import all_gather_padded as all_gather_padded
@@ -38,11 +43,6 @@ from sentence_transformers.util.environment import is_accelerate_available as is
 from sentence_transformers.util.environment import is_datasets_available as is_datasets_available
 from sentence_transformers.util.environment import is_dist_initialized as is_dist_initialized
 from sentence_transformers.util.environment import is_training_available as is_training_available
-from sentence_transformers.util.file_io import disabled_tqdm as disabled_tqdm
-from sentence_transformers.util.file_io import http_get as http_get
-from sentence_transformers.util.file_io import is_sentence_transformer_model as is_sentence_transformer_model
-from sentence_transformers.util.file_io import load_dir_path as load_dir_path
-from sentence_transformers.util.file_io import load_file_path as load_file_path
 from sentence_transformers.util.logging import LoggingHandler as LoggingHandler
 from sentence_transformers.util.logging import install_logger as install_logger
 from sentence_transformers.util.misc import ORIGINAL_TRANSFORMER_MODELS as ORIGINAL_TRANSFORMER_MODELS

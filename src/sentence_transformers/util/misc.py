@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.errors import InputError, ModelFormatError, UntrustedCodeError
-from sentence_transformers.storage.files import replacing
+from sentence_transformers.util.atomic import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor

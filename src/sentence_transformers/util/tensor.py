@@ -275,3 +275,20 @@ def repad_flattened_features(features: dict[str, Any]) -> dict[str, Any]:
         features.pop(key, None)
     features["attention_mask"] = mask
     return features
+
+
+def module_device(module: torch.nn.Module) -> torch.device:
+    """Device of a module's first tensor; cpu if it has none. If its values are kept elsewhere until they are needed
+    (`device_map` with offloading), where they are computed then.
+    """
+    first: Tensor | None = next(module.parameters(), None)
+    if first is None:
+        first = next(module.buffers(), None)
+    if first is None:
+        return torch.device("cpu")
+    if first.is_meta:
+        for part in module.modules():
+            place = getattr(getattr(part, "_hf_hook", None), "execution_device", None)  # set by accelerate
+            if place is not None:
+                return torch.device(place)
+    return first.device

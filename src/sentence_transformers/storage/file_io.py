@@ -11,7 +11,8 @@ from urllib.request import urlopen
 from tqdm.auto import tqdm
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.storage.files import load_dir_path, load_file_path, replacing
+from sentence_transformers.storage.files import load_dir_path, load_file_path
+from sentence_transformers.util.atomic import replacing
 
 try:
     from huggingface_hub.errors import IncompleteSnapshotError, RevisionResolutionError

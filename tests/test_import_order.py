@@ -1,0 +1,71 @@
+"""Packages import those below them alone, function-level imports included: one order, no circles."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import sentence_transformers
+
+ROOT = Path(sentence_transformers.__file__).parent
+ORDER = [
+    ("errors", "_deprecation"),
+    ("util",),
+    ("plots", "quantization"),
+    ("storage",),
+    ("features",),
+    ("backends",),
+    ("engine",),
+    ("maxsim",),
+    ("token_scores",),
+    ("xtr",),
+    ("similarity",),
+    ("modules",),
+    ("encoders",),
+    ("search",),
+    ("index",),
+    ("connectors",),
+    ("losses",),
+    ("evaluation",),
+    ("training",),
+    ("cluster",),
+    ("cli",),
+]
+LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
+FRONT = ("", "_names", "__main__")  # the front door and its table know every name
+EXCEPTIONS = {
+    ("encoders", "training"): {"fit_mixin.py", "cross_fit_mixin.py"}
+}  # `fit` of earlier days ends in a trainer
+
+
+def imports() -> Iterator[tuple[Path, str, str]]:
+    """File, its package, and a package of this library's that it imports."""
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        own = "" if parts == ("__init__",) else parts[0]
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        typing = [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test)]
+        skipped = {id(node) for block in typing for part in block.body for node in ast.walk(part)}
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ImportFrom) or id(node) in skipped:
+                continue
+            first, *rest = (node.module or "").split(".")
+            if first == "sentence_transformers":
+                for name in rest[:1] or [alias.name for alias in node.names]:
+                    yield path, own, name
+
+
+def test_the_packages_are_those_of_the_order():
+    named = {path.name if path.is_dir() else path.stem for path in ROOT.iterdir() if path.suffix in ("", ".py")}
+    assert named - {"__pycache__", "__init__", "_names", "__main__", "py"} - {"py.typed"} == LEVEL.keys()
+
+
+def test_imports_go_down():
+    upward = {}
+    for path, own, other in imports():
+        if own in FRONT or own == other or other not in LEVEL:  # a public name of the front door
+            continue
+        if LEVEL[own] <= LEVEL[other] and path.name not in EXCEPTIONS.get((own, other), ()):
+            upward[f"{path.relative_to(ROOT)}"] = other
+    assert not upward
