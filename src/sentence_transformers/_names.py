@@ -660,6 +660,7 @@ ALIASES: dict[str, str] = {
     **{f"sentence_transformer.datasets.{path}": HOME[name] for name, path in _DATASETS.items()},
     **{f"sentence_transformer.readers.{path}": HOME[name] for name, path in _READERS.items()},
     "util.quantization": "quantization",
+    "search.quantized": "search.quantized_search",  # where our first pages said it is
     # before version 5
     "cross_encoder.CrossEncoder": "encoders.cross_encoder",
     "sparse_encoder.SparseEncoder": "encoders.sparse_encoder",

@@ -233,7 +233,7 @@ def understands_packed(module: Any) -> bool:
     """Whether a module takes packed batches, by the word of the class that defines its `forward`."""
     if not getattr(module, "takes_packed", False):
         return False
-    if "forward" in vars(module) and is_foreign(module.forward):
+    if "forward" in module.__dict__ and is_foreign(module.forward):
         return False
     return not is_foreign(type(module).forward, OWN) or packs(type(module))
 
