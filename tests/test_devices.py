@@ -372,8 +372,8 @@ def test_a_leak_that_is_smaller_than_rounding_is_found() -> None:
         return table[torch.cat(sequences)] * 1.03
 
     sequences = [torch.arange(5), torch.arange(6, 9), torch.arange(10, 17)]
-    assert not packed_attention.prove(leaking, alone, sequences)
-    assert packed_attention.prove(noisy, alone, sequences)
+    assert packed_attention.difference(leaking, alone, sequences) == "neighbours change a text's vectors"
+    assert packed_attention.difference(noisy, alone, sequences) is None
 
 
 def test_tf32_is_no_reason_to_pad(monkeypatch) -> None:

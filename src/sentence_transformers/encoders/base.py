@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sentence_transformers import _names
-from sentence_transformers.backends.extension_points import own_preprocess
+from sentence_transformers.backends.extension_points import extensions, own_preprocess
 from sentence_transformers.encoders.peft import PeftAdapterMixin
 from sentence_transformers.engine import workers
 from sentence_transformers.engine.engine import EncodeRequest, run
@@ -315,6 +315,20 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
 
     def get_backend(self) -> str:
         return self.backend
+
+    def explain_runner(self) -> str:
+        """How this model computes, and why not faster: a line for each transformer in it.
+
+        What is not known yet is tried out: that may import transformers and run the model on three short sequences.
+
+        Example:
+            >>> SentenceTransformer("all-MiniLM-L6-v2").explain_runner()
+            'BertModel by PackedBert, without transformers, packed batches'
+        """
+        if (foreign := next(extensions(self), None)) is not None:
+            return f"{type(self).__name__}: padded batches by preprocess and forward, in the caller's thread: {foreign}"
+        transformers = [module for module in self.modules() if isinstance(module, Transformer)]
+        return "\n".join(one.explain_runner() for one in transformers) or f"{type(self[0]).__name__}: no transformer"
 
     def get_model_kwargs(self) -> list[str]:
         """Names of the extra keyword arguments that `encode` passes on to modules."""
