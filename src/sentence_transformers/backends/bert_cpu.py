@@ -79,10 +79,8 @@ class BertShape:
             return "its code comes with the model"
         required = ("num_hidden_layers", "num_attention_heads", "hidden_size", "layer_norm_eps")
         for key in required:
-            if (
-                type(found := config.get(key)) not in ((int,) if key != "layer_norm_eps" else (int, float))
-                or found <= 0
-            ):
+            types = (int, float) if key == "layer_norm_eps" else (int,)
+            if type(found := config.get(key)) not in types or found <= 0:
                 return f"{key} is {found!r}"
         offset = (config.get("pad_token_id", 1) or 0) + 1 if config["model_type"] in OFFSET_FAMILY else 0
         layers, heads, hidden, epsilon = (config[key] for key in required)

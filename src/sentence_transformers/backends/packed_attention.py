@@ -12,8 +12,8 @@ Outside of it the same function is ordinary sdpa on a padded batch, so that one 
 window (`sliding_window` = w) lets token i see token j when |i − j| < w, causal layers 0 ≤ i − j < w.
 
 Declaring that the attention function can be chosen does not make an architecture right: some mix neighbouring tokens
-elsewhere (MobileBERT in its embeddings). So `difference` compares packed with alone once per loaded model, on a few short
-sequences, and the engine pads for a model that fails.
+elsewhere (MobileBERT in its embeddings). So `difference` compares packed with alone once per loaded model, on a few
+short sequences, and the engine pads for a model that fails.
 """
 
 from __future__ import annotations
