@@ -214,7 +214,8 @@ def planned(
             yield np.arange(start, min(start + size, len(inputs))), inputs[start : start + size]
         return
     smallest = CPU_SMALLEST if device.type == "cpu" else ACCELERATOR_SMALLEST
-    mixed = {"any": None, "some": smallest, "none": 0}[getattr(module, "mixes", "any")]
+    mixes = getattr(module, "mixes", "any") if len(inputs) > 1 else "any"
+    mixed = {"any": None, "some": smallest, "none": 0}[mixes]
     for start, stop in windows(inputs):
         given = {"processing_kwargs": settings} if settings else {}
         tokens = module.tokens(inputs[start:stop], request.prompt, task=request.task, **given)
