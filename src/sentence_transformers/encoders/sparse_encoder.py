@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.encoders.base import LazyClass, dimension_of, warn_untrained
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
-from sentence_transformers.engine import calls, engine, sparse_rows, workers
+from sentence_transformers.engine import engine, sparse_rows, workers
 from sentence_transformers.engine.inputs import AnyInput, OneInput
 from sentence_transformers.engine.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
 from sentence_transformers.engine.scheduling import DEFAULT_BATCH_SIZE
@@ -227,10 +227,11 @@ class SparseEncoder(EmbeddingModel):
         if most is not None and "max_active_dims" in self.get_model_kwargs():
             kwargs["max_active_dims"] = most
         output = sparse_rows.SparseOutput(most, save_to_cpu)
-        job = engine.Job(output, self.prompt_text(prompt, prompt_name), task, kwargs, batch_size)
-        where = calls.Where(device, pool, chunk_size, show_progress_bar=show_progress_bar)
-        rows = calls.compute(self, texts, job, where) or []
-        place = torch.device("cpu") if save_to_cpu else calls.result_device(self, where)
+        text = self.prompt_text(prompt, prompt_name)
+        places = {"device": device, "pool": pool, "chunk_size": chunk_size, "show_progress_bar": show_progress_bar}
+        request = engine.EncodeRequest(output, text, task, kwargs, batch_size, **places)
+        rows = engine.run(self, texts, request) or []
+        place = torch.device("cpu") if save_to_cpu else request.result_device(self)
         return self._as_asked(rows, singular, convert_to_tensor, convert_to_sparse_tensor, place)
 
     encode_query = for_side(encode, "query", QUERY_PROMPTS)

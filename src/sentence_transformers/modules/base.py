@@ -242,6 +242,18 @@ def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any], fo
     """Call one module with those keyword arguments that it takes, on a padded batch if it does not take packed ones.
 
     Args:
+        following: the module that comes next, see `arguments`.
+    """
+    features, given = arguments(module, features, kwargs, following)
+    return module(features, **given)
+
+
+def arguments(
+    module: Any, features: dict[str, Any], kwargs: dict[str, Any], following: Any = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The features and keyword arguments for one module, of those of a call.
+
+    Args:
         following: the module that comes next; given to modules that leave it work (`sees_following`), if nobody else
             looks at the features between them (`unseen`).
     """
@@ -252,4 +264,4 @@ def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any], fo
     leaves_work = getattr(module, "sees_following", False) and getattr(following, "takes_vocabulary", False)
     if leaves_work and understands_packed(following) and unseen.value:
         given["following"] = following
-    return module(features, **given)
+    return features, given
