@@ -80,8 +80,9 @@ class BertShape:
         required = ("num_hidden_layers", "num_attention_heads", "hidden_size", "layer_norm_eps")
         for key in required:
             types = (int, float) if key == "layer_norm_eps" else (int,)
-            if type(found := config.get(key)) not in types or found <= 0:
-                return f"{key} is {found!r}"
+            number: Any = config.get(key)
+            if type(number) not in types or number <= 0:
+                return f"{key} is {number!r}"
         offset = (config.get("pad_token_id", 1) or 0) + 1 if config["model_type"] in OFFSET_FAMILY else 0
         layers, heads, hidden, epsilon = (config[key] for key in required)
         return cls(layers, heads, hidden, epsilon, offset)

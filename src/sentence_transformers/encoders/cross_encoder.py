@@ -257,8 +257,9 @@ class CrossEncoder(BaseModel, FitMixin):
             pairs = as_pairs(pairs, "message" in self.modalities)
         task = kwargs.pop("task", None)
         text = self.prompt_text(prompt, prompt_name)
-        places = {"device": device, "pool": pool, "chunk_size": chunk_size, "show_progress_bar": show_progress_bar}
-        request = engine.EncodeRequest(Scores(), text, task, kwargs, batch_size, **places)
+        request = engine.EncodeRequest(
+            Scores(), text, task, kwargs, batch_size, device, pool, chunk_size, show_progress_bar=show_progress_bar
+        )
         logits = engine.run(self, pairs, request)
         if logits is None:
             logits = torch.zeros(0, self.num_labels)

@@ -228,8 +228,9 @@ class MultiVectorEncoder(EmbeddingModel):
         texts, singular, task = self.inputs_of(inputs, task)
         output = TokenOutput(output_value, convert_to_numpy, normalize_embeddings, token_pooling, task)
         text = self.prompt_text(prompt, prompt_name)
-        places = {"device": device, "pool": pool, "chunk_size": chunk_size, "show_progress_bar": show_progress_bar}
-        request = engine.EncodeRequest(output, text, task, kwargs, batch_size, **places)
+        request = engine.EncodeRequest(
+            output, text, task, kwargs, batch_size, device, pool, chunk_size, show_progress_bar=show_progress_bar
+        )
         return output.as_asked(engine.run(self, texts, request), singular, request.result_device(self))
 
     encode_query = for_side(encode, "query", QUERY_PROMPTS)

@@ -224,8 +224,9 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
         )
         texts, singular, task = self.inputs_of(inputs, kwargs.pop("task", None))
         text = self.prompt_text(prompt, prompt_name)
-        places = (device, pool, chunk_size, num_workers, show_progress_bar)
-        request = engine.EncodeRequest(output, text, task, kwargs, batch_size, *places)
+        request = engine.EncodeRequest(
+            output, text, task, kwargs, batch_size, device, pool, chunk_size, num_workers, show_progress_bar
+        )
         rows = engine.run(self, texts, request)
         return as_asked(rows, output, singular, self, request.result_device(self) if output.tensor else None)
 

@@ -228,8 +228,9 @@ class SparseEncoder(EmbeddingModel):
             kwargs["max_active_dims"] = most
         output = sparse_rows.SparseOutput(most, save_to_cpu)
         text = self.prompt_text(prompt, prompt_name)
-        places = {"device": device, "pool": pool, "chunk_size": chunk_size, "show_progress_bar": show_progress_bar}
-        request = engine.EncodeRequest(output, text, task, kwargs, batch_size, **places)
+        request = engine.EncodeRequest(
+            output, text, task, kwargs, batch_size, device, pool, chunk_size, show_progress_bar=show_progress_bar
+        )
         rows = engine.run(self, texts, request) or []
         place = torch.device("cpu") if save_to_cpu else request.result_device(self)
         return self._as_asked(rows, singular, convert_to_tensor, convert_to_sparse_tensor, place)

@@ -171,7 +171,8 @@ class Transformer(TextInput):
         torch_runs = backend == "torch"
         usual = torch_runs and unpad_inputs is not False and self._gives_usual_output and not inferred
         found = self._origin.light_model() if usual else "other outputs or another backend are asked for"
-        light, self._not_light = (None, found) if isinstance(found, str) else (found, None)
+        light = None if isinstance(found, str) else found
+        self._not_light = found if isinstance(found, str) else None
         if self._origin.int8 and light is None:
             raise InputError(NO_INT8.format(model_name_or_path))
         self._tokenizer: Any = self._origin.light_tokenizer() if light is not None and not do_lower_case else None
