@@ -32,6 +32,8 @@ OUTPUTS = {
     "sequence-classification": "logits",
     "text-generation": "logits",
 }
+ORIGIN = "sentence_transformers_weights"
+"""Key in the metadata of an ONNX file, and in the runtime information of an OpenVINO file: `fingerprint.of_files`."""
 KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 OFFSET_TYPES = ("roberta", "xlm-roberta", "camembert")  # positions start at padding_idx + 1
 SHARED_OUTPUTS = ("token_embeddings", "sentence_embedding")

@@ -21,8 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.backends.graph import OUTPUTS
-from sentence_transformers.backends.graph_fingerprint import ORIGIN
+from sentence_transformers.backends.graph import ORIGIN, OUTPUTS
 from sentence_transformers.errors import MissingExtraError
 
 INLINE_BYTES = 2**31 - 2**24  # an ONNX file holds less than 2 GiB; larger weights go into a file beside it
@@ -59,7 +58,7 @@ def example(model: Any, names: list[str], batch: int, length: int, seed: int = 0
 
 
 def to_onnx(model: Any, names: list[str], task: str, path: Path, origin: str) -> None:
-    """Write a transformers model as an ONNX file, with the fingerprint of its weights (`graph_fingerprint`)."""
+    """Write a transformers model as an ONNX file, with the fingerprint of its weights (`storage.fingerprint`)."""
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:

@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sentence_transformers.backends.graph import KNOWN_INPUTS, OUTPUTS, SHARED_OUTPUTS, Graph, lanes_and_share
-from sentence_transformers.backends.graph_fingerprint import ORIGIN
+from sentence_transformers.backends.graph import KNOWN_INPUTS, ORIGIN, OUTPUTS, SHARED_OUTPUTS, Graph, lanes_and_share
 from sentence_transformers.errors import InputError, MissingExtraError, ModelFormatError
 from sentence_transformers.storage.files import read_json
 

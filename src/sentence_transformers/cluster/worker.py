@@ -9,7 +9,6 @@ twice the same: a shard is replaced as a whole, rows of a database by their ids.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -32,8 +31,8 @@ from sentence_transformers.errors import DatabaseWriteError, InputError
 from sentence_transformers.index.files import sync_folder
 from sentence_transformers.quantization import quantize
 from sentence_transformers.search.inverted_index import SparseRows, sparse_rows
-
-PROBES = ("", "The quick brown fox jumps over the lazy dog, 42 times.", "Ünïcode – 東京 🙂 naïve")
+from sentence_transformers.storage.files import sha256_of
+from sentence_transformers.storage.fingerprint import of_model
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Worker:
         for module in self.model.modules() if task.token_budget is not None else ():
             if hasattr(module, "tokens"):
                 module.token_budget = task.token_budget
-        if task.fingerprint is not None and fingerprint(self.model) != task.fingerprint:
+        if task.fingerprint is not None and of_model(self.model) != task.fingerprint:
             raise InputError(f"The model on this machine ({platform.node()}) is not that of the job.")
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
@@ -134,7 +133,7 @@ class Worker:
                 sources.parquet().write_table(table(records, vectors), file, compression="zstd", use_dictionary=False)
                 file.flush()
                 os.fsync(file.fileno())
-            entry = {"size": draft.stat().st_size, "sha256": sources.checksum(str(draft))}
+            entry = {"size": draft.stat().st_size, "sha256": sha256_of(draft)}
             draft.replace(path)
             sync_folder(path.parent)
         finally:
@@ -159,21 +158,6 @@ def load(task: Task) -> Any:
     import ray
 
     return ray.get(task.model).to(task.device)
-
-
-def fingerprint(model: Any) -> str:
-    """SHA-256 over what makes a model's vectors: class, modules, settings, weights, and how it cuts some texts."""
-    digest = hashlib.sha256(f"{type(model).__name__}\n{model!r}\n".encode())
-    settings = {name: value for name, value in model.get_saved_config().items() if name != "__version__"}
-    digest.update(json.dumps([settings, model.max_seq_length], sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        data = tensor.detach().cpu().contiguous()
-        digest.update(data.reshape(-1).view(torch.uint8).numpy().data if data.numel() else b"")
-    module = engine.input_module(model, "document")
-    if hasattr(module, "tokens"):
-        digest.update(module.tokens(list(PROBES), None).ids.tobytes())
-    return digest.hexdigest()
 
 
 def table(records: Sequence[sources.Record], vectors: Any) -> Any:
