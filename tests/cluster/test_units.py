@@ -243,7 +243,7 @@ def test_shards_hold_what_encode_gives(precision: Any, bert_folder: Path, tmp_pa
     for entry in done:
         path = tmp_path / shard_name(entry["unit"])
         assert (entry["size"], entry["sha256"]) == (path.stat().st_size, sources.sha256_of(str(path)))
-    assert not list(tmp_path.glob("*.draft"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_scores_of_pairs(bert_folder: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ folder goes. A chunk has a number of texts that the settings fix; at most one is
 from __future__ import annotations
 
 import json
-import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ import numpy as np
 
 from sentence_transformers.cli.exit_codes import usage_error
 from sentence_transformers.cli.texts import Record, parquet_module
+from sentence_transformers.util.atomic import drafts, replacing
 
 SETTINGS = "settings.json"
 
@@ -169,13 +170,16 @@ class Chunks:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._check()
         self.folder.mkdir(exist_ok=True)
-        self._atomically(self.folder / SETTINGS, lambda path: path.write_text(json.dumps(settings, indent=1)))
+        for left in drafts(output.parent, re.escape(output.name)):  # of a run that was killed at its end
+            left.unlink(missing_ok=True)
+        with replacing(self.folder / SETTINGS) as fresh:
+            fresh.write_text(json.dumps(settings, indent=1))
         self.done = len(self.parts) * settings["chunk_size"]
 
     @property
     def parts(self) -> list[Path]:
         """The finished chunks."""
-        return sorted(self.folder.glob(f"*[0-9]{self.output.suffix}"))
+        return sorted(self.folder.glob(f"[0-9]*[0-9]{self.output.suffix}"))
 
     def _check(self) -> None:
         """Refuse to go on with what was begun with other settings."""
@@ -191,18 +195,11 @@ class Chunks:
     def add(self, fields: dict[str, Any]) -> None:
         """Write the next chunk."""
         path = self.folder / f"{len(self.parts):06}{self.output.suffix}"
-        self._atomically(path, lambda fresh: self.write(fresh, fields))
+        with replacing(path) as fresh:
+            self.write(fresh, fields)
 
     def finish(self) -> None:
         """Make the output of the chunks."""
-        self._atomically(self.output, lambda fresh: self.join(self.parts, fresh))
+        with replacing(self.output) as fresh:
+            self.join(self.parts, fresh)
         shutil.rmtree(self.folder)
-
-    @staticmethod
-    def _atomically(path: Path, write: Any) -> None:
-        """Write a file beside its place, and put it there when it is complete and on disk."""
-        fresh = path.with_name(f".{path.name}.fresh")
-        write(fresh)
-        with fresh.open("rb+") as file:
-            os.fsync(file.fileno())
-        fresh.replace(path)

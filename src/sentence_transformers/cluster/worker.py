@@ -10,10 +10,8 @@ twice the same: a shard is replaced as a whole, rows of a database by their ids.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,11 +26,11 @@ from sentence_transformers.cluster.job import shard_name
 from sentence_transformers.engine import engine
 from sentence_transformers.engine.prompts import chosen_side
 from sentence_transformers.errors import DatabaseWriteError, InputError
-from sentence_transformers.index.files import sync_folder
 from sentence_transformers.quantization import quantize
 from sentence_transformers.search.inverted_index import SparseRows, sparse_rows
 from sentence_transformers.storage.files import sha256_of
 from sentence_transformers.storage.fingerprint import of_model
+from sentence_transformers.util.atomic import replacing
 
 
 @dataclass(frozen=True)
@@ -127,18 +125,10 @@ class Worker:
             self.task.output.write([([record.id for record in records], rows, metadata)])
             return {}
         path = Path(self.task.output, shard_name(unit.number))
-        draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.draft")
-        try:
-            with draft.open("wb") as file:
+        with replacing(path) as fresh:
+            with fresh.open("wb") as file:
                 sources.parquet().write_table(table(records, vectors), file, compression="zstd", use_dictionary=False)
-                file.flush()
-                os.fsync(file.fileno())
-            entry = {"size": draft.stat().st_size, "sha256": sha256_of(draft)}
-            draft.replace(path)
-            sync_folder(path.parent)
-        finally:
-            draft.unlink(missing_ok=True)
-        return entry
+            return {"size": fresh.stat().st_size, "sha256": sha256_of(fresh)}
 
 
 def split(rows: list[Any]) -> tuple[list[sources.Record], list[sources.Reject]]:
