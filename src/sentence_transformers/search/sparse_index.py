@@ -42,8 +42,9 @@ from sentence_transformers.search.blocks import (
     check_sizes,
     inverted_score,
 )
-from sentence_transformers.search.inverted_index import Postings, SparseRows, sparse_rows
+from sentence_transformers.search.inverted_index import Postings
 from sentence_transformers.util.atomic import creating, drafts, replacing
+from sentence_transformers.util.csr import SparseRows, sparse_rows
 from sentence_transformers.util.tensor import ArrayLike, describe, to_rows
 
 FORMAT, VERSION = "sentence-transformers sparse index", 1
