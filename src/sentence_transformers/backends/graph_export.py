@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.backends.graph import ORIGIN, OUTPUTS
+from sentence_transformers.backends.graph import ORIGIN
+from sentence_transformers.backends.tasks import TASKS
 from sentence_transformers.errors import MissingExtraError
 
 INLINE_BYTES = 2**31 - 2**24  # an ONNX file holds less than 2 GiB; larger weights go into a file beside it
@@ -67,12 +68,12 @@ def to_onnx(model: Any, names: list[str], task: str, path: Path, origin: str) ->
     size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
-            OneOutput(model, names, OUTPUTS[task]).eval(),
+            OneOutput(model, names, TASKS[task].output).eval(),
             tuple(example(model, names, 3, 11).values()),
             dynamo=True,
             dynamic_shapes=((axes,) * len(names),),
             input_names=names,
-            output_names=[OUTPUTS[task]],
+            output_names=[TASKS[task].output],
             verbose=False,
         )
         assert program is not None

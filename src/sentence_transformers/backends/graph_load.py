@@ -15,18 +15,13 @@ from sentence_transformers.backends.graph_verify import verify
 from sentence_transformers.backends.onnx import OnnxGraph, runtime
 from sentence_transformers.backends.openvino import OpenVinoGraph
 from sentence_transformers.backends.openvino import runtime as openvino_runtime
+from sentence_transformers.backends.tasks import TASKS
 from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.storage.files import Source, on_the_hub
 from sentence_transformers.storage.fingerprint import of_files
 
 logger = logging.getLogger(__name__)
 
-AUTO_CLASSES = {
-    "feature-extraction": "AutoModel",
-    "fill-mask": "AutoModelForMaskedLM",
-    "sequence-classification": "AutoModelForSequenceClassification",
-    "text-generation": "AutoModelForCausalLM",
-}
 KINDS: dict[str, type[Graph]] = {"onnx": OnnxGraph, "openvino": OpenVinoGraph}
 DEFAULT_INPUTS = ["input_ids", "token_type_ids", "attention_mask"]
 
@@ -92,7 +87,7 @@ def load(backend: str, name: str, config: Any, task: str, model_kwargs: dict[str
             name,
             file_name or kind.default_name,
         )
-    origin = Origin(name, AUTO_CLASSES[task], name, kwargs | ({"subfolder": model_folder} if subfolder else {}))
+    origin = Origin(name, TASKS[task].auto_class, name, kwargs | ({"subfolder": model_folder} if subfolder else {}))
     model = origin.model()
     of_weights = json.dumps(of_files(weights), separators=(",", ":"), sort_keys=True)
     return exported(kind, model, config, task, tokenizer_inputs, options, of_weights)

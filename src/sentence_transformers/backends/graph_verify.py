@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from sentence_transformers.backends.graph import OUTPUTS, Graph
+from sentence_transformers.backends.graph import Graph
 from sentence_transformers.backends.graph_export import example
+from sentence_transformers.backends.tasks import TASKS
 from sentence_transformers.errors import ModelFormatError
 
 SHAPES = ((1, 3), (1, 64), (2, 5), (4, 33), (7, 16))  # (texts, tokens)
@@ -27,7 +28,7 @@ def verify(graph: Graph, model: Any, names: list[str]) -> float:
     Raises:
         ModelFormatError: naming the largest difference and its shape, if it is above `TOLERANCE`.
     """
-    output, worst = OUTPUTS[graph.task], (0.0, (0, 0))
+    output, worst = TASKS[graph.task].output, (0.0, (0, 0))
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or SHAPES[1][1]
     for shape in SHAPES:
         batch = example(model, names, shape[0], min(shape[1], limit - 2), seed=shape[1])

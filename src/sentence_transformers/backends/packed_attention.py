@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sentence_transformers.backends.tasks import after_padding
 from sentence_transformers.features import Packing
 from sentence_transformers.util.environment import is_out_of_memory
 from sentence_transformers.util.thread_value import ThreadValue
@@ -260,7 +261,7 @@ def position_offset(model: nn.Module) -> int:
     """Position of a sequence's first token: padding_idx + 1 in the RoBERTa family, 0 elsewhere."""
     for module in model.modules():
         if hasattr(module, "create_position_ids_from_input_ids"):
-            return int(getattr(module, "padding_idx", None) or 0) + 1
+            return after_padding(getattr(module, "padding_idx", None))
     return 0
 
 
