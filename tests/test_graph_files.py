@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from sentence_transformers import CrossEncoder, SentenceTransformer, export_static_quantized_openvino_model
-from sentence_transformers.backends.graph_configs import (
+from sentence_transformers.backends.graph_load import check_origin
+from sentence_transformers.backends.graph_quantize import (
     LEVELS,
     PROCESSORS,
     OptimizationConfig,
@@ -21,7 +22,6 @@ from sentence_transformers.backends.graph_configs import (
     QuantizationConfig,
     settings,
 )
-from sentence_transformers.backends.graph_load import check_origin
 from sentence_transformers.errors import InputError, ModelFormatError, ModelNotFoundError
 from sentence_transformers.storage.files import Source
 from sentence_transformers.storage.fingerprint import of_files
@@ -119,7 +119,7 @@ def test_static_quantisation_keeps_vectors_and_scores(tmp_path: Path) -> None:
 
 
 def test_static_quantisation_of_what_cannot_be(tmp_path: Path) -> None:
-    from sentence_transformers.backends.graph_quantize_static import calibration_texts
+    from sentence_transformers.backends.graph_quantize import calibration_texts
 
     model = SentenceTransformer(str(build("bert", tmp_path / "bert")), device="cpu")
     with pytest.raises(InputError, match="load it with backend"):

@@ -10,8 +10,7 @@ from typing import Any
 
 from sentence_transformers.backends.checkpoint import Origin
 from sentence_transformers.backends.graph import Graph, check_task, find
-from sentence_transformers.backends.graph_export import inputs_of, scratch_folder, to_onnx
-from sentence_transformers.backends.graph_verify import verify
+from sentence_transformers.backends.graph_export import inputs_of, scratch_folder, to_onnx, verify
 from sentence_transformers.backends.onnx import OnnxGraph, runtime
 from sentence_transformers.backends.openvino import OpenVinoGraph
 from sentence_transformers.backends.openvino import runtime as openvino_runtime
