@@ -23,7 +23,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "prompt": lambda m: m.prompts.update(query="one: "),
     "truncate_dim": lambda m: setattr(m, "truncate_dim", 8),
     "max_seq_length": lambda m: setattr(m, "max_seq_length", 6),
-    "tokenizer": lambda m: m.tokenizer.add_tokens(["lazy"]),
+    "tokenizer": lambda m: setattr(m.tokenizer, "truncation_side", "left"),
 }
 NOT_CHANGES: dict[str, Callable[[Any], Any]] = {
     "encoding": lambda m: m.encode(["a text", "b"]),

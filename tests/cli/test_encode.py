@@ -110,7 +110,7 @@ def test_sparse(run: Run, tmp_path: Path, facts: Path, sparse_folder: Path, name
 
 def test_sparse_vectors_go_into_no_npy_file(run: Run, facts: Path, sparse_folder: Path) -> None:
     ended = run("encode", facts, "-m", sparse_folder, "-o", "out.npy")
-    assert ended.code == 2 and "write .parquet or .jsonl" in ended.err
+    assert ended.code == 2 and "dense vectors" in ended.err
 
 
 def test_resumes_behind_the_finished_chunks(

@@ -33,7 +33,7 @@ from sentence_transformers.util.misc import fullname
 SAMPLE = 64  # bytes
 FLOATS = {"F32", "F16", "BF16", "F64"}
 PROBES = ("", "The quick brown fox jumps over the lazy dog, 42 times.", "Ünïcode – 東京 🙂 naïve")
-NETWORKS = ("transformers", "peft.", "sentence_transformers.backends.")  # described by their weights
+NETWORKS = ("transformers.", "peft.", "sentence_transformers.backends.")  # described by their weights
 SETTINGS = ("prompts", "default_prompt_name", "truncate_dim", "max_seq_length")
 NOT_SETTINGS = ("training", "model_card_data", "came_from", "trust_remote_code", "token_budget")
 TOKENIZER_SETTINGS = ("truncation_side", "padding_side", "model_max_length", "do_lower_case", "chat_template")
@@ -109,15 +109,16 @@ def described(model: Any) -> Iterator[Any]:
 
 def described_module(module: Any) -> Iterator[Any]:
     """The settings and the tokenizer of a module, then those of the modules in it."""
-    if type(module).__module__.startswith(NETWORKS):
+    if any(base.__module__.startswith(NETWORKS) for base in type(module).__mro__):
         if hasattr(module, "origin"):  # a graph; exported once more it has other bytes
             yield module.path.name, module.origin or [sha256_of(file) for file in module.files()]
         return
     yield fullname(module), settings_of(module)
     if not isinstance(module, nn.Sequential):
         yield described_tokenizer(getattr(module, "tokenizer", None))
-    if hasattr(module, "preprocess") and callable(getattr(module, "tokens", None)):  # it takes texts
-        yield module.tokens(list(PROBES), None).ids.tobytes()
+    tokens, unpadded = getattr(module, "tokens", None), getattr(module, "unpadded", None)
+    if callable(tokens) and (hasattr(module, "preprocess") if unpadded is None else unpadded()):
+        yield tokens(list(PROBES), None).ids.tobytes()
     for name, part in module.named_children() if isinstance(module, nn.Module) else ():
         yield name
         yield from described_module(part)
