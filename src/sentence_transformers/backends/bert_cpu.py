@@ -33,16 +33,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sentence_transformers.backends import packed_attention
-from sentence_transformers.backends.bert_cpu_heads import HEADS, ROBERTA, classify, to_vocabulary
+from sentence_transformers.backends.bert_cpu_heads import HEADS, classify, to_vocabulary
 from sentence_transformers.backends.bert_network import FAMILY, Kind, Part, kinds, label_count
 from sentence_transformers.backends.deferred_logits import VocabularyRows
 from sentence_transformers.backends.extension_points import Survey, is_observed
 from sentence_transformers.backends.linear import GELU_LOWEST, FloatProduct, Int8Product, Product
 from sentence_transformers.backends.prepacked_linear import LayerForward, PackedForward, compute_dtype, may_be_packed
+from sentence_transformers.backends.tasks import OFFSET_FAMILY
 from sentence_transformers.backends.write_detection import Watch, address, can_be_watched, watch
 from sentence_transformers.features import Group, Packing
 
-OFFSET_FAMILY = set(ROBERTA)  # positions start at padding_idx + 1
 WIDE_ROWS = 384  # rows that go through the wide layers at a time: the same speed, less memory (benchmarks/LOG.md)
 SHORT, SEVERAL = range(5, 30), 8  # tokens and texts of a group that two products attend sooner than the kernel
 FAINT = 1e-25  # the least sum of a row's weights: then what was rounded to nothing did not count

@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sentence_transformers.backends.tasks import after_padding
 from sentence_transformers.features import Packing
 from sentence_transformers.util.environment import is_out_of_memory
 from sentence_transformers.util.thread_value import ThreadValue
@@ -254,13 +255,15 @@ def sdpa_was_replaced() -> bool:
 
 
 POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
+COUNTING = "create_position_ids_from_input_ids"  # method or function of the families that count so
 
 
 def position_offset(model: nn.Module) -> int:
-    """Position of a sequence's first token: padding_idx + 1 in the RoBERTa family, 0 elsewhere."""
+    """Position of a sequence's first token as the model's code has it; see `tasks.position_offset`."""
     for module in model.modules():
-        if hasattr(module, "create_position_ids_from_input_ids"):
-            return int(getattr(module, "padding_idx", None) or 0) + 1
+        file = sys.modules.get(type(module).__module__)
+        if hasattr(module, COUNTING) or (hasattr(module, "position_embeddings") and hasattr(file, COUNTING)):
+            return after_padding(getattr(module, "padding_idx", None))
     return 0
 
 

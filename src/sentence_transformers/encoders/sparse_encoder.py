@@ -32,6 +32,7 @@ from sentence_transformers.modules.splade_pooling import SpladePooling
 from sentence_transformers.similarity import SimilarityFunction
 from sentence_transformers.storage import folder
 from sentence_transformers.storage.files import Source
+from sentence_transformers.util.csr import coo
 from sentence_transformers.util.tensor import is_sparse, to_coo, to_tensor
 
 if TYPE_CHECKING:
@@ -332,7 +333,7 @@ class SparseEncoder(EmbeddingModel):
         first, second = embeddings_1.to_dense(), to_coo(embeddings_2)
         values = second.values() * first[second.indices()[-1]]
         kept = values > 0
-        return sparse_rows.coo(second.indices()[:, kept], values[kept], tuple(second.shape))
+        return coo(second.indices()[:, kept], values[kept], tuple(second.shape))
 
     def decode(
         self, embeddings: Tensor, top_k: int | None = None

@@ -30,6 +30,7 @@ from sentence_transformers.backends.deferred_logits import VocabularyRows
 from sentence_transformers.backends.extension_points import Survey, unseen
 from sentence_transformers.backends.graph import Graph
 from sentence_transformers.backends.prepacked_linear import bind_to_replicas, prepack
+from sentence_transformers.backends.tasks import TASKS
 from sentence_transformers.engine.tokenization import check_template
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.features import is_recorded, pad, pad_rows
@@ -46,13 +47,6 @@ logger = logging.getLogger(__name__)
 
 TransformerTask = Literal["feature-extraction", "fill-mask", "sequence-classification", "text-generation"]
 
-# task: (Auto class in transformers, its output that is used, name of that output among the features)
-TASKS = {
-    "feature-extraction": ("AutoModel", "last_hidden_state", "token_embeddings"),
-    "fill-mask": ("AutoModelForMaskedLM", "logits", "token_embeddings"),
-    "sequence-classification": ("AutoModelForSequenceClassification", "logits", "scores"),
-    "text-generation": ("AutoModelForCausalLM", "logits", "causal_logits"),
-}
 CONFIG_NAMES = (
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
