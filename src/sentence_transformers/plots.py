@@ -344,7 +344,7 @@ def draw_table(figure: Figure, values: np.ndarray, rows: Sequence[str], columns:
         places[1] + 0.5, [short(columns[j], 30) for j in places[1]], rotation=45, ha="right", rotation_mode="anchor"
     )
     if len(columns) > MOST_NUMBERS:
-        figure.colorbar(mesh, ax=axes, shrink=0.8)
+        figure.colorbar(mesh, ax=axes, fraction=0.03)
     for i, j in np.ndindex(values.shape) if len(columns) <= MOST_NUMBERS else ():
         colour = "white" if values[i, j] - low > 0.55 * (high - low) else "#222222"
         axes.text(j + 0.5, i + 0.5, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=8, color=colour)

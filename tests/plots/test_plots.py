@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -200,12 +201,12 @@ CALLS: list[Callable[[Path], object]] = [
 @pytest.mark.parametrize("suffix", [".svg", ".html", ".png"])
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_same_call_same_bytes(tmp_path: Path, call: Callable[[Path], object], suffix: str) -> None:
-    """Whatever texts hold; and matplotlib's settings stay those of the user."""
+    """Whatever texts hold, in whatever threads; and matplotlib's settings stay those of the user."""
     before = dict(matplotlib.rcParams)
-    paths = [tmp_path / f"{name}{suffix}" for name in "ab"]
-    for path in paths:
-        call(path)
-    assert paths[0].read_bytes() == paths[1].read_bytes()
+    paths = [tmp_path / f"{name}{suffix}" for name in "abcd"]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(call, paths))
+    assert len({path.read_bytes() for path in paths}) == 1
     assert dict(matplotlib.rcParams) == before
     if suffix == ".svg":
         assert words(paths[0])
