@@ -21,6 +21,7 @@ ORDER = [
     ("token_scores",),
     ("xtr",),
     ("similarity",),
+    ("testing",),
     ("modules",),
     ("encoders",),
     ("search",),

@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from sentence_transformers import _names
 from sentence_transformers.cluster import sources
 from sentence_transformers.cluster.job import shard_name
+from sentence_transformers.encoders.cross_encoder import CrossEncoder
+from sentence_transformers.encoders.sentence_transformer import SentenceTransformer
+from sentence_transformers.encoders.sparse_encoder import SparseEncoder
 from sentence_transformers.engine import engine
 from sentence_transformers.engine.prompts import chosen_side
 from sentence_transformers.errors import DatabaseWriteError, InputError
@@ -31,6 +33,8 @@ from sentence_transformers.storage.files import sha256_of
 from sentence_transformers.storage.fingerprint import of_model
 from sentence_transformers.util.atomic import replacing
 from sentence_transformers.util.csr import SparseRows, arrow_table, sparse_rows
+
+CLASSES = {one.model_type: one for one in (SentenceTransformer, SparseEncoder, CrossEncoder)}
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def split(rows: list[Any]) -> tuple[list[sources.Record], list[sources.Reject]]:
 def load(task: Task) -> Any:
     """The model of a task, on its device."""
     if isinstance(task.model, str):
-        return _names.home(task.kind)(task.model, device=task.device, **task.model_kwargs)
+        return CLASSES[task.kind](task.model, device=task.device, **task.model_kwargs)
     import ray
 
     return ray.get(task.model).to(task.device)

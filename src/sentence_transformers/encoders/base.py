@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from abc import ABC
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers import _names
 from sentence_transformers.backends.extension_points import extensions, own_preprocess
 from sentence_transformers.encoders.peft import PeftAdapterMixin
 from sentence_transformers.engine import workers
@@ -41,6 +40,16 @@ MADE_BY_MODULES = ("token_embeddings", "sentence_embedding", "scores", "causal_l
 ALWAYS_ACCEPTED = {"task", "processing_kwargs"}
 
 
+class class_property:  # used as `property` is
+    """A class attribute that a method gives, so that what it imports is loaded when it is first asked for."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return self.function(owner)
+
+
 class LazyClass:
     """A class attribute that is a public class, imported when it is first asked for."""
 
@@ -48,6 +57,8 @@ class LazyClass:
         self.name = name
 
     def __get__(self, instance: Any, owner: type) -> Any:
+        from sentence_transformers import _names
+
         return _names.home(self.name)
 
 
@@ -78,10 +89,15 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         InputError: if both or neither of name and modules are given, or a prompt name is unknown.
     """
 
-    model_card_data_class: ClassVar[Any] = LazyClass("BaseModelCardData")
     default_huggingface_organization: ClassVar[str | None] = None
     model_type: ClassVar[str] = "BaseModel"
     default_prompts: ClassVar[dict[str, str]] = {}
+
+    @class_property
+    def model_card_data_class(cls) -> Any:
+        from sentence_transformers.storage.model_card import BaseModelCardData
+
+        return BaseModelCardData
 
     def __init__(
         self,

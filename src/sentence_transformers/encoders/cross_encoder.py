@@ -26,7 +26,7 @@ from sentence_transformers._deprecation import (
 )
 from sentence_transformers.backends.extension_points import own_preprocess
 from sentence_transformers.backends.prepacked_linear import Float32Forward, prepack
-from sentence_transformers.encoders.base import BaseModel, LazyClass, warn_untrained
+from sentence_transformers.encoders.base import BaseModel, class_property, warn_untrained
 from sentence_transformers.encoders.cross_fit_mixin import FitMixin
 from sentence_transformers.engine import engine, workers
 from sentence_transformers.engine.inputs import PairInput, as_input, as_text, is_conversation
@@ -63,10 +63,15 @@ class CrossEncoder(BaseModel, FitMixin):
         (1,)
     """
 
-    model_card_data_class = LazyClass("CrossEncoderModelCardData")
     default_huggingface_organization = "cross-encoder"
     model_type = "CrossEncoder"
     activation_fn: Activation
+
+    @class_property
+    def model_card_data_class(cls) -> Any:
+        from sentence_transformers.storage.model_card import CrossEncoderModelCardData
+
+        return CrossEncoderModelCardData
 
     @cross_encoder_init_args_decorator
     def __init__(

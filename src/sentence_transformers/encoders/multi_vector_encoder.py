@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.encoders import stanford_colbert
-from sentence_transformers.encoders.base import LazyClass, warn_untrained
+from sentence_transformers.encoders.base import class_property, warn_untrained
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
 from sentence_transformers.engine import engine, workers
 from sentence_transformers.engine.inputs import AnyInput, OneInput
@@ -57,11 +57,16 @@ class MultiVectorEncoder(EmbeddingModel):
         torch.Size([32, 128])
     """
 
-    model_card_data_class = LazyClass("MultiVectorEncoderModelCardData")
     default_huggingface_organization = None
     model_type = "MultiVectorEncoder"
     default_similarity: ClassVar[str] = "maxsim"
     SUPPORTED_SIMILARITY_FN_NAMES: ClassVar[tuple[str, ...]] = ("maxsim", "meanmaxsim")
+
+    @class_property
+    def model_card_data_class(cls) -> Any:
+        from sentence_transformers.storage.model_card import MultiVectorEncoderModelCardData
+
+        return MultiVectorEncoderModelCardData
 
     @renamed(tokenizer_kwargs="processor_kwargs")
     def __init__(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sentence_transformers._deprecation import renamed
-from sentence_transformers.encoders.base import LazyClass, dimension_of, warn_untrained
+from sentence_transformers.encoders.base import class_property, dimension_of, warn_untrained
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
 from sentence_transformers.engine import engine, sparse_rows, workers
 from sentence_transformers.engine.inputs import AnyInput, OneInput
@@ -60,10 +60,15 @@ class SparseEncoder(EmbeddingModel):
         [('capital', 2.7503…), ('france', 2.3904…), ('french', 1.8536…)]
     """
 
-    model_card_data_class = LazyClass("SparseEncoderModelCardData")
     default_huggingface_organization = "sparse-encoder"
     model_type = "SparseEncoder"
     default_similarity: ClassVar[str] = "dot"
+
+    @class_property
+    def model_card_data_class(cls) -> Any:
+        from sentence_transformers.storage.model_card import SparseEncoderModelCardData
+
+        return SparseEncoderModelCardData
 
     @renamed(tokenizer_kwargs="processor_kwargs")
     def __init__(
