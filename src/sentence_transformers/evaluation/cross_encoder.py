@@ -9,14 +9,15 @@ import numpy as np
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.evaluation import metrics as measures
-from sentence_transformers.evaluation.base import BaseEvaluator, check_lengths, file_name
+from sentence_transformers.evaluation.base import Measured, MetricsEvaluator, check_lengths, file_name
+from sentence_transformers.protocols import Reranker
 
 BINARY = ("accuracy", "accuracy_threshold", "f1", "f1_threshold", "precision", "recall", "average_precision")
 CLASSES = ("f1_macro", "f1_micro", "f1_weighted")
 CLASS_HEADERS = ("Macro_F1", "Micro_F1", "Weighted_F1")
 
 
-class PairEvaluator(BaseEvaluator):
+class PairEvaluator(MetricsEvaluator):
     """What evaluators of scored pairs share.
 
     Args:
@@ -42,7 +43,7 @@ class PairEvaluator(BaseEvaluator):
         self.sentence_pairs, self.name, self.prompt_name = sentence_pairs, name, prompt_name
         self.batch_size, self.show_progress_bar, self.write_csv = batch_size, show_progress_bar, write_csv
 
-    def predict(self, model: Any) -> np.ndarray:
+    def predict(self, model: Reranker) -> np.ndarray:
         """The model's scores, (N,) or (N, labels)."""
         return np.asarray(
             model.predict(
@@ -53,24 +54,6 @@ class PairEvaluator(BaseEvaluator):
                 convert_to_numpy=True,
             )
         )
-
-    def report(
-        self,
-        model: Any,
-        metrics: dict[str, float],
-        headers: Sequence[str],
-        output_path: str | None,
-        epoch: int,
-        steps: int,
-    ) -> dict[str, float]:
-        """Write the metrics where they go, and return them by their full names."""
-        if self.write_csv:
-            self.write_row(output_path, ["epoch", "steps", *headers], [epoch, steps, *metrics.values()])
-        metrics = self.prefix_name_to_metrics(metrics, self.name)
-        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
-        return metrics
-
-    csv_file: str
 
 
 class CrossEncoderClassificationEvaluator(PairEvaluator):
@@ -109,9 +92,7 @@ class CrossEncoderClassificationEvaluator(PairEvaluator):
         self.labels = np.asarray(labels)
         self.csv_file = file_name("CrossEncoderClassificationEvaluator", name)
 
-    def __call__(
-        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
+    def _evaluate(self, model: Reranker) -> Measured:
         count = model.num_labels
         if (wrong := np.flatnonzero((self.labels < 0) | (self.labels >= max(count, 2)))).size:
             raise InputError(
@@ -121,12 +102,12 @@ class CrossEncoderClassificationEvaluator(PairEvaluator):
         scores = self.predict(model)
         if count == 1:
             found, self.primary_metric = self._binary(scores.reshape(-1)), "average_precision"
-            headers = [key.title() for key in BINARY]
+            self.csv_headers = ["epoch", "steps", *(key.title() for key in BINARY)]
         else:
             values = measures.f1_of_classes(self.labels, scores.argmax(1))
             found, self.primary_metric = dict(zip(CLASSES, values, strict=True)), "f1_macro"
-            headers = list(CLASS_HEADERS)
-        return self.report(model, found, headers, output_path, epoch, steps)
+            self.csv_headers = ["epoch", "steps", *CLASS_HEADERS]
+        return found, list(found.values())
 
     def _binary(self, scores: np.ndarray) -> dict[str, float]:
         accuracy, threshold = measures.best_accuracy(self.labels, scores)
@@ -173,14 +154,12 @@ class CrossEncoderCorrelationEvaluator(PairEvaluator):
         self.csv_headers = ["epoch", "steps", "Pearson_Correlation", "Spearman_Correlation"]
         self.primary_metric = "spearman"
 
-    def __call__(
-        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
+    def _evaluate(self, model: Reranker) -> Measured:
         if model.num_labels != 1:
             raise InputError(f"Correlation needs one score per pair; this model has num_labels={model.num_labels}.")
         scores, gold = self.predict(model).reshape(-1), np.asarray(self.scores)
         found = {"pearson": measures.pearson(scores, gold), "spearman": measures.spearman(scores, gold)}
-        return self.report(model, found, self.csv_headers[2:], output_path, epoch, steps)
+        return found, list(found.values())
 
     @classmethod
     def from_input_examples(cls, examples: Sequence[Any], **kwargs: Any) -> Any:

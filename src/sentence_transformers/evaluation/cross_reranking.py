@@ -10,7 +10,7 @@ last place there; where it found none the query counts 0. The cross-encoder gets
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,16 +18,16 @@ import numpy as np
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.errors import InputError
-from sentence_transformers.evaluation import metrics as measures
-from sentence_transformers.evaluation.base import BaseEvaluator
-from sentence_transformers.evaluation.nano_beir import NAMES, full_name, load_part, some_names, texts_by_id
-from sentence_transformers.evaluation.reranking import ndcg_with_ties
+from sentence_transformers.evaluation.base import BaseEvaluator, Measured, MetricsEvaluator
+from sentence_transformers.evaluation.metrics import ranking
+from sentence_transformers.evaluation.nano_beir import NAMES, full_name, load_part, measure_all, some_names, texts_by_id
+from sentence_transformers.protocols import Reranker
 
 WITHOUT_BM25 = ("arguana", "touche2020")
 KINDS = ("map", "mrr", "ndcg")
 
 
-class CrossEncoderRerankingEvaluator(BaseEvaluator):
+class CrossEncoderRerankingEvaluator(MetricsEvaluator):
     """MAP, MRR and NDCG of rankings of each query's own documents.
 
     Args:
@@ -75,9 +75,7 @@ class CrossEncoderRerankingEvaluator(BaseEvaluator):
         self.csv_headers = ["epoch", "steps", "MAP", f"MRR@{at_k}", f"NDCG@{at_k}"]
         self.primary_metric = f"ndcg@{at_k}"
 
-    def __call__(
-        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
+    def _evaluate(self, model: Reranker) -> Measured:
         if model.num_labels != 1:
             raise InputError(f"Re-ranking needs one score per pair; this model has num_labels={model.num_labels}.")
         tasks = [Task.of(sample, self.always_rerank_positives) for sample in self.samples]
@@ -94,30 +92,24 @@ class CrossEncoderRerankingEvaluator(BaseEvaluator):
             found.append(self.compute_metrics(task.labels, scores[start : start + len(task.scored)]))
             start += len(task.scored)
         metrics = self._means(found)
-        if self.write_csv:
-            self.write_row(output_path, self.csv_headers, [epoch, steps, *metrics.values()])
+        row = list(metrics.values())
         if self.with_ranking:
             base = [self.compute_metrics(*task.as_found()) for task in tasks if task.found is not None]
             metrics |= {f"base_{key}": value for key, value in self._means(base).items()}
-        metrics = self.prefix_name_to_metrics(metrics, self.name)
-        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
-        return metrics
+        return metrics, row
 
     def _means(self, found: list[tuple[float, float, float]]) -> dict[str, float]:
         keys = ("map", f"mrr@{self.at_k}", f"ndcg@{self.at_k}")
         return dict(zip(keys, map(float, np.mean(found, axis=0)), strict=True))
 
-    def compute_metrics(self, y_true: Any, y_pred: Any) -> tuple[float, float, float]:
+    def compute_metrics(
+        self, y_true: Sequence[float] | np.ndarray, y_pred: Sequence[float] | np.ndarray
+    ) -> tuple[float, float, float]:
         """Labels and scores of the documents of one query -> (MAP, MRR, NDCG)."""
         labels, scores = np.asarray(y_true), np.asarray(y_pred, np.float64)
         if not labels.any():
             return 0.0, 0.0, 0.0
-        relevant = labels.astype(bool)[np.argsort(-scores, kind="stable")][None]
-        return (
-            measures.average_precision(labels, scores),
-            float(measures.reciprocal_rank_at(relevant, self.at_k)[0]),
-            ndcg_with_ties(labels, scores, self.at_k),
-        )
+        return ranking(labels, scores, self.at_k)
 
     def get_config_dict(self) -> dict[str, Any]:
         config: dict[str, Any] = {"at_k": self.at_k}
@@ -164,7 +156,7 @@ class Task:
         return labels, -np.arange(len(labels), dtype=np.float64)
 
 
-def texts_in(part: Any) -> list[str]:
+def texts_in(part: str | Iterable[str]) -> list[str]:
     return [part] if isinstance(part, str) else list(part)
 
 
@@ -187,6 +179,8 @@ class CrossEncoderNanoBEIREvaluator(BaseEvaluator):
         InputError: for unknown names, or a folder without one of the data sets.
         MissingExtraError: if the `datasets` package is not installed.
     """
+
+    config_keys = ("dataset_names", "dataset_id", "rerank_k", "at_k", "always_rerank_positives")
 
     def __init__(
         self,
@@ -245,23 +239,14 @@ class CrossEncoderNanoBEIREvaluator(BaseEvaluator):
         )
 
     def __call__(
-        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1, *args: Any, **kwargs: Any
+        self,
+        model: Reranker,
+        output_path: str | None = None,
+        epoch: int = -1,
+        steps: int = -1,
+        *args: Any,
+        **kwargs: Any,
     ) -> dict[str, float]:
-        every: dict[str, float] = {}
-        columns: dict[str, list[float]] = {}
-        for evaluator in self.evaluators:
-            found = evaluator(model, output_path, epoch, steps)
-            every.update(found)
-            for key, value in found.items():
-                columns.setdefault(key.removeprefix(f"{evaluator.name}_"), []).append(value)
-        overall = {key: float(self.aggregate_fn(values)) for key, values in columns.items()}
-        if self.write_csv:
-            row = [overall[key] for key in ("map", f"mrr@{self.at_k}", f"ndcg@{self.at_k}")]
-            self.write_row(output_path, self.csv_headers, [epoch, steps, *row])
-        overall = self.prefix_name_to_metrics(overall, self.name)
-        self.store_metrics_in_model_card_data(model, overall, epoch, steps)
-        return every | overall
-
-    def get_config_dict(self) -> dict[str, Any]:
-        shown = ("dataset_names", "dataset_id", "rerank_k", "at_k", "always_rerank_positives")
-        return {name: getattr(self, name) for name in shown}
+        every, overall = measure_all(self, model, output_path, epoch, steps)
+        row = [overall[key] for key in ("map", f"mrr@{self.at_k}", f"ndcg@{self.at_k}")]
+        return every | self._report(model, (overall, row), output_path, epoch, steps)

@@ -18,10 +18,10 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sentence_transformers.losses.base import Accepts, Loss, check_columns, check_labels
-from sentence_transformers.losses.triplets import HERMANS
+from sentence_transformers.losses.citations import cites
 from sentence_transformers.similarity import cos_sim
 
 Distance = Callable[[Tensor], Tensor]
@@ -67,10 +67,11 @@ def hardest(distances: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 class _BatchTriplets(Loss):
     """What the losses of this module share: one column, a class per text, distances of all pairs."""
 
+    citation = cites("hermans2017defense")
     accepts = (Accepts(("text",), "class"),)
     other_names: ClassVar[dict[str, str]] = {"sentence_embedder": "model"}
 
-    def __init__(self, model: Any, distance_metric: Distance, margin: float | None = None) -> None:
+    def __init__(self, model: nn.Module, distance_metric: Distance, margin: float | None = None) -> None:
         super().__init__(model)
         self.distance_metric = distance_metric
         self.triplet_margin: Any = margin
@@ -92,10 +93,6 @@ class _BatchTriplets(Loss):
         margin = {} if self.triplet_margin is None else {"margin": self.triplet_margin}
         return {"distance_metric": getattr(self.distance_metric, "__name__", repr(self.distance_metric))} | margin
 
-    @property
-    def citation(self) -> str:
-        return HERMANS
-
 
 class BatchAllTripletLoss(_BatchTriplets):
     """All triplets of the batch that cost anything (formula above).
@@ -108,7 +105,7 @@ class BatchAllTripletLoss(_BatchTriplets):
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         distance_metric: Distance = BatchHardTripletLossDistanceFunction.euclidean_distance,
         margin: float = 5,
     ) -> None:
@@ -135,7 +132,7 @@ class BatchHardTripletLoss(_BatchTriplets):
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         distance_metric: Distance = BatchHardTripletLossDistanceFunction.euclidean_distance,
         margin: float | None = 5,
     ) -> None:
@@ -175,7 +172,7 @@ class BatchHardSoftMarginTripletLoss(BatchHardTripletLoss):
     """
 
     def __init__(
-        self, model: Any, distance_metric: Distance = BatchHardTripletLossDistanceFunction.euclidean_distance
+        self, model: nn.Module, distance_metric: Distance = BatchHardTripletLossDistanceFunction.euclidean_distance
     ) -> None:
         super().__init__(model, distance_metric, None)
 
@@ -199,7 +196,7 @@ class BatchSemiHardTripletLoss(_BatchTriplets):
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         distance_metric: Distance = BatchHardTripletLossDistanceFunction.euclidean_distance,
         margin: float = 5,
     ) -> None:

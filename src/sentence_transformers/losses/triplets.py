@@ -5,13 +5,15 @@ loss = mean max(d(a, p) − d(a, n) + margin, 0)                               S
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sentence_transformers.losses.base import Accepts, Loss, check_columns
+from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.pairs import name_of_distance
 from sentence_transformers.similarity import pairwise_cos_sim, pairwise_euclidean_sim, pairwise_manhattan_sim
 
@@ -33,10 +35,14 @@ class TripletLoss(Loss):
         triplet_margin: how much nearer the positive should be.
     """
 
+    citation = cites("hermans2017defense")
     accepts = (Accepts(("anchor", "positive", "negative")),)
 
     def __init__(
-        self, model: Any, distance_metric: Any = TripletDistanceMetric.EUCLIDEAN, triplet_margin: float = 5
+        self,
+        model: nn.Module,
+        distance_metric: Callable[[Tensor, Tensor], Tensor] = TripletDistanceMetric.EUCLIDEAN,
+        triplet_margin: float = 5,
     ) -> None:
         super().__init__(model)
         self.distance_metric, self.triplet_margin = distance_metric, triplet_margin
@@ -52,17 +58,3 @@ class TripletLoss(Loss):
             "distance_metric": name_of_distance(self.distance_metric, TripletDistanceMetric),
             "triplet_margin": self.triplet_margin,
         }
-
-    @property
-    def citation(self) -> str:
-        return HERMANS
-
-
-HERMANS = """@misc{hermans2017defense,
-    title={In Defense of the Triplet Loss for Person Re-Identification},
-    author={Alexander Hermans and Lucas Beyer and Bastian Leibe},
-    year={2017},
-    eprint={1703.07737},
-    archivePrefix={arXiv},
-    primaryClass={cs.CV}
-}"""
