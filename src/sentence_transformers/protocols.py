@@ -42,6 +42,9 @@ class SearchEncoder(Encoder, Protocol):
     def encode_document(self, *args: Any, **kwargs: Any) -> Any:
         """Embeddings of documents."""
 
+    def get_embedding_dimension(self) -> int | None:
+        """H, where it is known."""
+
     def similarity(self, *args: Any, **kwargs: Any) -> Tensor:
         """Of Q queries and D documents: (Q, D)."""
 

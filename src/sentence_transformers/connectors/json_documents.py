@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import re
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sentence_transformers.connectors.common import (
     Database,
@@ -34,6 +34,9 @@ from sentence_transformers.connectors.search_engines.rank_features import FIELD,
 from sentence_transformers.errors import InputError, SearchEngineError
 from sentence_transformers.search.filters import Condition
 from sentence_transformers.search.inverted_index import SparseRows
+
+if TYPE_CHECKING:
+    import numpy as np
 
 VECTOR = "embedding"
 METADATA_TYPES = [
@@ -86,7 +89,7 @@ class JsonDatabase(Database):
         """The type of the field of vectors."""
 
     @abstractmethod
-    def nearest(self, vector: Any, top_k: int, filters: list[dict[str, Any]]) -> dict[str, Any]:
+    def nearest(self, vector: np.ndarray, top_k: int, filters: list[dict[str, Any]]) -> dict[str, Any]:
         """The body of a search for nearest neighbours."""
 
     @abstractmethod
@@ -94,7 +97,7 @@ class JsonDatabase(Database):
         """The similarity, or minus the distance, behind a score."""
 
     @abstractmethod
-    def bits(self, row: Any) -> Any:
+    def bits(self, row: np.ndarray) -> Any:
         """The engine's form of a uint8 row of packed bits."""
 
     # ---- the index

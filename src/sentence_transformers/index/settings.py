@@ -67,7 +67,7 @@ class Settings:
         return cls(**{field.name: content[field.name] for field in fields(cls)})
 
 
-def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+def check_choice(name: str, value: object, choices: tuple[Any, ...]) -> None:
     """`InputError` unless a value is one of those known."""
     if value not in choices:
         raise InputError(f"Unknown {name} {value!r}; known are {', '.join(map(repr, choices))}.")

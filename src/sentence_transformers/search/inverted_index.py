@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from torch import Tensor
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.util.tensor import describe, is_sparse, to_coo, to_float
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 WORD = 16
 """Bits of the keys that numpy sorts in linear time."""
@@ -166,7 +169,7 @@ def stable_order(keys: np.ndarray, count: int) -> np.ndarray:
     return order
 
 
-def sparse_rows(embeddings: Any) -> SparseRows | None:
+def sparse_rows(embeddings: object) -> SparseRows | None:
     """Sparse embeddings in the memory of the CPU as `SparseRows`; None for anything else.
 
     Args:
@@ -199,7 +202,7 @@ def _from_coo(coo: Tensor) -> SparseRows:
     return SparseRows(starts_of(rows, coo.shape[0]), terms, coo._values().numpy(), coo.shape[1])
 
 
-def _from_scipy(matrix: Any) -> SparseRows:
+def _from_scipy(matrix: scipy.sparse.spmatrix) -> SparseRows:
     """A SciPy matrix or array of any sparse format; it is not changed."""
     if matrix.dtype.kind not in "fiub":
         raise InputError(f"Sparse embeddings must be real numbers, got {describe(matrix)} and type {matrix.dtype}.")

@@ -25,7 +25,7 @@ TOKENIZER_SETTINGS = ("truncation_side", "padding_side", "model_max_length", "do
 ADAPTERS = ("_active_adapter", "_disable_adapters")
 
 
-def model_fingerprint(model: Any) -> str:
+def model_fingerprint(model: nn.Module) -> str:
     """64 hexadecimal digits."""
     digest = hashlib.sha256()
     for part in described(model):
@@ -34,7 +34,7 @@ def model_fingerprint(model: Any) -> str:
     return digest.hexdigest()
 
 
-def described(model: Any) -> Iterator[Any]:
+def described(model: nn.Module) -> Iterator[Any]:
     """Everything that goes into the fingerprint."""
     yield fullname(model), getattr(model, "_made_from", None), settings_of(model)
     for name in ("prompts", "default_prompt_name", "truncate_dim", "max_seq_length"):
@@ -50,7 +50,7 @@ def described(model: Any) -> Iterator[Any]:
     yield tokenizer_of(getattr(model, "tokenizer", None))
 
 
-def settings_of(module: Any) -> dict[str, Any]:
+def settings_of(module: nn.Module) -> dict[str, Any]:
     """The settings of a module, and its public attributes that are plain values."""
     config = getattr(module, "get_config_dict", None)
     found = dict(config()) if config is not None and not inspect.signature(config).parameters else {}
@@ -59,7 +59,7 @@ def settings_of(module: Any) -> dict[str, Any]:
     return dict(sorted((found | plain).items()))
 
 
-def is_plain(value: Any) -> bool:
+def is_plain(value: object) -> bool:
     """Whether a value is made of texts and numbers alone."""
     if isinstance(value, dict):
         return all(is_plain(key) and is_plain(one) for key, one in value.items())
@@ -68,7 +68,7 @@ def is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float | bool | torch.dtype)
 
 
-def contents(value: Any) -> Iterator[Any]:
+def contents(value: object) -> Iterator[Any]:
     """A tensor's type, shape and bytes; the parts of a tuple; anything else as it prints."""
     if isinstance(value, Tensor):
         yield value.dtype, tuple(value.shape)

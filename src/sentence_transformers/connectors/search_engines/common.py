@@ -188,12 +188,12 @@ def check_tokens(texts: Any, name: str) -> list[TokenWeights]:
     return checked
 
 
-def is_pair(pair: Any) -> bool:
+def is_pair(pair: object) -> bool:
     """Whether this is (token, weight)."""
     return isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str) and is_number(pair[1])
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether a weight is a number: Python's, numpy's or a tensor of one value."""
     return hasattr(value, "__float__")
 
