@@ -24,7 +24,7 @@ from sentence_transformers.evaluation.nano_beir import NanoBEIREvaluator
 from sentence_transformers.evaluation.reranking import RerankingEvaluator
 from sentence_transformers.evaluation.triplet import TripletEvaluator
 from sentence_transformers.losses.distillation import check_temperatures, distill_kl
-from sentence_transformers.protocols import SearchEncoder, Texts
+from sentence_transformers.protocols import Encoder, SearchEncoder, Texts
 from sentence_transformers.similarity import named_function
 from sentence_transformers.util.misc import similarity_fct_name
 from sentence_transformers.util.tensor import ArrayLike, to_tensor
@@ -38,16 +38,9 @@ class MultiVectorEvaluator(EmbeddingEvaluator):
     encode_options: ClassVar[dict[str, bool]] = {}
     limit_name = None
 
-    def embed_inputs(
-        self,
-        model: SearchEncoder,
-        sentences: Texts,
-        encode_fn_name: str | None = None,
-        show_progress_bar: bool | None = None,
-        **kwargs: Any,
-    ) -> list[Tensor]:
-        """Texts of a side -> one tensor (tokens, H) each."""
-        return self._encode(model, list(sentences), encode_fn_name, show_progress_bar, **kwargs)
+    def _encode(self, model: Encoder, texts: Texts, *args: Any, **kwargs: Any) -> list[Tensor]:
+        """Texts -> one tensor (tokens, H) each."""
+        return super()._encode(model, list(texts), *args, **kwargs)
 
 
 class MultiVectorInformationRetrievalEvaluator(MultiVectorEvaluator, InformationRetrievalEvaluator):
@@ -73,18 +66,6 @@ class MultiVectorInformationRetrievalEvaluator(MultiVectorEvaluator, Information
     ) -> None:
         super().__init__(queries, corpus, relevant_docs, corpus_chunk_size, score_functions=score_functions, **kwargs)
         self.chunk_elements = chunk_elements
-
-    def embed_inputs(  # type: ignore[override]
-        self,
-        model: SearchEncoder,
-        sentences: Texts,
-        encode_fn_name: str | None = None,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        **kwargs: Any,
-    ) -> list[Tensor]:
-        """Texts of a side -> one tensor (tokens, H) each."""
-        return super().embed_inputs(model, sentences, encode_fn_name, prompt_name=prompt_name, prompt=prompt, **kwargs)
 
     def _own_similarity(self, model: SearchEncoder) -> ScoreFunction:
         if self.chunk_elements is None:

@@ -20,7 +20,7 @@ from sentence_transformers.protocols import Reranker, SearchEncoder
 from sentence_transformers.similarity import SimilarityFunction
 
 if TYPE_CHECKING:
-    from sentence_transformers.evaluation.cross_reranking import CrossEncoderNanoBEIREvaluator
+    from sentence_transformers.evaluation.cross_encoder import CrossEncoderNanoBEIREvaluator
 
 NAMES = {
     "climatefever": "ClimateFEVER",

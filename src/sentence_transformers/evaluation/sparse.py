@@ -30,7 +30,7 @@ from sentence_transformers.evaluation.nano_beir import NanoBEIREvaluator
 from sentence_transformers.evaluation.reranking import RerankingEvaluator
 from sentence_transformers.evaluation.translation import TranslationEvaluator
 from sentence_transformers.evaluation.triplet import TripletEvaluator
-from sentence_transformers.protocols import SearchEncoder, Texts
+from sentence_transformers.protocols import Encoder, SearchEncoder, Texts
 from sentence_transformers.util.tensor import compute_count_vector
 
 LIMIT, DENSE_LIMIT = "max_active_dims", "truncate_dim"
@@ -106,25 +106,13 @@ class SparseEvaluator(EmbeddingEvaluator):
         self._seen, self._calls = {}, 0
         return super().__call__(model, output_path, epoch, steps, **kwargs)  # type: ignore[return-value]
 
-    def embed_inputs(
-        self,
-        model: SearchEncoder,
-        sentences: Texts,
-        encode_fn_name: str | None = None,
-        show_progress_bar: bool | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        """Texts of a side -> sparse COO tensor (N, V) on the CPU."""
-        rows = self._encode(model, sentences, encode_fn_name, show_progress_bar, **kwargs)
-        self._note(encode_fn_name, rows)
-        return rows
-
-    def _note(self, side: str | None, rows: Tensor) -> None:
-        """Add vectors to what has been seen of their side."""
-        name = self._side(side)
+    def _encode(self, model: Encoder, texts: Texts, side: str | None = None, *args: Any, **kwargs: Any) -> Tensor:
+        """Texts -> sparse COO tensor (N, V) on the CPU; its activity is added to what has been seen of their side."""
+        rows = super()._encode(model, texts, side, *args, **kwargs)
+        name, found = self._side(side), Activity.of(rows)
         self._calls += 1
-        found = Activity.of(rows)
         self._seen[name] = self._seen[name] + found if name in self._seen else found
+        return rows
 
     def _side(self, side: str | None) -> str:
         return {"query": "query_", "document": "corpus_"}.get(side or "", "")
@@ -181,18 +169,6 @@ class SparseTripletEvaluator(SparseEvaluator, TripletEvaluator):
 
 class SparseInformationRetrievalEvaluator(SparseEvaluator, InformationRetrievalEvaluator):
     """`InformationRetrievalEvaluator` of sparse vectors, by an inverted index; sparsity of both sides, and FLOPS."""
-
-    def embed_inputs(  # type: ignore[override]
-        self,
-        model: SearchEncoder,
-        sentences: Texts,
-        encode_fn_name: str | None = None,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        """Texts of a side -> sparse COO tensor (N, V) on the CPU."""
-        return super().embed_inputs(model, sentences, encode_fn_name, prompt_name=prompt_name, prompt=prompt, **kwargs)
 
     def sparsity_metrics(self) -> dict[str, float]:
         found = super().sparsity_metrics()

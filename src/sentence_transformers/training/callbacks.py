@@ -23,9 +23,10 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.losses.splade import SpladeLoss
 
 if TYPE_CHECKING:
-    from transformers import TrainerControl, TrainerState
+    from transformers import TrainerControl as Control
+    from transformers import TrainerState as State
+    from transformers import TrainingArguments as Arguments
 
-    from sentence_transformers.training.arguments import BaseTrainingArguments
     from sentence_transformers.training.trainer import BaseTrainer
 
 HIDDEN = {  # of the settings that were chosen: where files go, what is shown, and what the trainer always sets
@@ -58,9 +59,9 @@ class BaseModelCardCallback(TrainerCallback):
 
     def on_init_end(
         self,
-        args: BaseTrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
+        args: Arguments,
+        state: State,
+        control: Control,
         model: Any = None,
         trainer: BaseTrainer | None = None,
         **kw: Any,
@@ -75,14 +76,7 @@ class BaseModelCardCallback(TrainerCallback):
             if isinstance(callback, CodeCarbonCallback):
                 card.code_carbon_callback = callback
 
-    def on_train_begin(
-        self,
-        args: BaseTrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        **kw: Any,
-    ) -> None:
+    def on_train_begin(self, args: Arguments, state: State, control: Control, model: Any = None, **kw: Any) -> None:
         """Note the settings."""
         card, plain = model.model_card_data, args.to_dict()
         card.evaluation_duration = card.training_duration = 0.0
@@ -99,9 +93,9 @@ class BaseModelCardCallback(TrainerCallback):
 
     def on_evaluate(
         self,
-        args: BaseTrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
+        args: Arguments,
+        state: State,
+        control: Control,
         model: Any = None,
         metrics: dict[str, float] | None = None,
         **kw: Any,
@@ -118,9 +112,9 @@ class BaseModelCardCallback(TrainerCallback):
 
     def on_log(
         self,
-        args: BaseTrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
+        args: Arguments,
+        state: State,
+        control: Control,
         model: Any = None,
         logs: dict[str, float] | None = None,
         **kw: Any,
@@ -131,14 +125,7 @@ class BaseModelCardCallback(TrainerCallback):
         if logs and "loss" in logs:
             model.model_card_data.add_log(state.epoch or 0, state.global_step, {"Training Loss": logs["loss"]})
 
-    def on_train_end(
-        self,
-        args: BaseTrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        **kw: Any,
-    ) -> None:
+    def on_train_end(self, args: Arguments, state: State, control: Control, model: Any = None, **kw: Any) -> None:
         """What is measured from now on is no part of the training."""
         self.started = None
 
@@ -208,24 +195,20 @@ class SpladeRegularizerWeightSchedulerCallback(TrainerCallback):
         self.max_query_regularizer_weight = loss.query_regularizer_weight
         self.warmup_steps = 1
 
-    def on_train_begin(
-        self, args: BaseTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Arguments, state: State, control: Control, **kwargs: Any) -> None:
         """Find out how many steps the weights rise, and set those of the first."""
         self.warmup_steps = max(1, int(state.max_steps * self.warmup_ratio))
         self.set_weights(state.global_step)
 
-    def on_step_begin(
-        self, args: BaseTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_begin(self, args: Arguments, state: State, control: Control, **kwargs: Any) -> None:
         """Set the weights of this step."""
         self.set_weights(state.global_step)
 
     def on_log(
         self,
-        args: BaseTrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
+        args: Arguments,
+        state: State,
+        control: Control,
         model: Any = None,
         logs: dict[str, float] | None = None,
         **kw: Any,

@@ -32,7 +32,9 @@ from sentence_transformers.training.trainers import (
 )
 
 if TYPE_CHECKING:
-    from transformers import TrainerControl, TrainerState, TrainingArguments
+    from transformers import TrainerControl as Control
+    from transformers import TrainerState as State
+    from transformers import TrainingArguments as Arguments
 
     from sentence_transformers.encoders.cross_encoder import CrossEncoder
 
@@ -67,14 +69,7 @@ class EvaluatorCallback(TrainerCallback):
         if self.output_path is not None:
             Path(self.output_path).mkdir(parents=True, exist_ok=True)
 
-    def on_epoch_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_epoch_end(self, args: Arguments, state: State, control: Control, model: Any = None, **kwargs: Any) -> None:
         found = self.evaluator(model, output_path=self.output_path, epoch=state.epoch, steps=state.global_step)
         metrics = found if isinstance(found, dict) else {"evaluator": found}
         prefix = f"{self.metric_key_prefix}_"
@@ -96,12 +91,7 @@ class OriginalCallback(TrainerCallback):
         self.callback, self.evaluator = callback, evaluator
 
     def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: Any,
-        control: TrainerControl,
-        metrics: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, args: Arguments, state: Any, control: Control, metrics: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         if (score := score_of(self.evaluator, metrics)) is not None:
             self.callback(score, state.epoch, state.global_step)
@@ -134,12 +124,12 @@ class SaveModelCallback(TrainerCallback):
 
     def on_evaluate(
         self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
+        args: Arguments,
+        state: State,
+        control: Control,
         metrics: dict[str, Any] | None = None,
         model: Any = None,
-        **kwargs: TrainingArguments,
+        **kwargs: Any,
     ) -> None:
         if self.evaluator is None or not self.save_best_model:
             return
@@ -148,14 +138,7 @@ class SaveModelCallback(TrainerCallback):
             self.best_metric = score
             model.save(self.output_dir)
 
-    def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_train_end(self, args: Arguments, state: State, control: Control, model: Any = None, **kwargs: Any) -> None:
         if self.evaluator is None:
             model.save(self.output_dir)
 
@@ -166,12 +149,10 @@ class EpochEvaluation(TrainerCallback):
     def __init__(self) -> None:
         self.evaluated = -1
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_evaluate(self, args: Arguments, state: State, control: Control, **kwargs: Any) -> None:
         self.evaluated = state.global_step
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_end(self, args: Arguments, state: State, control: Control, **kwargs: Any) -> None:
         control.should_evaluate |= state.global_step != self.evaluated
 
 
