@@ -335,7 +335,7 @@ class Database(ABC):
         return ids, rows, metadata
 
     @contextmanager
-    def telling(self, written: int, last: Any) -> Iterator[None]:
+    def telling(self, written: int, last: object) -> Iterator[None]:
         """Turns a failure into a `DatabaseWriteError` that says what is stored."""
         try:
             _ = self.client

@@ -155,7 +155,7 @@ class JsonDatabase(Database):
             return [{FIELD: weights} for weights in features(rows)]
         return [{VECTOR: vector} for vector in self.vectors_of(rows)]
 
-    def vectors_of(self, rows: Any) -> list[Any]:
+    def vectors_of(self, rows: np.ndarray) -> list[Any]:
         """Dense rows in the engine's form."""
         return [self.bits(row) for row in rows] if self.precision == "binary" else rows.tolist()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -62,7 +63,7 @@ class Settings:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, content: Any) -> Settings:
+    def from_json(cls, content: Mapping[str, Any]) -> Settings:
         """Settings from a manifest; `InputError` or `TypeError` if they are none."""
         return cls(**{field.name: content[field.name] for field in fields(cls)})
 
