@@ -10,16 +10,14 @@ import sentence_transformers
 
 ROOT = Path(sentence_transformers.__file__).parent
 ORDER = [
-    ("errors", "_deprecation"),
+    ("errors", "_deprecation", "protocols"),
     ("util",),
     ("plots", "quantization"),
     ("storage",),
     ("features",),
     ("backends",),
     ("engine",),
-    ("maxsim",),
-    ("token_scores",),
-    ("xtr",),
+    ("late_interaction",),
     ("similarity",),
     ("testing",),
     ("modules",),
