@@ -96,7 +96,7 @@ def test_derived_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     sent: list[Any] = []
 
-    def create_commit(self: Any, repo_id: str, operations: Any, *, commit_message: str, create_pr: bool) -> None:
+    def create_commit(self: Any, repo_id: str, operations: Any, *, create_pr: bool, **message: Any) -> None:
         sent.append((repo_id, [add.path_in_repo for add in operations], create_pr))
 
     monkeypatch.setattr(huggingface_hub.HfApi, "create_commit", create_commit)
