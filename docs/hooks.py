@@ -19,7 +19,10 @@ from sentence_transformers import _names
 from sentence_transformers.util import NAMES
 
 MARK = re.compile(r"<!-- reference: (.+?) -->")
-EXTRA = {"plots": "plots.functions.plot_embeddings plots.functions.plot_similarity plots.functions.plot_training"}
+EXTRA = {
+    "plots": "plots.plot_embeddings plots.plot_similarity plots.plot_training",
+    "testing": "testing.MockEncoder",
+}
 
 
 def members(part: str) -> list[str]:

@@ -19,6 +19,7 @@ ORDER = [
     ("engine",),
     ("late_interaction",),
     ("similarity",),
+    ("testing",),
     ("modules",),
     ("encoders",),
     ("search",),

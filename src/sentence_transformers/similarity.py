@@ -177,7 +177,7 @@ def named_function(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
     from sentence_transformers.util.whose_code import is_foreign
 
     owner, function = getattr(method, "__self__", None), getattr(method, "__func__", None)
-    if owner is None or is_foreign(function, ("sentence_transformers.encoders.",)):
+    if owner is None or is_foreign(function, ("sentence_transformers.encoders.", "sentence_transformers.testing")):
         return method
     return _FUNCTIONS[SimilarityFunction(owner.similarity_fn_name)][method.__name__ == "similarity_pairwise"]
 

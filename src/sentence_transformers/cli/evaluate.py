@@ -36,26 +36,6 @@ class Task(StrEnum):
     retrieval = "retrieval"
 
 
-EMBEDDING = {
-    Task.sts: "EmbeddingSimilarityEvaluator",
-    Task.pairs: "BinaryClassificationEvaluator",
-    Task.triplets: "TripletEvaluator",
-    Task.reranking: "RerankingEvaluator",
-    Task.retrieval: "InformationRetrievalEvaluator",
-}
-EVALUATORS = {
-    Kind.dense: EMBEDDING,
-    Kind.sparse: {task: f"Sparse{name}" for task, name in EMBEDDING.items()},
-    Kind.late: {task: f"MultiVector{EMBEDDING[task]}" for task in (Task.triplets, Task.reranking, Task.retrieval)},
-    Kind.cross: {
-        Task.sts: "CrossEncoderCorrelationEvaluator",
-        Task.pairs: "CrossEncoderClassificationEvaluator",
-        Task.classification: "CrossEncoderClassificationEvaluator",
-        Task.reranking: "CrossEncoderRerankingEvaluator",
-    },
-}
-
-
 def evaluate(
     model: options.ModelArgument,
     data: Annotated[str, typer.Argument(metavar="DATA", help="File, or folder for retrieval.")],
@@ -126,18 +106,54 @@ def read(task: Task, path: str, columns: list[str] | None = None, split: str = "
 
 def evaluator_of(task: Task, evidence: list[Any], kind: Kind, batch_size: int | None = None, name: str = "") -> Any:
     """The evaluator of a task for a kind of model."""
-    from sentence_transformers import _names
     from sentence_transformers.cli.models import batching
 
-    known = EVALUATORS[kind]
+    known = evaluators(kind)
     if task not in known:
         raise usage_error(f"{task} cannot be measured with a {kind} model; {', '.join(known)} can.", "--task")
-    class_name = known[task] if known[task] in _names.HOME else EMBEDDING.get(task, "")
-    if class_name not in _names.HOME:
-        raise usage_error(f"{task} cannot be measured with a {kind} model yet.", "--task")
     if kind == Kind.cross and task != Task.reranking:
         evidence = [list(zip(evidence[0], evidence[1], strict=True)), evidence[2]]
-    return _names.home(class_name)(*evidence, name=name, **batching(batch_size))
+    return known[task](*evidence, name=name, **batching(batch_size))
+
+
+def evaluators(kind: Kind) -> dict[Task, Any]:
+    """The evaluator of each task that a kind of model can be measured on."""
+    if kind == Kind.sparse:
+        from sentence_transformers.sparse_encoder import evaluation as sparse
+
+        return {
+            Task.sts: sparse.SparseEmbeddingSimilarityEvaluator,
+            Task.pairs: sparse.SparseBinaryClassificationEvaluator,
+            Task.triplets: sparse.SparseTripletEvaluator,
+            Task.reranking: sparse.SparseRerankingEvaluator,
+            Task.retrieval: sparse.SparseInformationRetrievalEvaluator,
+        }
+    if kind == Kind.late:
+        from sentence_transformers.multi_vector_encoder import evaluation as late
+
+        return {
+            Task.triplets: late.MultiVectorTripletEvaluator,
+            Task.reranking: late.MultiVectorRerankingEvaluator,
+            Task.retrieval: late.MultiVectorInformationRetrievalEvaluator,
+        }
+    if kind == Kind.cross:
+        from sentence_transformers.cross_encoder import evaluation as cross
+
+        return {
+            Task.sts: cross.CrossEncoderCorrelationEvaluator,
+            Task.pairs: cross.CrossEncoderClassificationEvaluator,
+            Task.classification: cross.CrossEncoderClassificationEvaluator,
+            Task.reranking: cross.CrossEncoderRerankingEvaluator,
+        }
+    from sentence_transformers import evaluation
+
+    return {
+        Task.sts: evaluation.EmbeddingSimilarityEvaluator,
+        Task.pairs: evaluation.BinaryClassificationEvaluator,
+        Task.triplets: evaluation.TripletEvaluator,
+        Task.reranking: evaluation.RerankingEvaluator,
+        Task.retrieval: evaluation.InformationRetrievalEvaluator,
+    }
 
 
 def numbers(values: list[Any], kind: type, path: str) -> list[Any]:

@@ -129,11 +129,11 @@ def build(
         models += [
             load(sparse_model, loading.of_another(), kind_of(sparse_model, loading.of_another(), sparse), sparse)
         ]
-    from sentence_transformers import _names
+    from sentence_transformers import Index
 
     settings: dict[str, Any] = {"precision": str(precision), "approximate": approximate and str(approximate)}
     settings |= {"rescore": str(rescore)} if rescore else {}
-    with _names.home("Index")(*models, **settings) as index:
+    with Index(*models, **settings) as index:
         index.save(folder)
         add_rows(index, rows, reading, False, quiet)
         index.compact()
@@ -220,11 +220,10 @@ def search(
 
 def opened(folder: Path, model: str | None, sparse_model: str | None, loading: Any) -> Any:
     """The index of a folder, with the models it was made with, or where they are said to be now."""
-    from sentence_transformers import _names
+    from sentence_transformers import Index
     from sentence_transformers.cli.models import kind_of, load
 
-    index_class = _names.home("Index")
-    index = index_class.load(folder)
+    index = Index.load(folder)
     remembered = index.remembered_models
     index.close()
     if sparse_model and len(remembered) < 2:
@@ -243,7 +242,7 @@ def opened(folder: Path, model: str | None, sparse_model: str | None, loading: A
             raise usage_error(
                 "the index does not name the model it was made with.", "--sparse-model" if models else "--model"
             )
-    return index_class.load(folder, *models)
+    return Index.load(folder, *models)
 
 
 def add_rows(index: Any, rows: Rows, reading: Reading, replace: bool, quiet: bool) -> None:

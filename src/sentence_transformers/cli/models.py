@@ -107,10 +107,27 @@ def load(name: str, loading: Loading, kind: Kind | None = None, *allowed: Kind, 
         raise usage_error(
             f"{name} is a {CLASSES[kind]}; this command takes {' or '.join(CLASSES[one] for one in allowed)}."
         )
-    from sentence_transformers import _names
-
     only_our_progress()
-    return _names.home(CLASSES[kind])(name, **loading.arguments() | settings)
+    return class_of(kind)(name, **loading.arguments() | settings)
+
+
+def class_of(kind: Kind) -> Any:
+    """The class of a kind of model."""
+    if kind == Kind.sparse:
+        from sentence_transformers import SparseEncoder
+
+        return SparseEncoder
+    if kind == Kind.cross:
+        from sentence_transformers import CrossEncoder
+
+        return CrossEncoder
+    if kind == Kind.late:
+        from sentence_transformers import MultiVectorEncoder
+
+        return MultiVectorEncoder
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer
 
 
 def side_arguments(model: Any, side: Side | None) -> dict[str, Any]:

@@ -29,12 +29,6 @@ from sentence_transformers.cli.exit_codes import complain, only_our_progress, us
 from sentence_transformers.cli.options import Kind
 
 KEYS = ("model", "kind", "train", "eval", "columns", "split", "loss", "evaluator", "args", "output", "model_args")
-FAMILIES = {
-    Kind.dense: ("losses", "SentenceTransformerTrainer", "SentenceTransformerTrainingArguments"),
-    Kind.sparse: ("sparse_encoder.losses", "SparseEncoderTrainer", "SparseEncoderTrainingArguments"),
-    Kind.cross: ("cross_encoder.losses", "CrossEncoderTrainer", "CrossEncoderTrainingArguments"),
-    Kind.late: ("multi_vector_encoder.losses", "MultiVectorEncoderTrainer", "MultiVectorEncoderTrainingArguments"),
-}
 
 
 def train(
@@ -61,8 +55,6 @@ def train(
     settings = read(config, changes or [])
     loading = Loading(device, offline=offline, trust_remote_code=trust_remote_code)
     kind = Kind(settings["kind"]) if "kind" in settings else kind_of(settings["model"], loading)
-    if FAMILIES[kind][1] not in names():
-        raise usage_error(f"{kind} models cannot be trained in this version.")
     datasets = {side: data_of(settings[side], settings, offline) for side in ("train", "eval") if settings.get(side)}
     evaluator = evaluator_of(settings.get("evaluator"), kind)
     model = load(settings["model"], loading, kind, **settings.get("model_args", {}))
@@ -75,13 +67,6 @@ def train(
     output = settings.get("output") or f"{trainer.args.output_dir}/final"
     model.save_pretrained(output)
     complain(f"Saved to {output}")
-
-
-def names() -> dict[str, str]:
-    """The public names."""
-    from sentence_transformers import _names
-
-    return _names.HOME
 
 
 def read(path: Path, changes: list[str]) -> dict[str, Any]:
@@ -161,15 +146,13 @@ def trainer_of(
     settings: dict[str, Any], kind: Kind, model: Any, datasets: dict[str, Any], evaluator: Any, loading: Any
 ) -> Any:
     """The trainer, which checks that all of it fits."""
-    from sentence_transformers import _names
-
-    _, trainer_name, arguments_name = FAMILIES[kind]
+    trainer_class, arguments_class = trainer_classes(kind)
     given = {"output_dir": "run", "report_to": "none"} | (settings.get("args") or {})
     try:
-        args = _names.home(arguments_name)(**given)
+        args = arguments_class(**given)
     except TypeError as error:
         raise usage_error(f"args: {error}") from error
-    return _names.home(trainer_name)(
+    return trainer_class(
         model=model,
         args=args,
         train_dataset=datasets["train"],
@@ -184,7 +167,7 @@ def built(value: Any, kind: Kind, model: Any, loading: Any, at: str = "") -> Any
     from sentence_transformers.cli.models import load
 
     losses = losses_of(kind)
-    if isinstance(value, str) and (value in losses or at == "loss"):
+    if isinstance(value, str) and (value in losses.__all__ or at == "loss"):
         value = {"name": value}
     if isinstance(value, list):
         return [built(one, kind, model, loading) for one in value]
@@ -194,18 +177,42 @@ def built(value: Any, kind: Kind, model: Any, loading: Any, at: str = "") -> Any
         return load(value["load"], loading)
     if "name" not in value:
         return {key: built(one, kind, model, loading) for key, one in value.items()}
-    if value["name"] not in losses:
-        raise usage_error(f"the loss {value['name']!r} is unknown; known are {', '.join(sorted(losses))}.")
+    if value["name"] not in losses.__all__:
+        raise usage_error(f"the loss {value['name']!r} is unknown; known are {', '.join(losses.__all__)}.")
     arguments = {key: built(one, kind, model, loading, key) for key, one in value.items() if key != "name"}
     try:
-        return losses[value["name"]](model, **arguments)
+        return getattr(losses, value["name"])(model, **arguments)
     except TypeError as error:
         raise usage_error(f"{value['name']}: {error}") from error
 
 
-def losses_of(kind: Kind) -> dict[str, Any]:
-    """The losses of a kind of model by name; each is loaded when it is asked for."""
-    import importlib
+def losses_of(kind: Kind) -> Any:
+    """The package with the losses of a kind of model; each is loaded when it is asked for."""
+    if kind == Kind.sparse:
+        from sentence_transformers.sparse_encoder import losses as sparse
 
-    module = importlib.import_module(f"sentence_transformers.{FAMILIES[kind][0]}")
-    return {name: (lambda *args, _name=name, **kw: getattr(module, _name)(*args, **kw)) for name in module.__all__}
+        return sparse
+    if kind == Kind.cross:
+        from sentence_transformers.cross_encoder import losses as cross
+
+        return cross
+    if kind == Kind.late:
+        from sentence_transformers.multi_vector_encoder import losses as late
+
+        return late
+    from sentence_transformers import losses
+
+    return losses
+
+
+def trainer_classes(kind: Kind) -> tuple[Any, Any]:
+    """The trainer of a kind of model, and its training arguments."""
+    import sentence_transformers as library
+
+    if kind == Kind.sparse:
+        return library.SparseEncoderTrainer, library.SparseEncoderTrainingArguments
+    if kind == Kind.cross:
+        return library.CrossEncoderTrainer, library.CrossEncoderTrainingArguments
+    if kind == Kind.late:
+        return library.MultiVectorEncoderTrainer, library.MultiVectorEncoderTrainingArguments
+    return library.SentenceTransformerTrainer, library.SentenceTransformerTrainingArguments

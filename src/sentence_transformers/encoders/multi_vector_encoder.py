@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.encoders import stanford_colbert
-from sentence_transformers.encoders.base import LazyClass, warn_untrained
+from sentence_transformers.encoders.base import class_property, warn_untrained
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
-from sentence_transformers.engine import calls, engine, workers
+from sentence_transformers.engine import engine, workers
 from sentence_transformers.engine.inputs import AnyInput, OneInput
 from sentence_transformers.engine.outputs import TokenOutput
 from sentence_transformers.engine.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
@@ -57,11 +57,16 @@ class MultiVectorEncoder(EmbeddingModel):
         torch.Size([32, 128])
     """
 
-    model_card_data_class = LazyClass("MultiVectorEncoderModelCardData")
     default_huggingface_organization = None
     model_type = "MultiVectorEncoder"
     default_similarity: ClassVar[str] = "maxsim"
     SUPPORTED_SIMILARITY_FN_NAMES: ClassVar[tuple[str, ...]] = ("maxsim", "meanmaxsim")
+
+    @class_property
+    def model_card_data_class(cls) -> Any:
+        from sentence_transformers.storage.model_card import MultiVectorEncoderModelCardData
+
+        return MultiVectorEncoderModelCardData
 
     @renamed(tokenizer_kwargs="processor_kwargs")
     def __init__(
@@ -227,9 +232,11 @@ class MultiVectorEncoder(EmbeddingModel):
         self._check_kwargs(kwargs)
         texts, singular, task = self.inputs_of(inputs, task)
         output = TokenOutput(output_value, convert_to_numpy, normalize_embeddings, token_pooling, task)
-        job = engine.Job(output, self.prompt_text(prompt, prompt_name), task, kwargs, batch_size)
-        where = calls.Where(device, pool, chunk_size, show_progress_bar=show_progress_bar)
-        return output.as_asked(calls.compute(self, texts, job, where), singular, calls.result_device(self, where))
+        text = self.prompt_text(prompt, prompt_name)
+        request = engine.EncodeRequest(
+            output, text, task, kwargs, batch_size, device, pool, chunk_size, show_progress_bar=show_progress_bar
+        )
+        return output.as_asked(engine.run(self, texts, request), singular, request.result_device(self))
 
     encode_query = for_side(encode, "query", QUERY_PROMPTS)
     encode_document = for_side(encode, "document", DOCUMENT_PROMPTS)

@@ -22,16 +22,15 @@ from torch import Tensor, nn
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.encoders import late_chunking
-from sentence_transformers.encoders.base import LazyClass
+from sentence_transformers.encoders.base import class_property
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
 from sentence_transformers.encoders.fit_mixin import FitMixin
-from sentence_transformers.engine import calls, engine, workers
+from sentence_transformers.engine import engine, workers
 from sentence_transformers.engine.chunking import Passage
 from sentence_transformers.engine.inputs import AnyInput, OneInput
 from sentence_transformers.engine.outputs import Output, as_asked, check_output
 from sentence_transformers.engine.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
 from sentence_transformers.engine.scheduling import DEFAULT_BATCH_SIZE
-from sentence_transformers.engine.simulate import simulated
 from sentence_transformers.errors import InputError
 from sentence_transformers.modules.normalize import Normalize
 from sentence_transformers.modules.pooling import Pooling
@@ -39,6 +38,7 @@ from sentence_transformers.modules.transformer import Transformer
 from sentence_transformers.quantization import Precision
 from sentence_transformers.similarity import SimilarityFunction
 from sentence_transformers.storage.files import Source
+from sentence_transformers.testing import hash_vectors
 
 if TYPE_CHECKING:
     from sentence_transformers.storage.model_card import SentenceTransformerModelCardData
@@ -63,9 +63,14 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
         (384,)
     """
 
-    model_card_data_class = LazyClass("SentenceTransformerModelCardData")
     default_huggingface_organization = "sentence-transformers"
     model_type = "SentenceTransformer"
+
+    @class_property
+    def model_card_data_class(cls) -> Any:
+        from sentence_transformers.storage.model_card import SentenceTransformerModelCardData
+
+        return SentenceTransformerModelCardData
 
     @renamed(tokenizer_kwargs="processor_kwargs", use_auth_token="token")
     def __init__(
@@ -223,10 +228,12 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
             output_value, precision, convert_to_numpy, convert_to_tensor, normalize_embeddings, truncate_dim
         )
         texts, singular, task = self.inputs_of(inputs, kwargs.pop("task", None))
-        job = engine.Job(output, self.prompt_text(prompt, prompt_name), task, kwargs, batch_size)
-        where = calls.Where(device, pool, chunk_size, num_workers, show_progress_bar)
-        rows = calls.compute(self, texts, job, where)
-        return as_asked(rows, output, singular, self, calls.result_device(self, where) if output.tensor else None)
+        text = self.prompt_text(prompt, prompt_name)
+        request = engine.EncodeRequest(
+            output, text, task, kwargs, batch_size, device, pool, chunk_size, num_workers, show_progress_bar
+        )
+        rows = engine.run(self, texts, request)
+        return as_asked(rows, output, singular, self, request.result_device(self) if output.tensor else None)
 
     encode_query = for_side(encode, "query", QUERY_PROMPTS)
     encode_document = for_side(encode, "document", DOCUMENT_PROMPTS)
@@ -269,7 +276,7 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
         if dimension is None:
             raise InputError("None of the modules reports a dimension, so there is nothing to simulate.")
         unit = normalize_embeddings or (isinstance(self[-1], Normalize) and self._dim(truncate_dim) is None)
-        rows = simulated(texts, dimension, unit)
+        rows = hash_vectors(texts, dimension, unit)
         return rows[0] if singular else rows
 
     # ---- settings

@@ -6,9 +6,11 @@ not touched.
 
 from __future__ import annotations
 
+import functools
 import html
 import json
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +101,9 @@ def logs_section(logs: list[dict[str, Any]], best_step: int | None) -> str:
 
 
 def has_curve(logs: list[dict[str, Any]]) -> bool:
-    """Whether something was logged at several steps, so that there is a curve to be drawn."""
+    """Whether a curve is drawn: something was logged at several steps, and matplotlib is installed."""
+    if find_spec("matplotlib") is None:
+        return False
     names = Counter(name for entry in logs for name in entry)
     return any(count > 1 for name, count in names.items() if name not in ("Epoch", "Step"))
 
@@ -108,10 +112,10 @@ def write_curve(card: Any, folder: Path) -> bool:
     """Draw the curve that the report shows; False if it shows none."""
     if not has_curve(card.training_logs):
         return False
-    from sentence_transformers.plots import functions, svg
+    from sentence_transformers import plots
 
-    picture = svg.draw(functions.curves(card.training_logs, best=card.best_model_step))
-    (folder / CURVE_FILE).write_text(picture, encoding="utf-8")
+    panels = plots.curves(card.training_logs)
+    plots.save(functools.partial(plots.draw_curves, panels=panels, best=card.best_model_step), folder / CURVE_FILE)
     return True
 
 
