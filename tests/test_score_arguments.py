@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +64,15 @@ def test_late_interaction(name, kind, normalized, masked):
             queries_embeddings=QUERIES, documents_embeddings=documents, chunk_elements=elements, **masks, **given
         )
         torch.testing.assert_close(found, expected(kind, masked, mean))
+
+
+@pytest.mark.parametrize("name", ["colbert_scores", "colbert_scores_pairwise", "colbert_kd_scores"])
+def test_mean_scores_are_functions_of_their_own(name):
+    plain, mean = (getattr(scoring, one) for one in (name, f"mean_{name}"))
+    arguments = [inspect.signature(one).parameters for one in (plain, mean)]
+    assert list(arguments[0]) == list(arguments[1])
+    assert [one["length_normalize"].default for one in arguments] == [False, True]
+    assert mean.__name__ == f"mean_{name}" and pickle.loads(pickle.dumps(mean)) is mean
 
 
 @pytest.mark.parametrize("normalized", [False, True])

@@ -174,7 +174,7 @@ def averaged(function: F) -> F:
         True if value is False else value for value in function.__defaults__ or ()
     )  # of `length_normalize`
     mean = FunctionType(function.__code__, function.__globals__, f"mean_{function.__name__}", defaults)
-    mean.__annotations__ = function.__annotations__
+    mean.__qualname__, mean.__annotations__ = mean.__name__, function.__annotations__
     mean.__doc__ = f"`{function.__name__}` by the mean over the query's tokens: short and long ones have one scale."
     return cast("F", mean)
 

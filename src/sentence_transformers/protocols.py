@@ -6,7 +6,7 @@ this library: `SentenceTransformer.encode`, `CrossEncoder.predict`, `losses`, `e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -61,13 +61,6 @@ class Reranker(Protocol):
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Scores of pairs."""
-
-
-class Loss(Protocol):
-    """One batch -> a scalar, or a dictionary of terms to be summed."""
-
-    def __call__(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None, /) -> Any:
-        """Loss of features, one dictionary per column, and labels."""
 
 
 class Evaluator(Protocol):

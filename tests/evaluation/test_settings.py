@@ -255,6 +255,20 @@ def test_metrics_of_a_subclass() -> None:
     assert found["cosine_ndcg@10"] == pytest.approx(plain["cosine_recall@10"])  # gains without discounts
 
 
+def test_a_subclass_may_measure_less_where_no_row_is_written() -> None:
+    class Precision(evaluation.BinaryClassificationEvaluator):
+        def compute_metrics(self, model: Any) -> dict[str, dict[str, float]]:
+            return {"cosine": {"ap": 0.5}}
+
+    class Ranks(evaluation.InformationRetrievalEvaluator):
+        def compute_metrics(self, queries_result_list: list[Any]) -> dict[str, dict[int, float]]:
+            return {"ndcg@k": {10: 0.25}}
+
+    pairs = Precision(cases.FIRST, cases.SECOND, cases.BINARY, write_csv=False)
+    assert pairs(cases.StandIn()) == {"cosine_ap": 0.5}
+    assert Ranks(cases.QUERIES, cases.CORPUS, cases.KNOWN, write_csv=False)(cases.StandIn()) == {"cosine_ndcg@10": 0.25}
+
+
 def test_thresholds_of_a_subclass() -> None:
     class Mine(evaluation.BinaryClassificationEvaluator):
         @staticmethod

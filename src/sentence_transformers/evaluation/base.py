@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Metrics = dict[str, float]
-Measured = tuple[Metrics, Sequence[float]]
-"""Metrics by name, and the values of a row of the CSV file."""
+Measured = tuple[Metrics, Iterable[float]]
+"""Metrics by name, and the values of a row of the CSV file, computed where there is one."""
 
 
 class BaseEvaluator:

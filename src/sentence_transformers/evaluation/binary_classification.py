@@ -71,7 +71,7 @@ class BinaryClassificationEvaluator(SimilaritiesEvaluator):
         metrics = {f"{name}_{kind}": value for name, part in scores.items() for kind, value in part.items()}
         if len(scores) > 1:
             metrics |= {f"max_{kind}": max(part[kind] for part in scores.values()) for kind in KINDS}
-        return metrics, [scores[name][kind] for name in names for kind in KINDS]
+        return metrics, (scores[name][kind] for name in names for kind in KINDS)
 
     def headers(self, names: Sequence[str]) -> list[str]:
         return ["epoch", "steps", *(f"{name}_{kind}" for name in names for kind in KINDS)]

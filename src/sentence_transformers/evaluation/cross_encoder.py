@@ -400,7 +400,7 @@ class CrossEncoderNanoBEIREvaluator(BaseEvaluator):
         **kwargs: Any,
     ) -> dict[str, float]:
         every, overall = measure_all(self, model, output_path, epoch, steps)
-        row = [overall[key] for key in ("map", f"mrr@{self.at_k}", f"ndcg@{self.at_k}")]
+        row = (overall[key] for key in ("map", f"mrr@{self.at_k}", f"ndcg@{self.at_k}"))
         return every | self._report(model, (overall, row), output_path, epoch, steps)
 
 

@@ -149,8 +149,10 @@ class InformationRetrievalEvaluator(EmbeddingEvaluator):
         )
         self._functions(model)
         scores: dict[str, Any] = self._scores(model, *args, output_path=output_path, **kwargs)
-        row = [value for name in self.score_function_names for value in self._csv_row(scores[name])]
-        self._find_primary(scores)
+        columns = self._columns()
+        row = (scores[name][f"{kind.lower()}@k"][k] for name in self.score_function_names for kind, k in columns)
+        k = max(self.ndcg_at_k)
+        find_primary(self, list(scores), k, lambda name: scores[name]["ndcg@k"][k])
         found = {
             f"{name}_{measure.replace('@k', '@' + str(k))}": value
             for name, part in scores.items()
@@ -174,36 +176,15 @@ class InformationRetrievalEvaluator(EmbeddingEvaluator):
         own: ScoreFunction = model.similarity
         return own
 
-    def _find_primary(self, scores: dict[str, dict[str, dict[int, float]]]) -> None:
-        """NDCG at the largest k of the main function, or of the best one of the first call with these functions."""
-        k = max(self.ndcg_at_k)
-        if self.main_score_function is not None:
-            self.find_primary(f"{self.main_score_function.value}_ndcg@{k}")
-        elif (self.primary_metric or "").removeprefix(f"{self.name}_") not in {f"{name}_ndcg@{k}" for name in scores}:
-            self.find_primary(f"{max(scores, key=lambda name: scores[name]['ndcg@k'][k])}_ndcg@{k}")
+    def _columns(self) -> list[tuple[str, int]]:
+        """Measure and k of each column of the CSV file, for one score function."""
+        both = [(kind, k) for k in self.precision_recall_at_k for kind in ("Precision", "Recall")]
+        rest = (("MRR", self.mrr_at_k), ("NDCG", self.ndcg_at_k), ("MAP", self.map_at_k))
+        return [*(("Accuracy", k) for k in self.accuracy_at_k), *both, *((kind, k) for kind, ks in rest for k in ks)]
 
     def headers(self, names: Sequence[str]) -> list[str]:
         """The first line of the CSV file."""
-        measures_of = [
-            *(f"Accuracy@{k}" for k in self.accuracy_at_k),
-            *(f"{kind}@{k}" for k in self.precision_recall_at_k for kind in ("Precision", "Recall")),
-            *(f"MRR@{k}" for k in self.mrr_at_k),
-            *(f"NDCG@{k}" for k in self.ndcg_at_k),
-            *(f"MAP@{k}" for k in self.map_at_k),
-        ]
-        return [
-            "epoch",
-            "steps",
-            *(f"{name}-{measure}" for name in names for measure in measures_of),
-        ]
-
-    def _csv_row(self, scores: dict[str, dict[int, float]]) -> list[float]:
-        row = [scores["accuracy@k"][k] for k in self.accuracy_at_k]
-        for k in self.precision_recall_at_k:
-            row += [scores["precision@k"][k], scores["recall@k"][k]]
-        for measure, ks in (("mrr", self.mrr_at_k), ("ndcg", self.ndcg_at_k), ("map", self.map_at_k)):
-            row += [scores[f"{measure}@k"][k] for k in ks]
-        return row
+        return ["epoch", "steps", *(f"{name}-{kind}@{k}" for name in names for kind, k in self._columns())]
 
     def get_corpus_id_ranks(self) -> Tensor:
         """(D,) int64: the place of each document's id among the sorted ids, by which equal scores are ordered."""
@@ -389,3 +370,18 @@ class InformationRetrievalEvaluator(EmbeddingEvaluator):
     def compute_dcg_at_k(relevances: Sequence[float], k: int) -> float:
         """Discounted cumulative gain of the first k."""
         return float(measures.dcg(np.asarray(relevances[:k], np.float64)))
+
+
+def find_primary(evaluator: Any, names: Sequence[str], k: int, value_of: Callable[[str], float]) -> None:
+    """Make NDCG at `k` of the main function primary, or of the best one of the first call with these functions.
+
+    Args:
+        names: of the functions.
+        value_of: name -> that NDCG.
+    """
+    if evaluator.main_score_function is not None:
+        evaluator.find_primary(f"{evaluator.main_score_function.value}_ndcg@{k}")
+    elif (evaluator.primary_metric or "").removeprefix(f"{evaluator.name}_") not in {
+        f"{one}_ndcg@{k}" for one in names
+    }:
+        evaluator.find_primary(f"{max(names, key=value_of)}_ndcg@{k}")

@@ -15,7 +15,11 @@ import numpy as np
 
 from sentence_transformers.errors import InputError, MissingExtraError
 from sentence_transformers.evaluation.base import BaseEvaluator
-from sentence_transformers.evaluation.information_retrieval import InformationRetrievalEvaluator, ScoreFunction
+from sentence_transformers.evaluation.information_retrieval import (
+    InformationRetrievalEvaluator,
+    ScoreFunction,
+    find_primary,
+)
 from sentence_transformers.protocols import Reranker, SearchEncoder
 from sentence_transformers.similarity import SimilarityFunction
 
@@ -149,18 +153,10 @@ class NanoBEIREvaluator(BaseEvaluator):
             self.evaluators[0].score_function_names,
             self.evaluators[0].csv_headers,
         )
-        row = [overall[key_of(header)] for header in self.csv_headers[2:]]
-        self._find_primary(overall)
-        return every | self._report(model, (overall, row), output_path, epoch, steps)
-
-    def _find_primary(self, overall: dict[str, float]) -> None:
-        """NDCG at the largest k of the main function, or of the best one of the first call with these functions."""
+        row = (overall[key_of(header)] for header in self.csv_headers[2:])
         k = max(self.ndcg_at_k)
-        keys = [f"{name}_ndcg@{k}" for name in self.score_function_names]
-        if self.main_score_function is not None:
-            self.find_primary(f"{self.main_score_function.value}_ndcg@{k}")
-        elif (self.primary_metric or "").removeprefix(f"{self.name}_") not in keys:
-            self.find_primary(max(keys, key=overall.__getitem__))
+        find_primary(self, self.score_function_names, k, lambda name: overall[f"{name}_ndcg@{k}"])
+        return every | self._report(model, (overall, row), output_path, epoch, steps)
 
     def get_config_dict(self) -> dict[str, Any]:
         shown = ("dataset_names", "dataset_id", "truncate_dim", "query_prompts", "corpus_prompts")

@@ -90,7 +90,7 @@ class ParaphraseMiningEvaluator(EmbeddingEvaluator):
         )
         hits = np.array([self._is_duplicate(self.ids[i], self.ids[j]) for _, i, j in mined], dtype=np.float64)  # type: ignore[index]
         metrics = mining_metrics(np.array([score for score, _, _ in mined]), hits, self.total_num_duplicates)
-        return metrics, [metrics[key] for key in self.csv_headers[2:]]
+        return metrics, (metrics[key] for key in self.csv_headers[2:])
 
     def _is_duplicate(self, first: str, second: str) -> bool:
         return tuple(sorted((first, second), key=str)) in self._pairs
