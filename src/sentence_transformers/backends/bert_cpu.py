@@ -39,7 +39,7 @@ from sentence_transformers.backends.deferred_logits import VocabularyRows
 from sentence_transformers.backends.extension_points import Survey, is_observed
 from sentence_transformers.backends.linear import GELU_LOWEST, FloatProduct, Int8Product, Product
 from sentence_transformers.backends.prepacked_linear import LayerForward, PackedForward, compute_dtype, may_be_packed
-from sentence_transformers.backends.tasks import OFFSET_FAMILY
+from sentence_transformers.backends.tasks import position_offset
 from sentence_transformers.backends.write_detection import Watch, address, can_be_watched, watch
 from sentence_transformers.features import Group, Packing
 
@@ -83,9 +83,8 @@ class BertShape:
             number: Any = config.get(key)
             if type(number) not in types or number <= 0:
                 return f"{key} is {number!r}"
-        offset = (config.get("pad_token_id", 1) or 0) + 1 if config["model_type"] in OFFSET_FAMILY else 0
         layers, heads, hidden, epsilon = (config[key] for key in required)
-        return cls(layers, heads, hidden, epsilon, offset)
+        return cls(layers, heads, hidden, epsilon, position_offset(config))
 
 
 class PackedBert:
