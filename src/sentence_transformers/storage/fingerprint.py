@@ -84,7 +84,7 @@ def samples(path: str) -> dict[str, str]:
 # ---- a model in memory
 
 
-def of_model(model: Any) -> str:
+def of_model(model: nn.Module) -> str:
     """The fingerprint of a model as it is now: 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for part in described(model):
@@ -93,7 +93,7 @@ def of_model(model: Any) -> str:
     return digest.hexdigest()
 
 
-def described(model: Any) -> Iterator[Any]:
+def described(model: nn.Module) -> Iterator[Any]:
     """Everything that goes into the fingerprint."""
     yield [getattr(model, name, None) for name in SETTINGS]
     activation = getattr(model, "activation_fn", None)  # of a cross-encoder, and none of its modules
@@ -124,7 +124,7 @@ def described_module(module: Any) -> Iterator[Any]:
         yield from described_module(part)
 
 
-def settings_of(module: Any) -> dict[str, Any]:
+def settings_of(module: object) -> dict[str, Any]:
     """The settings of a module, and its public attributes that are plain values."""
     config = getattr(module, "get_config_dict", None)
     found = dict(config()) if config is not None and not inspect.signature(config).parameters else {}
@@ -133,7 +133,7 @@ def settings_of(module: Any) -> dict[str, Any]:
     return dict(sorted((found | plain).items()))
 
 
-def is_plain(value: Any) -> bool:
+def is_plain(value: object) -> bool:
     """Whether a value is made of texts and numbers alone."""
     if isinstance(value, dict):
         return all(is_plain(key) and is_plain(one) for key, one in value.items())
@@ -142,7 +142,7 @@ def is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float | bool | torch.dtype)
 
 
-def contents(value: Any) -> Iterator[Any]:
+def contents(value: object) -> Iterator[Any]:
     """A tensor's type, shape and bytes; the parts of a tuple; anything else as it prints."""
     if isinstance(value, Tensor):
         yield value.dtype, tuple(value.shape)

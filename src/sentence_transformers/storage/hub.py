@@ -5,9 +5,14 @@ from __future__ import annotations
 import logging
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sentence_transformers.storage.saving import complete
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+    from sentence_transformers.encoders.base import BaseModel
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +84,7 @@ def push(
     return commit.pr_url if upload.create_pr else commit.commit_url
 
 
-def has_card(api: Any, upload: Upload, repo_id: str) -> bool:
+def has_card(api: HfApi, upload: Upload, repo_id: str) -> bool:
     """Whether a repository that was there before may have a README.md."""
     try:
         return bool(api.file_exists(repo_id, "README.md", revision=upload.revision))
@@ -93,7 +98,7 @@ def has_card(api: Any, upload: Upload, repo_id: str) -> bool:
         return True
 
 
-def description(model: Any, repo_id: str) -> str:
+def description(model: BaseModel, repo_id: str) -> str:
     """What a pull request is for, and how to try it."""
     kind = type(model).__name__
     calls = type(model).model_card_data_class.TRIAL

@@ -12,7 +12,7 @@ from copy import copy, deepcopy
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from huggingface_hub import CardData, ModelCard
 
@@ -26,6 +26,10 @@ from sentence_transformers.storage.training_report import (
     training_report,
 )
 from sentence_transformers.util.environment import get_installed_version
+
+if TYPE_CHECKING:
+    from sentence_transformers.encoders.base import BaseModel
+    from sentence_transformers.protocols import AnyDataset
 
 TEMPLATE = Path(__file__).parent / "model_card_template.md"
 ALSO_SAID = (  # besides the arguments
@@ -158,7 +162,7 @@ class BaseModelCardData(CardData):
         """Without the callback, which has threads of its own."""
         return self.__dict__ | {"code_carbon_callback": None}
 
-    def register_model(self, model: Any) -> None:
+    def register_model(self, model: BaseModel) -> None:
         """The model that the card describes."""
         self.model = model
 
@@ -210,8 +214,8 @@ class BaseModelCardData(CardData):
         self,
         losses: list[Any],
         loss: Any,
-        train_dataset: Any,
-        eval_dataset: Any,
+        train_dataset: AnyDataset,
+        eval_dataset: AnyDataset,
         router_mapping: dict[str, Any] | None = None,
     ) -> None:
         """Note what a run trains on, and with what; that alone is no change of the card (`is_changed`)."""
@@ -273,7 +277,7 @@ class BaseModelCardData(CardData):
 
     def extract_dataset_metadata(
         self,
-        dataset: Any,
+        dataset: AnyDataset,
         dataset_metadata: list[dict[str, Any]],
         loss: Any,
         dataset_type: str = "train",
@@ -301,7 +305,7 @@ class BaseModelCardData(CardData):
                 self.add_tags(f"dataset_size:{size}")
         return described
 
-    def infer_datasets(self, dataset: Any, dataset_name: str | None = None) -> list[dict[str, Any]]:
+    def infer_datasets(self, dataset: AnyDataset, dataset_name: str | None = None) -> list[dict[str, Any]]:
         """Name, split and hub id of a data set, or of several by name, as far as they tell.
 
         Args:
@@ -318,7 +322,7 @@ class BaseModelCardData(CardData):
         return [found | ({"id": hub[1]} if hub else {})]
 
     def compute_dataset_metrics(
-        self, dataset: Any, dataset_info: dict[str, Any], loss: Any = None, router_mapping: Any = None
+        self, dataset: AnyDataset, dataset_info: dict[str, Any], loss: Any = None, router_mapping: Any = None
     ) -> dict[str, Any]:
         """What is known of one data set: size, columns, the kinds of their values, rows, and its loss.
 
@@ -331,7 +335,7 @@ class BaseModelCardData(CardData):
         routes = {"router_mapping": router_mapping} if router_mapping else {}
         return known | routes | (describe_dataset(dataset) if hasattr(dataset, "column_names") else {}) | dataset_info
 
-    def set_widget_examples(self, dataset: Any) -> None:
+    def set_widget_examples(self, dataset: AnyDataset) -> None:
         """Take examples for the hub's widget, and for the code of the card, from a data set or several by name."""
         rows = example_rows(dataset)
         if not rows:
@@ -351,7 +355,7 @@ class BaseModelCardData(CardData):
         """The inputs in the code of the card."""
         return filled(rows[-1], pool)
 
-    def set_label_examples(self, dataset: Any) -> None:
+    def set_label_examples(self, dataset: AnyDataset) -> None:
         """Take up to three texts of each label from a data set with the columns "text" and "label"."""
         found: dict[Any, list[str]] = {}
         for row in dataset:
@@ -521,19 +525,19 @@ def distinct(values: list[str | None]) -> list[str]:
     return list(dict.fromkeys(filter(None, values)))
 
 
-def is_loss(module: Any) -> bool:
+def is_loss(module: object) -> bool:
     """Whether a module inside a loss is a loss itself, rather than a part of the model or of torch."""
     return type(module).__name__.endswith("Loss") and not type(module).__module__.startswith("torch.")
 
 
-def row_count(dataset: Any) -> int:
+def row_count(dataset: AnyDataset) -> int:
     """Rows of a data set, or of several by name; 0 for streams, whose length is not known."""
     if isinstance(dataset, dict):
         return sum(map(row_count, dataset.values()))
     return len(dataset) if hasattr(dataset, "column_names") and hasattr(dataset, "__len__") else 0
 
 
-def example_rows(dataset: Any) -> list[list[str]]:
+def example_rows(dataset: AnyDataset) -> list[list[str]]:
     """Texts of up to `WIDGET_EXAMPLES` rows, evenly spaced, of a data set or several by name."""
     parts = list(dataset.values()) if isinstance(dataset, dict) else [dataset]
     parts = [part for part in parts if row_count(part)]
@@ -598,7 +602,7 @@ class CrossEncoderModelCardData(BaseModelCardData):
     model_type: ClassVar[str] = "Cross Encoder"
     TRIAL: ClassVar[str] = snippets.TRY_PREDICT
 
-    def register_model(self, model: Any) -> None:
+    def register_model(self, model: BaseModel) -> None:
         super().register_model(model)
         ranks = model.num_labels == 1
         self.pipeline_tag = self.pipeline_tag or ("text-ranking" if ranks else "text-classification")
@@ -654,7 +658,7 @@ class SparseEncoderModelCardData(BaseModelCardData):
     def get_default_model_name(self) -> str:
         return self.model_type
 
-    def register_model(self, model: Any) -> None:
+    def register_model(self, model: BaseModel) -> None:
         """The model that the card describes; what it is made of becomes tags."""
         super().register_model(model)
         self.pipeline_tag = self.pipeline_tag or "feature-extraction"
@@ -723,7 +727,9 @@ class MultiVectorEncoderModelCardData(BaseModelCardData):
         }
 
 
-def generate_model_card(model: Any, model_name: str | None = None, train_datasets: list[str] | None = None) -> str:
+def generate_model_card(
+    model: BaseModel, model_name: str | None = None, train_datasets: list[str] | None = None
+) -> str:
     """The README.md of a model, metadata included.
 
     Args:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.storage.files import Source, load_dir_path
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def accepts(function: Any, name: str) -> bool:
+
+def accepts(function: Callable[..., Any], name: str) -> bool:
     """Whether a callable takes the keyword argument `name` (by name or through **kwargs)."""
     parameters = inspect.signature(function).parameters.values()
     return any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)

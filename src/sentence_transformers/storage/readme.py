@@ -18,12 +18,15 @@ import logging
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sentence_transformers.storage.model_card import generate_model_card
 from sentence_transformers.storage.saving import MODULES_FILE
 from sentence_transformers.storage.training_report import CURVE_FILE, write_curve
 from sentence_transformers.util.atomic import replacing
+
+if TYPE_CHECKING:
+    from sentence_transformers.encoders.base import BaseModel
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +39,9 @@ RUN_TAG = re.compile(r"(dataset_size|loss):")
 KEPT_KEYS = ("pipeline_tag", "library_name", "base_model")  # of the user's, where they are there
 
 
-def write_card(model: Any, fresh: Path, target: Path, model_name: str | None, train_datasets: list[str] | None) -> None:
+def write_card(
+    model: BaseModel, fresh: Path, target: Path, model_name: str | None, train_datasets: list[str] | None
+) -> None:
     """Write a model's README.md, if one has to be written, into `fresh`, whose files are to go into `target`."""
     text = card_for(model, target, model_name, train_datasets)
     if text is not None:
@@ -44,7 +49,7 @@ def write_card(model: Any, fresh: Path, target: Path, model_name: str | None, tr
         write_picture(model, text, fresh)
 
 
-def replace_card(model: Any, folder: Path) -> None:
+def replace_card(model: BaseModel, folder: Path) -> None:
     """Write a model's README.md into a folder, as saving the model there would."""
     folder.mkdir(parents=True, exist_ok=True)
     text = card_for(model, folder)
@@ -54,7 +59,7 @@ def replace_card(model: Any, folder: Path) -> None:
         write_picture(model, text, folder)
 
 
-def write_picture(model: Any, text: str, folder: Path) -> None:
+def write_picture(model: BaseModel, text: str, folder: Path) -> None:
     """Put the training curve that a card shows beside it."""
     if CURVE_FILE not in text or write_curve(model.model_card_data, folder) or model.came_from is None:
         return
@@ -64,12 +69,12 @@ def write_picture(model: Any, text: str, folder: Path) -> None:
 
 
 def card_for(
-    model: Any, folder: Path, model_name: str | None = None, train_datasets: list[str] | None = None
+    model: BaseModel, folder: Path, model_name: str | None = None, train_datasets: list[str] | None = None
 ) -> str | None:
     """The text that README.md in `folder` is to have; None if it stays as it is, or is not there."""
     data = model.model_card_data
     there, own = read(folder), own_card(model)
-    elsewhere = own is not None and model.came_from.resolve() != folder.resolve()
+    elsewhere = bool(own is not None and model.came_from and model.came_from.resolve() != folder.resolve())
     trained = data.training_logs or data.all_hyperparameters
     if not (trained or train_datasets or data.is_changed()):
         text = there if there is not None and not is_generated(there) else own
@@ -84,7 +89,7 @@ def card_for(
     return marked(text)
 
 
-def own_card(model: Any) -> str | None:
+def own_card(model: BaseModel) -> str | None:
     """Text of the README that a model came with; that of a plain transformers model is not its own."""
     folder = model.came_from
     return read(folder) if folder is not None and (folder / MODULES_FILE).is_file() else None

@@ -12,7 +12,11 @@ import json
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sentence_transformers.protocols import AnyDataset
+    from sentence_transformers.storage.model_card import BaseModelCardData
 
 FIRST_ROWS = 1000
 CURVE_FILE = "training_curve.svg"
@@ -27,7 +31,7 @@ LIBRARY_CITATION = """@inproceedings{reimers-2019-sentence-bert,
 }"""
 
 
-def cell(value: Any, width: int = 120) -> str:
+def cell(value: object, width: int = 120) -> str:
     """A value as the cell of a Markdown table."""
     text = str(value) if not isinstance(value, float) else f"{value:.4g}"
     text = text if len(text) <= width else text[: width - 1] + "…"
@@ -55,7 +59,7 @@ def column_statistics(values: list[Any]) -> str:
     return type(values[0]).__name__
 
 
-def describe_dataset(dataset: Any) -> dict[str, Any]:
+def describe_dataset(dataset: AnyDataset) -> dict[str, Any]:
     """Size, columns, what their values are like, and three rows of a data set."""
     columns = list(dataset.column_names or [])
     described: dict[str, Any] = {"columns": columns}
@@ -108,7 +112,7 @@ def has_curve(logs: list[dict[str, Any]]) -> bool:
     return any(count > 1 for name, count in names.items() if name not in ("Epoch", "Step"))
 
 
-def write_curve(card: Any, folder: Path) -> bool:
+def write_curve(card: BaseModelCardData, folder: Path) -> bool:
     """Draw the curve that the report shows; False if it shows none."""
     if not has_curve(card.training_logs):
         return False
@@ -140,7 +144,7 @@ def shown(value: Any) -> Any:
     return round(float(value), 4) if isinstance(value, int | float) or hasattr(value, "item") else value
 
 
-def training_report(card: Any) -> str:
+def training_report(card: BaseModelCardData) -> str:
     """All sections that a card's data have something for; "" for a model that was not trained here."""
     parts: list[str] = []
     results = card.format_eval_metrics()["eval_metrics"]

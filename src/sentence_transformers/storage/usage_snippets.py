@@ -108,6 +108,6 @@ def listed(values: Sequence[Any], indent: int = 4) -> str:
     return "\n".join(f"{' ' * indent}{value!r}," for value in values)
 
 
-def commented(value: Any) -> str:
+def commented(value: object) -> str:
     """A printed value as Python comments."""
     return "\n".join(f"# {line}" for line in str(value).splitlines())

@@ -101,7 +101,7 @@ def coo(indices: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
     return torch.sparse_coo_tensor(indices, values, shape, is_coalesced=True, check_invariants=False)
 
 
-def sparse_rows(embeddings: Any) -> SparseRows | None:
+def sparse_rows(embeddings: object) -> SparseRows | None:
     """Sparse embeddings in the memory of the CPU as `SparseRows`; None for anything else.
 
     Args:
@@ -146,7 +146,7 @@ def _from_scipy(matrix: Any) -> SparseRows:
     return SparseRows(csr.indptr, csr.indices, csr.data.astype(dtype, copy=False), csr.shape[1])
 
 
-def arrow_table(columns: Mapping[str, Sequence[Any]], vectors: Any) -> Any:
+def arrow_table(columns: Mapping[str, Sequence[Any]], vectors: np.ndarray | SparseRows) -> Any:
     """Columns of ids and texts, and vectors as they are, as an Arrow table.
 
     Args:

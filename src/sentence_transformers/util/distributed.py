@@ -6,13 +6,16 @@ import functools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from sentence_transformers.util.environment import is_dist_initialized
+
+if TYPE_CHECKING:
+    from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +98,7 @@ def _log_alone_once() -> None:
 
 
 @contextmanager
-def distributed_evaluation(model: Any, enabled: bool = True) -> Iterator[bool]:
+def distributed_evaluation(model: nn.Module, enabled: bool = True) -> Iterator[bool]:
     """Within the context, whether this process is the one that computes.
 
     An evaluator is run by the first process alone, the others wait for it at the end of the context.

@@ -28,7 +28,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def fullname(obj: Any) -> str:
+def fullname(obj: object) -> str:
     """Dotted path of a class, or of the class of an object: "torch.nn.modules.linear.Linear"; "int" for built-ins."""
     cls = obj if inspect.isclass(obj) else type(obj)
     return cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__name__}"

@@ -94,7 +94,7 @@ def check_finite(rows: np.ndarray | Tensor, name: str = "embeddings", first: int
         )
 
 
-def describe(a: Any) -> str:
+def describe(a: object) -> str:
     """Type and shape of an argument, for error messages."""
     shape = getattr(a, "shape", None)
     size = f"shape {tuple(shape)}" if shape is not None else f"length {len(a)}" if hasattr(a, "__len__") else repr(a)
