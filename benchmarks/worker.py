@@ -370,7 +370,7 @@ def run_binary(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     queries, documents = np.array(rows[: -job["count"]]), rows[-job["count"] :]
     tracemalloc.start()
     try:
-        from sentence_transformers.search.quantized_search import search_quantized
+        from sentence_transformers.search.quantized import search_quantized
     except ImportError:
         loaded = torch.from_numpy(np.array(documents))
 

@@ -14,9 +14,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import numpy as np
 import pytest
 import torch
+from packaging.version import Version
 from torch import nn
 
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder, models
@@ -218,6 +220,8 @@ def compile_part(model: Any, place: str) -> None:
 @pytest.mark.parametrize("place", ["first", "last", "layer", "layers"])
 @pytest.mark.parametrize("safe", [True, False])
 def test_compiled_parts_are_saved_as_what_they_wrap(model, tmp_path, place, safe):
+    if safe and place.startswith("layer") and Version(accelerate.__version__) < Version("1.13"):
+        pytest.skip("accelerate before 1.13, which transformers saves by, does not unwrap a part that was compiled")
     expected = rows(model)
     compile_part(model, place)
     np.testing.assert_allclose(rows(model), expected, atol=5e-6)

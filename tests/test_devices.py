@@ -5,6 +5,7 @@ The right value is always that of the CPU. On "mps" every operation must be amon
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import re
@@ -30,8 +31,7 @@ from sentence_transformers import (
 from sentence_transformers.backends import packed_attention
 from sentence_transformers.engine import engine
 from sentence_transformers.engine.outputs import Output, TokenOutput
-from sentence_transformers.engine.result_buffer import Gather
-from sentence_transformers.engine.scheduling import make_plan
+from sentence_transformers.engine.result_buffer import ResultBuffer
 from sentence_transformers.evaluation.mse import squared_error
 from sentence_transformers.features import Packing
 from sentence_transformers.losses.gradient_cache import RandContext
@@ -372,8 +372,8 @@ def test_a_leak_that_is_smaller_than_rounding_is_found() -> None:
         return table[torch.cat(sequences)] * 1.03
 
     sequences = [torch.arange(5), torch.arange(6, 9), torch.arange(10, 17)]
-    assert not packed_attention.prove(leaking, alone, sequences)
-    assert packed_attention.prove(noisy, alone, sequences)
+    assert packed_attention.difference(leaking, alone, sequences) == "neighbours change a text's vectors"
+    assert packed_attention.difference(noisy, alone, sequences) is None
 
 
 def test_tf32_is_no_reason_to_pad(monkeypatch) -> None:
@@ -672,12 +672,11 @@ def test_a_batch_that_does_not_fit_is_halved(bert_folder, monkeypatch, name) -> 
 
     monkeypatch.setattr(Output, "rows", too_many)
     done: list[int] = []
+    monkeypatch.setattr(engine, "progress_bar", lambda *args: contextlib.nullcontext(done.append))
     with FakeGPU("mps" if name == "mps" else "cuda") as seen:
         model.to(seen.kind)
-        plan = make_plan(TEXTS)
-        gather = Gather(plan, done.append)
-        engine.run(model, plan.inputs, engine.Job(Output()), gather.put)
-    close(gather.result(), expected)
+        found = engine.run(model, TEXTS, engine.EncodeRequest(Output()))
+    close(found, expected)
     assert sum(done) == len(TEXTS) and max(counts) > 3
 
 
@@ -685,17 +684,17 @@ def test_a_result_that_does_not_fit_is_no_reason_to_halve(bert_folder, monkeypat
     model = SentenceTransformer(str(bert_folder), device="cpu")
     calls, done = [], []
 
-    def full(self: Gather, rows: Any) -> Any:
+    def full(self: ResultBuffer, rows: Any) -> Any:
         calls.append(len(rows))
         raise OUT_OF_MEMORY["cuda"]
 
-    monkeypatch.setattr(Gather, "_empty", full)
+    monkeypatch.setattr(ResultBuffer, "_empty", full)
+    monkeypatch.setattr(engine, "progress_bar", lambda *args: contextlib.nullcontext(done.append))
     with FakeGPU("cuda"):
         model.to("cuda")
-        plan = make_plan(TEXTS)
         with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
-            engine.run(model, plan.inputs, engine.Job(Output(tensor=True)), Gather(plan, done.append).put)
-    assert calls == [len(plan.inputs)] and not done
+            engine.run(model, TEXTS, engine.EncodeRequest(Output(tensor=True)))
+    assert calls == [len(set(TEXTS))] and not done
 
 
 # ---- evaluation

@@ -615,8 +615,8 @@ class Several(nn.Module):
         super().__init__()
         self.models = nn.ModuleDict(models)
 
-    def compute_rows(self, inputs: Any, job: Any) -> Any:
-        return self.models[job.prompt].compute_rows(inputs, replace(job, prompt=None))  # type: ignore[operator]
+    def compute_rows(self, inputs: Any, request: Any) -> Any:
+        return self.models[request.prompt].compute_rows(inputs, replace(request, prompt=None))  # type: ignore[operator]
 
 
 @with_slow_cases

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,8 @@ import pytest
 import torch
 
 from sentence_transformers import CrossEncoder, SentenceTransformer, export_static_quantized_openvino_model
-from sentence_transformers.backends.graph_configs import (
+from sentence_transformers.backends.graph_load import check_origin
+from sentence_transformers.backends.graph_quantize import (
     LEVELS,
     PROCESSORS,
     OptimizationConfig,
@@ -20,9 +22,9 @@ from sentence_transformers.backends.graph_configs import (
     QuantizationConfig,
     settings,
 )
-from sentence_transformers.backends.graph_fingerprint import check_origin, encode, fingerprint
 from sentence_transformers.errors import InputError, ModelFormatError, ModelNotFoundError
 from sentence_transformers.storage.files import Source
+from sentence_transformers.storage.fingerprint import of_files
 from sentence_transformers.storage.saving import atomic_folder
 from tests.models import SENTENCES, build
 from tests.test_backends import BACKENDS, with_head
@@ -62,8 +64,8 @@ def test_a_fingerprint_tells_trained_weights_and_nothing_else(tmp_path: Path) ->
     folder, other = build("bert", tmp_path / "bert"), tmp_path / "other"
     shutil.copytree(folder, other)
     tensors = load_file(folder / "model.safetensors")
-    origin = encode(fingerprint(Source(str(folder))))
-    assert len(fingerprint(Source(str(folder)))) == sum(tensor.ndim > 1 for tensor in tensors.values())
+    origin = json.dumps(of_files(Source(str(folder))))
+    assert len(of_files(Source(str(folder)))) == sum(tensor.ndim > 1 for tensor in tensors.values())
 
     save_file(dict(reversed(tensors.items())), other / "model.safetensors", {"note": "other header"})
     check_origin(origin, Source(str(other)), Path("model.onnx"))
@@ -74,7 +76,7 @@ def test_a_fingerprint_tells_trained_weights_and_nothing_else(tmp_path: Path) ->
     with pytest.raises(ModelFormatError, match=f"other weights.*{changed}"):
         check_origin(origin, Source(str(other)), Path("model.onnx"))
     (other / "model.safetensors").write_bytes(b"\xff" * 20)
-    assert fingerprint(Source(str(other))) == {}
+    assert of_files(Source(str(other))) == {}
 
 
 @pytest.mark.slow
@@ -117,7 +119,7 @@ def test_static_quantisation_keeps_vectors_and_scores(tmp_path: Path) -> None:
 
 
 def test_static_quantisation_of_what_cannot_be(tmp_path: Path) -> None:
-    from sentence_transformers.backends.graph_quantize_static import calibration_texts
+    from sentence_transformers.backends.graph_quantize import calibration_texts
 
     model = SentenceTransformer(str(build("bert", tmp_path / "bert")), device="cpu")
     with pytest.raises(InputError, match="load it with backend"):

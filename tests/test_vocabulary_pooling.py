@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sentence_transformers.backends import deferred_pooling
+from sentence_transformers.backends import deferred_logits
 from sentence_transformers.backends.deferred_logits import VocabularyRows
 from sentence_transformers.features import Packing
 from sentence_transformers.modules.splade_pooling import SpladePooling
@@ -36,8 +36,8 @@ def pooled_by_formula(module: SpladePooling, logits: torch.Tensor) -> torch.Tens
 def test_gradients_are_those_of_the_formula(
     strategy: str, activation: str, bias: bool, few: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deferred_pooling, "FEW", few)
-    monkeypatch.setattr(deferred_pooling, "GATHERED", 5 * H)
+    monkeypatch.setattr(deferred_logits, "FEW", few)
+    monkeypatch.setattr(deferred_logits, "GATHERED", 5 * H)
     module = SpladePooling(strategy, activation, chunk_size=7)
     target = torch.randn(len(LENGTHS), V, generator=torch.Generator().manual_seed(1))
     found = []

@@ -1,7 +1,7 @@
 # Written by `python -m tests.stubs` from the tables of names: what type checkers and editors see here.
 from sentence_transformers.backends.graph_quantize import export_dynamic_quantized_onnx_model as export_dynamic_quantized_onnx_model
 from sentence_transformers.backends.graph_quantize import export_optimized_onnx_model as export_optimized_onnx_model
-from sentence_transformers.backends.graph_quantize_static import export_static_quantized_openvino_model as export_static_quantized_openvino_model
+from sentence_transformers.backends.graph_quantize import export_static_quantized_openvino_model as export_static_quantized_openvino_model
 from sentence_transformers.encoders.cross_encoder import CrossEncoder as CrossEncoder
 from sentence_transformers.encoders.multi_vector_encoder import MultiVectorEncoder as MultiVectorEncoder
 from sentence_transformers.encoders.sentence_transformer import SentenceTransformer as SentenceTransformer

@@ -86,7 +86,7 @@ HOME: dict[str, str] = {
     "load_openvino_model": "backends.graph_load",
     "export_optimized_onnx_model": "backends.graph_quantize",
     "export_dynamic_quantized_onnx_model": "backends.graph_quantize",
-    "export_static_quantized_openvino_model": "backends.graph_quantize_static",
+    "export_static_quantized_openvino_model": "backends.graph_quantize",
     "backend_should_export": "backends.utils",
     "backend_warn_to_save": "backends.utils",
     "save_or_push_to_hub_model": "backends.utils",
@@ -660,6 +660,7 @@ ALIASES: dict[str, str] = {
     **{f"sentence_transformer.datasets.{path}": HOME[name] for name, path in _DATASETS.items()},
     **{f"sentence_transformer.readers.{path}": HOME[name] for name, path in _READERS.items()},
     "util.quantization": "quantization",
+    "search.quantized": "search.quantized_search",  # where our first pages said it is
     # before version 5
     "cross_encoder.CrossEncoder": "encoders.cross_encoder",
     "sparse_encoder.SparseEncoder": "encoders.sparse_encoder",

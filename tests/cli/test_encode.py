@@ -108,6 +108,11 @@ def test_sparse(run: Run, tmp_path: Path, facts: Path, sparse_folder: Path, name
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+def test_sparse_vectors_go_into_no_npy_file(run: Run, facts: Path, sparse_folder: Path) -> None:
+    ended = run("encode", facts, "-m", sparse_folder, "-o", "out.npy")
+    assert ended.code == 2 and "dense vectors" in ended.err
+
+
 def test_resumes_behind_the_finished_chunks(
     run: Run, tmp_path: Path, facts: Path, bert_folder: Path, expected: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

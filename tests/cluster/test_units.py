@@ -24,11 +24,12 @@ from sentence_transformers.cluster import encode_dataset, estimate, ray_cluster,
 from sentence_transformers.cluster.encode import in_words, kind_of
 from sentence_transformers.cluster.job import Folder, shard_name
 from sentence_transformers.cluster.sources import Columns, Record, Reject
-from sentence_transformers.cluster.worker import Task, Worker, fingerprint
+from sentence_transformers.cluster.worker import Task, Worker
 from sentence_transformers.engine import engine
 from sentence_transformers.errors import InputError, MissingExtraError
 from sentence_transformers.modules.text_input import TextInput
 from sentence_transformers.quantization import quantize_embeddings
+from sentence_transformers.storage.fingerprint import of_model
 from tests.fake_gpu import FakeGPU
 from tests.golden import score_models
 from tests.models import TEXTS
@@ -68,7 +69,7 @@ def test_units_are_all_rows_once(
     found = sources.survey(str(write(kind, tmp_path)), shard_rows)
     units = sources.units_of([found])
     assert found.columns == ["id", "text", "n"] and found.rows == len(ROWS)
-    assert found.sha256 == sources.checksum(found.path) and found.size == Path(found.path).stat().st_size
+    assert found.sha256 == sources.sha256_of(found.path) and found.size == Path(found.path).stat().st_size
     assert [unit.rows for unit in units[:-1]] == [shard_rows] * (len(units) - 1)
     assert [unit.first for unit in units] == list(range(0, len(ROWS), shard_rows))
     rows = [row for unit in units for row in sources.read(unit, Columns(("text",), "id", ("n",)), found.columns)]
@@ -241,8 +242,8 @@ def test_shards_hold_what_encode_gives(precision: Any, bert_folder: Path, tmp_pa
     assert sum(entry["tokens"] for entry in done) == model[0].tokens(texts, None).offsets[-1]
     for entry in done:
         path = tmp_path / shard_name(entry["unit"])
-        assert (entry["size"], entry["sha256"]) == (path.stat().st_size, sources.checksum(str(path)))
-    assert not list(tmp_path.glob("*.draft"))
+        assert (entry["size"], entry["sha256"]) == (path.stat().st_size, sources.sha256_of(str(path)))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_scores_of_pairs(bert_folder: Path, tmp_path: Path) -> None:
@@ -318,20 +319,20 @@ def test_units_without_any_record(bert_folder: Path, tmp_path: Path) -> None:
 
 def test_another_model_is_noticed(bert_folder: Path, folder_of: Callable[[str], Path], tmp_path: Path) -> None:
     model = SentenceTransformer(str(bert_folder), device="cpu")
-    own = fingerprint(model)
-    assert own == fingerprint(SentenceTransformer(str(bert_folder), device="cpu"))
+    own = of_model(model)
+    assert own == of_model(SentenceTransformer(str(bert_folder), device="cpu"))
     model.encode(TEXTS)
-    assert own == fingerprint(model)
+    assert own == of_model(model)
     model.max_seq_length = 20
-    changed = {own, fingerprint(model), fingerprint(SentenceTransformer(str(folder_of("roberta")), device="cpu"))}
+    changed = {own, of_model(model), of_model(SentenceTransformer(str(folder_of("roberta")), device="cpu"))}
     model.max_seq_length = 64
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] += 1e-3
-    assert len(changed | {fingerprint(model)}) == 4
+    assert len(changed | {of_model(model)}) == 4
     file = write("jsonl", tmp_path)
     task, _ = task_of(file, bert_folder, "SentenceTransformer", Columns(("text",)), str(tmp_path))
     with pytest.raises(InputError, match="is not that of the job"):
-        Worker(Task(**{**vars(task), "fingerprint": fingerprint(model)}))
+        Worker(Task(**{**vars(task), "fingerprint": of_model(model)}))
 
 
 # ---- the folder of a job

@@ -15,7 +15,8 @@ from sentence_transformers import similarity as sim
 from sentence_transformers.errors import InputError
 from sentence_transformers.search import blocks, inverted_index
 from sentence_transformers.search.exact import paraphrase_mining_embeddings, semantic_search
-from sentence_transformers.search.inverted_index import Postings, sparse_rows
+from sentence_transformers.search.inverted_index import Postings
+from sentence_transformers.util.csr import sparse_rows
 from tests.oracle import oracle_python, run_oracle
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse")  # torch says so of each layout and check, once

@@ -33,16 +33,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sentence_transformers.backends import packed_attention
-from sentence_transformers.backends.bert_cpu_heads import HEADS, ROBERTA, classify, to_vocabulary
+from sentence_transformers.backends.bert_cpu_heads import HEADS, classify, to_vocabulary
 from sentence_transformers.backends.bert_network import FAMILY, Kind, Part, kinds, label_count
 from sentence_transformers.backends.deferred_logits import VocabularyRows
 from sentence_transformers.backends.extension_points import Survey, is_observed
 from sentence_transformers.backends.linear import GELU_LOWEST, FloatProduct, Int8Product, Product
 from sentence_transformers.backends.prepacked_linear import LayerForward, PackedForward, compute_dtype, may_be_packed
+from sentence_transformers.backends.tasks import OFFSET_FAMILY
 from sentence_transformers.backends.write_detection import Watch, address, can_be_watched, watch
 from sentence_transformers.features import Group, Packing
 
-OFFSET_FAMILY = set(ROBERTA)  # positions start at padding_idx + 1
 WIDE_ROWS = 384  # rows that go through the wide layers at a time: the same speed, less memory (benchmarks/LOG.md)
 SHORT, SEVERAL = range(5, 30), 8  # tokens and texts of a group that two products attend sooner than the kernel
 FAINT = 1e-25  # the least sum of a row's weights: then what was rounded to nothing did not count
@@ -66,25 +66,23 @@ class BertShape:
     position_offset: int
 
     @classmethod
-    def of_config(cls, config: dict[str, Any]) -> BertShape | None:
-        """The shape of a config; None if it asks for anything that is not plain BERT with exact GELU."""
-        unusual = (
-            str(config.get("model_type")) not in FAMILY
-            or config.get("hidden_act", "gelu") != "gelu"
-            or config.get("position_embedding_type", "absolute") != "absolute"
-            or config.get("is_decoder")
-            or config.get("add_cross_attention")
-            or config.get("output_hidden_states")
-            or config.get("quantization_config")
-            or "auto_map" in config
-        )
+    def of_config(cls, config: dict[str, Any]) -> BertShape | str:
+        """The shape of a config; what of it is not plain BERT with exact GELU, if anything is."""
+        usual: dict[str, Any] = {"hidden_act": "gelu", "position_embedding_type": "absolute"}
+        usual |= dict.fromkeys(("is_decoder", "add_cross_attention", "output_hidden_states", "quantization_config"))
+        if (kind := str(config.get("model_type"))) not in FAMILY:
+            return f"model_type is {kind!r}, not one of the BERT family ({', '.join(FAMILY)})"
+        for key, value in usual.items():
+            if (found := config.get(key, value)) != value and (value or found):
+                return f"{key} is {found!r}"
+        if "auto_map" in config:
+            return "its code comes with the model"
         required = ("num_hidden_layers", "num_attention_heads", "hidden_size", "layer_norm_eps")
-        if unusual or not all(key in config for key in required):
-            return None
-        if not all(type(config[key]) in ((int,) if key != "layer_norm_eps" else (int, float)) for key in required):
-            return None
-        if not all(config[key] > 0 for key in required):
-            return None
+        for key in required:
+            types = (int, float) if key == "layer_norm_eps" else (int,)
+            number: Any = config.get(key)
+            if type(number) not in types or number <= 0:
+                return f"{key} is {number!r}"
         offset = (config.get("pad_token_id", 1) or 0) + 1 if config["model_type"] in OFFSET_FAMILY else 0
         layers, heads, hidden, epsilon = (config[key] for key in required)
         return cls(layers, heads, hidden, epsilon, offset)
@@ -127,21 +125,28 @@ class PackedBert:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
 
-    def fits_here(self) -> bool:
-        """Whether this forward pass can be used now: weights on CPU, of a type it computes in, nothing else asked for,
-        nothing interfering.
+    def obstacle(self) -> str | None:
+        """Why this forward pass cannot be used now; None if it can: weights on CPU, of a type it computes in, nothing
+        else asked for, nothing interfering.
         """
         words = self.table("word")
-        return (
-            words is not None
-            and words.device.type == "cpu"
-            and compute_dtype(words.dtype) is not None
-            and not torch.compiler.is_compiling()
-            and not torch.is_autocast_enabled("cpu")
-            and not packed_attention.sdpa_was_replaced()
-            and not is_observed()
-            and not asks_for_more(self.root)
-        )
+        if words is None:
+            return "its word embeddings are elsewhere"
+        if words.device.type != "cpu":
+            return f"the model is on {words.device}"
+        if compute_dtype(words.dtype) is None:
+            return f"weights are {words.dtype}"
+        if torch.compiler.is_compiling():
+            return "it is being compiled"
+        if torch.is_autocast_enabled("cpu"):
+            return "autocast is on"
+        if packed_attention.sdpa_was_replaced():
+            return "the attention function 'sdpa' was replaced"
+        if is_observed():
+            return "a mode of PyTorch's is active, or a function of torch.nn.functional was replaced"
+        if asks_for_more(self.root):
+            return "attentions, hidden states or another attention function are asked for"
+        return None
 
     def table(self, kind: str) -> Tensor | None:
         """The "word", "position" or "token_type" embeddings; None if they are elsewhere."""

@@ -15,9 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sentence_transformers.backends.deferred_logits import VocabularyRows
-
-BERT = ("bert",)
-ROBERTA = ("roberta", "xlm-roberta", "camembert")
+from sentence_transformers.backends.tasks import BERT, ROBERTA, TASKS
 
 
 class HeadNames(NamedTuple):
@@ -51,12 +49,12 @@ VOCABULARY_ROBERTA = HeadNames(
 
 # Auto class in transformers -> family -> names
 HEADS: dict[str, dict[str, HeadNames]] = {
-    "AutoModel": {family: HeadNames(()) for family in BERT + ROBERTA},
-    "AutoModelForSequenceClassification": {
+    TASKS["feature-extraction"].auto_class: {family: HeadNames(()) for family in BERT + ROBERTA},
+    TASKS["sequence-classification"].auto_class: {
         **dict.fromkeys(BERT, CLASSIFIER_BERT),
         **dict.fromkeys(ROBERTA, CLASSIFIER_ROBERTA),
     },
-    "AutoModelForMaskedLM": {
+    TASKS["fill-mask"].auto_class: {
         **dict.fromkeys(BERT, VOCABULARY_BERT),
         **dict.fromkeys(ROBERTA, VOCABULARY_ROBERTA),
     },

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.backends.bert_cpu_heads import BERT
+from sentence_transformers.backends.tasks import BERT
 
 FAMILY = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta.", "camembert": "roberta."}
 HEAD_FIRST = ("xlm-roberta", "camembert")  # families whose models begin with their head

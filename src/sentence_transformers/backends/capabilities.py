@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.backends import packed_attention
-from sentence_transformers.backends.extension_points import is_untouched
+from sentence_transformers.backends.extension_points import extensions
 from sentence_transformers.features import Packing, pad
 from sentence_transformers.util.environment import is_out_of_memory
 from sentence_transformers.util.tensor import module_device
@@ -29,14 +29,22 @@ lock = threading.RLock()
 PER_TEXT = "sequence-classification"  # the task whose output is one row per text, not per token
 
 
-class Proofs:
-    """Answers for one transformer, each found when first asked for."""
+class Capabilities:
+    """What one transformer can do, each found when first asked for.
+
+    Attributes:
+        known: "packs", "pads_safely" or "defers" -> why not; None where it can.
+    """
 
     def __init__(self) -> None:
-        self.known: dict[str, bool] = {}
+        self.known: dict[str, str | None] = {}
 
-    def holds(self, transformer: Any, name: str) -> bool:
-        """Whether the model "packs", "pads_safely" or "defers".
+    def has(self, transformer: Any, name: str) -> bool:
+        """Whether the model can do what is named."""
+        return self.lack(transformer, name) is None
+
+    def lack(self, transformer: Any, name: str) -> str | None:
+        """Why the model cannot do what is named; None if it can.
 
         Code of the caller's on the way (hooks, patches) is not called for a trial: until it is gone the answer is no.
 
@@ -47,8 +55,8 @@ class Proofs:
             return self.known[name]
         with lock:
             if name not in self.known:
-                if not is_untouched(transformer):
-                    return False
+                if (foreign := next(extensions(transformer), None)) is not None:
+                    return foreign
                 trial = Trial(transformer)
                 self.known[name] = trial.in_evaluation(getattr(trial, name))
             return self.known[name]
@@ -65,33 +73,34 @@ class Trial:
         self.transformer = transformer
 
     @torch.no_grad()
-    def in_evaluation(self, proof: Callable[[], bool]) -> bool:
+    def in_evaluation(self, trial: Callable[[], str | None]) -> str | None:
         was_training = self.transformer.training
         self.transformer.eval()
         try:
-            return proof()
+            return trial()
         finally:
             self.transformer.train(was_training)
 
-    def packs(self) -> bool:
+    def packs(self) -> str | None:
         return self._together_is_alone(self.packed)
 
-    def pads_safely(self) -> bool:
+    def pads_safely(self) -> str | None:
         return self._together_is_alone(self.padded)
 
-    def defers(self) -> bool:
+    def defers(self) -> str | None:
         features = self.features_alone(self.sequences()[0])
         try:
             found = self.transformer.run(features, defer=True).logits()
-            return packed_attention.same(found, self.transformer.run(features, defer=False))
+            equal = packed_attention.same(found, self.transformer.run(features, defer=False))
+            return None if equal else "what follows its last rows is more than one product"
         except Exception as error:
             if is_out_of_memory(error):
                 raise
             logger.info("The model cannot stop before its vocabulary: %s: %s", type(error).__name__, error)
-            return False
+            return f"{type(error).__name__}: {error}"
 
-    def _together_is_alone(self, together: Callable[[list[Tensor]], Tensor]) -> bool:
-        return packed_attention.prove(together, self.alone, self.sequences())
+    def _together_is_alone(self, together: Callable[[list[Tensor]], Tensor]) -> str | None:
+        return packed_attention.difference(together, self.alone, self.sequences())
 
     def sequences(self) -> list[Tensor]:
         """Three sequences of random tokens, seven, four and five long."""

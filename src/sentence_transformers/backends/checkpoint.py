@@ -248,28 +248,38 @@ class Origin:
 
     # ---- the light way
 
-    def light_model(self) -> PackedBert | None:
-        """The model without transformers, or None if it needs the full way."""
+    def light_model(self) -> PackedBert | str:
+        """The model without transformers, or why it needs the full way."""
         dtype = None if self.int8 else self.asked_dtype
-        others = self.model_kwargs.keys() - HUB_KEYS - {"dtype", "torch_dtype"}
-        if self.auto_class not in HEADS or others or self.config_kwargs.keys() - HUB_KEYS or dtype not in DTYPES:
-            return None
+        others = (self.model_kwargs.keys() - {"dtype", "torch_dtype"} | self.config_kwargs.keys()) - HUB_KEYS
+        if self.auto_class not in HEADS:
+            return f"it has none for {self.auto_class}"
+        if others:
+            return f"arguments for transformers were given: {', '.join(sorted(others))}"
+        if dtype not in DTYPES:
+            return f"dtype={dtype} was asked for"
         source = self.folder(self.name, self.model_kwargs)
-        if source is None or not torch.backends.mkldnn.is_available() or source.path("adapter_config.json"):
-            return None
+        if source is None:
+            return f"{self.name} is no folder"
+        if not torch.backends.mkldnn.is_available():
+            return "PyTorch was built without oneDNN"
+        if source.path("adapter_config.json"):
+            return "the folder holds an adapter"
         config, path = source.json("config.json"), source.path(weights.SAFE_NAME)
         if not isinstance(config, dict) or path is None:
-            return None
+            return f"the folder has no config.json, or no {weights.SAFE_NAME}"
         shape = BertShape.of_config(config)
+        if isinstance(shape, str):
+            return shape
         named = config.get("dtype") or config.get("torch_dtype")
-        if shape is None or str(named) not in ("None", "float32", "bfloat16", "float16", "float64"):
-            return None
+        if str(named) not in ("None", "float32", "bfloat16", "float16", "float64"):
+            return f"config.json says dtype {named}"
         tensors = encoder_tensors(weights.read_safetensors(path), config, self.auto_class)
         if tensors is None:
-            return None
+            return "the weights are not those of plain BERT, or larger than what is copied"
         root = build(kinds(config, self.auto_class), cast(tensors, dtype, config), config)
         if root is None or shape.hidden % shape.heads:  # the full way explains what is wrong
-            return None
+            return "weights have other shapes than config.json says"
         weights.check_finite(tensors, self.name)
         return PackedBert(root.eval(), shape, config, self.auto_class, self.int8)
 

@@ -41,16 +41,18 @@ def is_untouched(model: Any) -> bool:
     return next(extensions(model), None) is None
 
 
-def prepare(model: nn.Module) -> bool:
-    """Put an encoder into evaluation mode, and tell whether it is untouched."""
-    survey = vars(model).get("_survey")
-    if survey is not None and survey.holds(model):
-        return True
+def survey(model: nn.Module) -> Survey | bool:
+    """Put an encoder into evaluation mode, and tell whether it is untouched: its survey, or True where there can be
+    none; False if something of it is the caller's.
+    """
+    kept: Survey | None = vars(model).get("_survey")
+    if kept is not None and kept.holds(model):
+        return kept
     if any(part.training for part in model.modules()):
         model.eval()
     untouched = is_untouched(model)
-    vars(model)["_survey"] = Survey.of(model) if untouched else None
-    return untouched
+    kept = vars(model)["_survey"] = Survey.of(model) if untouched else None
+    return kept or untouched
 
 
 class Survey:
@@ -68,11 +70,11 @@ class Survey:
     @classmethod
     def of(cls, model: nn.Module) -> Survey | None:
         """A survey; None for a model with hooks (of libraries), or with parts that keep their state elsewhere."""
-        survey = None
+        made = None
         with contextlib.suppress(KeyError):
-            survey = cls(model)
+            made = cls(model)
         hooked = any("_hf_hook" in vars(part) for part in model.modules())
-        return None if survey is None or survey.found is None or hooked else survey
+        return None if made is None or made.found is None or hooked else made
 
     def holds(self, model: nn.Module) -> bool:
         """Whether nothing was added, taken away, replaced, hooked, or put into training mode since."""

@@ -22,18 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sentence_transformers.backends.tasks import TASKS, position_offset
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.storage.files import Source, join
 from sentence_transformers.util.threads import lane_count
 
-OUTPUTS = {
-    "feature-extraction": "last_hidden_state",
-    "fill-mask": "logits",
-    "sequence-classification": "logits",
-    "text-generation": "logits",
-}
+ORIGIN = "sentence_transformers_weights"
+"""Key in the metadata of an ONNX file, and in the runtime information of an OpenVINO file: `fingerprint.of_files`."""
 KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
-OFFSET_TYPES = ("roberta", "xlm-roberta", "camembert")  # positions start at padding_idx + 1
 SHARED_OUTPUTS = ("token_embeddings", "sentence_embedding")
 
 
@@ -43,7 +39,7 @@ class Graph(nn.Module):
     Args:
         path: the file.
         config: the transformers config of the model.
-        task: one of `OUTPUTS`.
+        task: one of `TASKS`.
         options: settings of the runtime.
 
     Raises:
@@ -99,7 +95,7 @@ class Graph(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **inputs: Tensor) -> dict[str, Tensor]:
         """{name of the task's output: value}."""
         given = {"input_ids": input_ids, "attention_mask": attention_mask} | inputs
-        wanted = OUTPUTS[self.task]
+        wanted = TASKS[self.task].output
         value = torch.from_numpy(self.run(self.arrays(given)))
         if self.task == "feature-extraction" and value.ndim == 2:
             value = value[:, None].expand(-1, input_ids.shape[1], -1)
@@ -134,7 +130,7 @@ class Graph(nn.Module):
     @property
     def output(self) -> str:
         """The graph's output that is used."""
-        wanted = OUTPUTS[self.task]
+        wanted = TASKS[self.task].output
         names = (wanted, *SHARED_OUTPUTS) if self.task == "feature-extraction" else (wanted,)
         found = next((name for name in names if name in self.output_names), None)
         if found is None and len(self.output_names) == 1:
@@ -165,8 +161,7 @@ def filled(rows: np.ndarray, size: int, width: int) -> np.ndarray:
 
 def positions(mask: Tensor, config: Any) -> Tensor:
     """(B, L) places of the tokens, by the architecture's count; padding has the place of the first."""
-    offset = (config.pad_token_id or 0) + 1 if config.model_type in OFFSET_TYPES else 0
-    return (mask.cumsum(1) - 1).clamp(min=0) + offset
+    return (mask.cumsum(1) - 1).clamp(min=0) + position_offset(config)
 
 
 def find(source: Source, kind: type[Graph], file_name: str | None) -> str | None:
@@ -204,13 +199,13 @@ def check_sizes(graph: Graph) -> None:
     last_word = torch.tensor([[text.vocab_size - 1, 0]])
     graph.output  # noqa: B018  # raises if there is none
     try:
-        found = graph(input_ids=last_word, attention_mask=torch.ones_like(last_word))[OUTPUTS[graph.task]].shape[-1]
+        (value,) = graph(input_ids=last_word, attention_mask=torch.ones_like(last_word)).values()
     except Exception as error:
         raise ModelFormatError(
             f"{graph.path} fails on two tokens of this model's vocabulary of {text.vocab_size}: {error} "
             "Is it the file of another model? Export it again with model_kwargs={'export': True}."
         ) from error
-    if found != expected:
+    if (found := value.shape[-1]) != expected:
         raise ModelFormatError(
             f"{graph.path} gives rows of {found} numbers, but this model's config says {expected}: it is the file of "
             "another model. Export it again with model_kwargs={'export': True}."
@@ -219,5 +214,5 @@ def check_sizes(graph: Graph) -> None:
 
 def check_task(task: str) -> None:
     """Raise `InputError` for a task without a known output."""
-    if task not in OUTPUTS:
-        raise InputError(f"Unknown task {task!r}; known are {', '.join(OUTPUTS)}.")
+    if task not in TASKS:
+        raise InputError(f"Unknown task {task!r}; known are {', '.join(TASKS)}.")

@@ -1,8 +1,8 @@
 """From a transformers model to an ONNX file.
 
 `torch.onnx.export(dynamo=True)` traces the model once, with batch size and length left open. Each input is an object of
-its own: one tensor given as two inputs would be merged into one without any error. What comes out is compared with the
-model (`backends.graph_verify`) before it is used.
+its own: one tensor given as two inputs would be merged into one without any error. A graph can run without any error
+and be wrong, so what comes out is compared with the model, at several lengths and batch sizes, before it is used.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.backends.graph import OUTPUTS
-from sentence_transformers.backends.graph_fingerprint import ORIGIN
-from sentence_transformers.errors import MissingExtraError
+from sentence_transformers.backends.graph import ORIGIN, Graph
+from sentence_transformers.backends.tasks import TASKS
+from sentence_transformers.errors import MissingExtraError, ModelFormatError
 
+SHAPES = ((1, 3), (1, 64), (2, 5), (4, 33), (7, 16))  # (texts, tokens)
+TOLERANCE = 1e-4  # of the largest number in the model's output, at least 1
 INLINE_BYTES = 2**31 - 2**24  # an ONNX file holds less than 2 GiB; larger weights go into a file beside it
 
 
@@ -59,7 +61,7 @@ def example(model: Any, names: list[str], batch: int, length: int, seed: int = 0
 
 
 def to_onnx(model: Any, names: list[str], task: str, path: Path, origin: str) -> None:
-    """Write a transformers model as an ONNX file, with the fingerprint of its weights (`graph_fingerprint`)."""
+    """Write a transformers model as an ONNX file, with the fingerprint of its weights (`storage.fingerprint`)."""
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
@@ -68,17 +70,48 @@ def to_onnx(model: Any, names: list[str], task: str, path: Path, origin: str) ->
     size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
-            OneOutput(model, names, OUTPUTS[task]).eval(),
+            OneOutput(model, names, TASKS[task].output).eval(),
             tuple(example(model, names, 3, 11).values()),
             dynamo=True,
             dynamic_shapes=((axes,) * len(names),),
             input_names=names,
-            output_names=[OUTPUTS[task]],
+            output_names=[TASKS[task].output],
             verbose=False,
         )
         assert program is not None
         program.model.metadata_props[ORIGIN] = origin
         program.save(str(path), external_data=size > INLINE_BYTES)
+
+
+@torch.no_grad()
+def verify(graph: Graph, model: Any, names: list[str]) -> float:
+    """Compare a graph with its transformers model.
+
+    Returns:
+        The largest difference found.
+
+    Raises:
+        ModelFormatError: naming the largest difference and its shape, if it is above `TOLERANCE`.
+    """
+    output, worst = TASKS[graph.task].output, (0.0, (0, 0))
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or SHAPES[1][1]
+    for shape in SHAPES:
+        batch = example(model, names, shape[0], min(shape[1], limit - 2), seed=shape[1])
+        extra = {"use_cache": False} if getattr(model.config, "use_cache", None) else {}
+        expected, found = model(**batch, **extra)[output].float(), graph(**batch)[output]
+        if graph.task != "sequence-classification":
+            mask = batch["attention_mask"].bool()
+            expected, found = expected[mask], found[mask]
+        scale = max(1.0, float(expected.abs().max()))
+        difference = float((expected - found).abs().max()) / scale
+        worst = max(worst, (difference if difference == difference else float("inf"), shape))
+    if worst[0] > TOLERANCE:
+        raise ModelFormatError(
+            f"The exported graph {graph.path} does not compute what {type(model).__name__} computes: the largest "
+            f"difference is {worst[0]:.3g}, at {worst[1][0]} texts of {worst[1][1]} tokens; at most {TOLERANCE:g} is "
+            "allowed. Use backend='torch' for this model."
+        )
+    return worst[0]
 
 
 @contextlib.contextmanager

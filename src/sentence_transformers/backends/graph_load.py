@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -9,22 +10,17 @@ from typing import Any
 
 from sentence_transformers.backends.checkpoint import Origin
 from sentence_transformers.backends.graph import Graph, check_task, find
-from sentence_transformers.backends.graph_export import inputs_of, scratch_folder, to_onnx
-from sentence_transformers.backends.graph_fingerprint import check_origin, encode, fingerprint
-from sentence_transformers.backends.graph_verify import verify
+from sentence_transformers.backends.graph_export import inputs_of, scratch_folder, to_onnx, verify
 from sentence_transformers.backends.onnx import OnnxGraph, runtime
 from sentence_transformers.backends.openvino import OpenVinoGraph
 from sentence_transformers.backends.openvino import runtime as openvino_runtime
+from sentence_transformers.backends.tasks import TASKS
+from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.storage.files import Source, on_the_hub
+from sentence_transformers.storage.fingerprint import of_files
 
 logger = logging.getLogger(__name__)
 
-AUTO_CLASSES = {
-    "feature-extraction": "AutoModel",
-    "fill-mask": "AutoModelForMaskedLM",
-    "sequence-classification": "AutoModelForSequenceClassification",
-    "text-generation": "AutoModelForCausalLM",
-}
 KINDS: dict[str, type[Graph]] = {"onnx": OnnxGraph, "openvino": OpenVinoGraph}
 DEFAULT_INPUTS = ["input_ids", "token_type_ids", "attention_mask"]
 
@@ -90,9 +86,10 @@ def load(backend: str, name: str, config: Any, task: str, model_kwargs: dict[str
             name,
             file_name or kind.default_name,
         )
-    origin = Origin(name, AUTO_CLASSES[task], name, kwargs | ({"subfolder": model_folder} if subfolder else {}))
+    origin = Origin(name, TASKS[task].auto_class, name, kwargs | ({"subfolder": model_folder} if subfolder else {}))
     model = origin.model()
-    return exported(kind, model, config, task, tokenizer_inputs, options, encode(fingerprint(weights)))
+    of_weights = json.dumps(of_files(weights), separators=(",", ":"), sort_keys=True)
+    return exported(kind, model, config, task, tokenizer_inputs, options, of_weights)
 
 
 def exported(
@@ -113,6 +110,33 @@ def exported(
     difference = verify(graph, model, names)
     logger.info("Exported to %s; the largest difference from torch is %.2g.", path, difference)
     return graph
+
+
+def check_origin(origin: str | None, source: Source, path: Path) -> None:
+    """Raise `ModelFormatError` if a graph was exported from other weights than those of its folder.
+
+    Args:
+        origin: what the graph's file says; None for files made by others.
+        source: the folder of the weights.
+        path: of the graph.
+    """
+    if not origin:
+        return
+    try:
+        exported: Any = json.loads(origin)
+    except ValueError:
+        return
+    if not isinstance(exported, dict):
+        return
+    now = of_files(source)
+    for name in sorted(now.keys() & exported.keys()):
+        then = str(exported[name])
+        if then != now[name] and then.partition(":")[0] == now[name].partition(":")[0]:
+            raise ModelFormatError(
+                f"{path} was exported from other weights than those of {source.name} today: {name} differs. The model "
+                "was trained or replaced since. Export it again with model_kwargs={'export': True} and save the model, "
+                "or delete the file."
+            )
 
 
 def missing(name: str, kind: type[Graph], file_name: str | None) -> Exception:

@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sentence_transformers.backends.graph import Graph, lanes_and_share
-from sentence_transformers.backends.graph_fingerprint import ORIGIN
+from sentence_transformers.backends.graph import ORIGIN, Graph, lanes_and_share
 from sentence_transformers.errors import InputError, MissingExtraError, ModelFormatError
 
 INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}

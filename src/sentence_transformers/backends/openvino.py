@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sentence_transformers.backends.graph import KNOWN_INPUTS, OUTPUTS, SHARED_OUTPUTS, Graph, lanes_and_share
-from sentence_transformers.backends.graph_fingerprint import ORIGIN
+from sentence_transformers.backends.graph import KNOWN_INPUTS, ORIGIN, SHARED_OUTPUTS, Graph, lanes_and_share
+from sentence_transformers.backends.tasks import TASKS
 from sentence_transformers.errors import InputError, MissingExtraError, ModelFormatError
 from sentence_transformers.storage.files import read_json
 
-KNOWN = {*KNOWN_INPUTS, *OUTPUTS.values(), *SHARED_OUTPUTS}
+KNOWN = {*KNOWN_INPUTS, *(task.output for task in TASKS.values()), *SHARED_OUTPUTS}
 
 
 def runtime() -> Any:

@@ -12,8 +12,8 @@ Outside of it the same function is ordinary sdpa on a padded batch, so that one 
 window (`sliding_window` = w) lets token i see token j when |i − j| < w, causal layers 0 ≤ i − j < w.
 
 Declaring that the attention function can be chosen does not make an architecture right: some mix neighbouring tokens
-elsewhere (MobileBERT in its embeddings). So `prove` compares packed with alone once per loaded model, on a few short
-sequences, and the engine pads for a model that fails.
+elsewhere (MobileBERT in its embeddings). So `difference` compares packed with alone once per loaded model, on a few
+short sequences, and the engine pads for a model that fails.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sentence_transformers.backends.tasks import after_padding
 from sentence_transformers.features import Packing
 from sentence_transformers.util.environment import is_out_of_memory
 from sentence_transformers.util.thread_value import ThreadValue
@@ -254,13 +255,15 @@ def sdpa_was_replaced() -> bool:
 
 
 POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")
+COUNTING = "create_position_ids_from_input_ids"  # method or function of the families that count so
 
 
 def position_offset(model: nn.Module) -> int:
-    """Position of a sequence's first token: padding_idx + 1 in the RoBERTa family, 0 elsewhere."""
+    """Position of a sequence's first token as the model's code has it; see `tasks.position_offset`."""
     for module in model.modules():
-        if hasattr(module, "create_position_ids_from_input_ids"):
-            return int(getattr(module, "padding_idx", None) or 0) + 1
+        file = sys.modules.get(type(module).__module__)
+        if hasattr(module, COUNTING) or (hasattr(module, "position_embeddings") and hasattr(file, COUNTING)):
+            return after_padding(getattr(module, "padding_idx", None))
     return 0
 
 
@@ -276,8 +279,8 @@ def learned_positions(model: nn.Module) -> int | None:
 
 
 @torch.no_grad()
-def prove(together: Any, alone: Any, sequences: list[Tensor]) -> bool:
-    """Whether a model gives sequences the same vectors together and alone.
+def difference(together: Any, alone: Any, sequences: list[Tensor]) -> str | None:
+    """How a model gives sequences other vectors together than alone; None if they are the same.
 
     Rounding may differ between the two, in 16 bit by as much as a neighbour's faint influence. So that is looked for
     by itself: the middle one keeps its rows when the sequences around it hold other tokens.
@@ -298,9 +301,11 @@ def prove(together: Any, alone: Any, sequences: list[Tensor]) -> bool:
         if is_out_of_memory(error):
             raise
         logger.info("The architecture cannot take the batch: %s: %s", type(error).__name__, error)
-        return False
+        return f"the architecture does not take them, {type(error).__name__}: {error}"
+    if not same(got, torch.cat(expected)):
+        return "texts get other vectors than alone"
     its_rows = slice(len(expected[0]), len(expected[0]) + len(expected[1]))
-    return same(got, torch.cat(expected)) and same(beside_others[its_rows], got[its_rows], exact=True)
+    return None if same(beside_others[its_rows], got[its_rows], exact=True) else "neighbours change a text's vectors"
 
 
 def same(got: Tensor, expected: Tensor, exact: bool = False) -> bool:

@@ -13,64 +13,42 @@ folder goes. A chunk has a number of texts that the settings fix; at most one is
 from __future__ import annotations
 
 import json
-import os
+import re
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sentence_transformers.cli.exit_codes import usage_error
-from sentence_transformers.cli.texts import Record, parquet_module
+from sentence_transformers.cli.texts import parquet_module
+from sentence_transformers.util.atomic import drafts, replacing
+from sentence_transformers.util.csr import SparseRows, arrow_table
 
 SETTINGS = "settings.json"
 
 
-@dataclass(frozen=True)
-class SparseRows:
-    """Sparse vectors: entries start[i] to start[i + 1] of `indices` and `values` are those of row i."""
+class Chunk(NamedTuple):
+    """Rows of the output.
 
-    start: np.ndarray
-    indices: np.ndarray
-    values: np.ndarray
+    Attributes:
+        columns: ids and, if wanted, texts.
+        vectors: (N, H), or sparse.
+    """
 
-    @classmethod
-    def of(cls, tensor: Any) -> SparseRows:
-        """From a sparse tensor (N, V)."""
-        entries = tensor.coalesce().cpu()
-        row_of, indices = entries.indices().numpy()
-        start = np.searchsorted(row_of, np.arange(len(entries) + 1))
-        return cls(start, indices, entries.values().float().numpy())
-
-    def __len__(self) -> int:
-        return len(self.start) - 1
+    columns: dict[str, list[Any]]
+    vectors: np.ndarray | SparseRows
 
 
-Vectors = np.ndarray | SparseRows
-
-
-def fields_of(records: Sequence[Record], vectors: Vectors, with_text: bool) -> dict[str, Any]:
-    """The columns of a chunk as lists, or arrays of equal length."""
-    fields: dict[str, Any] = {"id": [record.id for record in records]}
-    if with_text:
-        fields["text"] = [record.text for record in records]
-    if isinstance(vectors, SparseRows):
-        fields["indices"] = np.split(vectors.indices, vectors.start[1:-1])
-        fields["values"] = np.split(vectors.values, vectors.start[1:-1])
-    else:
-        fields["embedding"] = vectors
-    return fields
-
-
-def json_lines(fields: dict[str, Any]) -> str:
+def json_lines(chunk: Chunk) -> str:
     """The rows of a chunk, one JSON object per line; float32 numbers with as many digits as they need."""
-    names = list(fields)
+    vectors = chunk.vectors
+    sparse = isinstance(vectors, SparseRows)
+    names = [json.dumps(name) for name in (*chunk.columns, *(("indices", "values") if sparse else ("embedding",)))]
     lines = []
-    for row in zip(*fields.values(), strict=True):
-        parts = [f"{json.dumps(name)}: {json_value(value)}" for name, value in zip(names, row, strict=True)]
-        lines.append("{" + ", ".join(parts) + "}\n")
+    for *fields, vector in zip(*chunk.columns.values(), vectors, strict=True):
+        values = map(json_value, (*fields, *vector) if sparse else (*fields, vector))
+        lines.append("{" + ", ".join(f"{name}: {value}" for name, value in zip(names, values, strict=True)) + "}\n")
     return "".join(lines)
 
 
@@ -81,28 +59,13 @@ def json_value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def arrow_table(fields: dict[str, Any]) -> Any:
-    """The columns of a chunk as an arrow table; vectors are lists, of fixed length where they are dense."""
-    import pyarrow as pa
-
-    columns = {}
-    for name, values in fields.items():
-        if isinstance(values, np.ndarray):
-            flat = pa.array(np.ascontiguousarray(values).reshape(-1))
-            columns[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-        elif values and isinstance(values[0], np.ndarray):
-            columns[name] = pa.array(values, type=pa.list_(pa.from_numpy_dtype(values[0].dtype)))
-        else:
-            columns[name] = pa.array(values)
-    return pa.table(columns)
-
-
 # ---- formats: how a chunk is written, and how chunks become one file
 
 
-def write_npy(path: Path, fields: dict[str, Any]) -> None:
-    with path.open("wb") as file:
-        np.save(file, fields["embedding"])
+def write_npy(path: Path, chunk: Chunk) -> None:
+    if isinstance(chunk.vectors, SparseRows):
+        raise usage_error("an .npy file holds dense vectors; write .parquet or .jsonl for sparse ones.", "--output")
+    np.save(path, chunk.vectors)
 
 
 def join_npy(parts: list[Path], output: Path) -> None:
@@ -116,8 +79,8 @@ def join_npy(parts: list[Path], output: Path) -> None:
     joined.flush()
 
 
-def write_jsonl(path: Path, fields: dict[str, Any]) -> None:
-    path.write_text(json_lines(fields), encoding="utf-8")
+def write_jsonl(path: Path, chunk: Chunk) -> None:
+    path.write_text(json_lines(chunk), encoding="utf-8")
 
 
 def join_jsonl(parts: list[Path], output: Path) -> None:
@@ -127,8 +90,8 @@ def join_jsonl(parts: list[Path], output: Path) -> None:
                 shutil.copyfileobj(source, target)
 
 
-def write_parquet(path: Path, fields: dict[str, Any]) -> None:
-    parquet_module().write_table(arrow_table(fields), path)
+def write_parquet(path: Path, chunk: Chunk) -> None:
+    parquet_module().write_table(arrow_table(*chunk), path)
 
 
 def join_parquet(parts: list[Path], output: Path) -> None:
@@ -169,13 +132,16 @@ class Chunks:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._check()
         self.folder.mkdir(exist_ok=True)
-        self._atomically(self.folder / SETTINGS, lambda path: path.write_text(json.dumps(settings, indent=1)))
+        for left in drafts(output.parent, re.escape(output.name)):  # of a run that was killed at its end
+            left.unlink(missing_ok=True)
+        with replacing(self.folder / SETTINGS) as fresh:
+            fresh.write_text(json.dumps(settings, indent=1))
         self.done = len(self.parts) * settings["chunk_size"]
 
     @property
     def parts(self) -> list[Path]:
         """The finished chunks."""
-        return sorted(self.folder.glob(f"*[0-9]{self.output.suffix}"))
+        return sorted(self.folder.glob(f"[0-9]*[0-9]{self.output.suffix}"))
 
     def _check(self) -> None:
         """Refuse to go on with what was begun with other settings."""
@@ -188,21 +154,14 @@ class Chunks:
                     "Finish that one, or give --restart."
                 )
 
-    def add(self, fields: dict[str, Any]) -> None:
+    def add(self, chunk: Chunk) -> None:
         """Write the next chunk."""
         path = self.folder / f"{len(self.parts):06}{self.output.suffix}"
-        self._atomically(path, lambda fresh: self.write(fresh, fields))
+        with replacing(path) as fresh:
+            self.write(fresh, chunk)
 
     def finish(self) -> None:
         """Make the output of the chunks."""
-        self._atomically(self.output, lambda fresh: self.join(self.parts, fresh))
+        with replacing(self.output) as fresh:
+            self.join(self.parts, fresh)
         shutil.rmtree(self.folder)
-
-    @staticmethod
-    def _atomically(path: Path, write: Any) -> None:
-        """Write a file beside its place, and put it there when it is complete and on disk."""
-        fresh = path.with_name(f".{path.name}.fresh")
-        write(fresh)
-        with fresh.open("rb+") as file:
-            os.fsync(file.fileno())
-        fresh.replace(path)

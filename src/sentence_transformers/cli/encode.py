@@ -6,6 +6,7 @@ import itertools
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -199,16 +200,18 @@ class Task:
         """Vectors in the form in which they are stored."""
         import numpy as np
 
-        from sentence_transformers.cli.chunks import SparseRows
+        from sentence_transformers.util.csr import sparse_rows
 
         if not isinstance(embeddings, np.ndarray):
-            return SparseRows.of(embeddings)
+            rows = sparse_rows(embeddings.cpu())
+            assert rows is not None
+            return replace(rows, values=rows.values.astype(np.float32, copy=False))
         return embeddings.astype(np.float16) if self.precision == Stored.float16 else embeddings
 
 
 def run(model: Any, task: Task, chunks: Any, arguments: dict[str, Any], quiet: bool) -> None:
     """Encode, and write chunk after chunk to `chunks`, or print them if that is None."""
-    from sentence_transformers.cli.chunks import fields_of, json_lines
+    from sentence_transformers.cli.chunks import Chunk, json_lines
 
     done = 0 if chunks is None else chunks.done
     total = None if quiet and chunks is None else task.count()
@@ -219,12 +222,15 @@ def run(model: Any, task: Task, chunks: Any, arguments: dict[str, Any], quiet: b
     started, new = time.monotonic(), 0
     with show.progress(total, done, quiet=quiet) as advance:
         for embeddings in model.encode_stream(noted(task.records(done), taken), task.chunk_size, **arguments):
-            fields = fields_of(taken, task.stored(embeddings), task.with_text)
+            columns = {"id": [record.id for record in taken]}
+            if task.with_text:
+                columns["text"] = [record.text for record in taken]
+            chunk = Chunk(columns, task.stored(embeddings))
             if chunks is None:
-                sys.stdout.write(json_lines(fields))
+                sys.stdout.write(json_lines(chunk))
                 sys.stdout.flush()
             else:
-                chunks.add(fields)
+                chunks.add(chunk)
             new += len(taken)
             advance(len(taken))
             taken.clear()

@@ -60,6 +60,7 @@ def facts_of(model: Any, name: str, kind: Kind) -> dict[str, Any]:
         "parameters": f"{count:,} ({size / 2**20:,.0f} MiB in memory, {str(model.dtype).removeprefix('torch.')})",
         "longest text": None if model.max_seq_length is None else f"{model.max_seq_length:,} tokens",
         "backend": model.get_backend(),
+        "computed by": model.explain_runner(),
         "device": str(model.device),
         "prompts": {key: text for key, text in model.prompts.items() if text},
         "default prompt": model.default_prompt_name,

@@ -23,11 +23,13 @@ import numpy as np
 
 from sentence_transformers.cluster import ray_cluster, sources, staging
 from sentence_transformers.cluster.job import INPUT, Folder, shard_name
-from sentence_transformers.cluster.worker import Task, Worker, fingerprint, load
+from sentence_transformers.cluster.worker import Task, Worker, load
 from sentence_transformers.connectors.common import Database
 from sentence_transformers.engine.progress import progress_bar
 from sentence_transformers.errors import InputError, WorkerError
 from sentence_transformers.quantization import PRECISIONS, find_ranges
+from sentence_transformers.storage.files import sha256_of
+from sentence_transformers.storage.fingerprint import of_model
 
 KINDS = ("SentenceTransformer", "SparseEncoder", "CrossEncoder")
 THREADS = 4
@@ -276,7 +278,7 @@ def probe_on_cluster(
 def probe(task: Task, sample: list[sources.Unit]) -> tuple[str, list[list[float]] | None]:
     """Load the model; its fingerprint, and the ranges of the vectors of a sample of the rows."""
     model = load(task)
-    own = fingerprint(model)
+    own = of_model(model)
     if not sample:
         return own, None
     texts: list[str] = []
@@ -362,7 +364,7 @@ def kept_units(ray: Any, folder: Folder) -> dict[int, dict[str, Any]]:
     done = {number: entry for number, entry in folder.done().items() if folder.whole(entry)}
     shards = [entry for entry in done.values() if "sha256" in entry]
     calls = [(str(folder.path.resolve() / shard_name(entry["unit"])),) for entry in shards]
-    for entry, found in zip(shards, ray_cluster.on_cluster(ray, sources.checksum, calls), strict=True):
+    for entry, found in zip(shards, ray_cluster.on_cluster(ray, sha256_of, calls), strict=True):
         if found != entry["sha256"]:
             del done[entry["unit"]]
     return done

@@ -16,14 +16,13 @@ import contextlib
 import io
 import json
 import os
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.index.files import lock, replace, sync_folder
+from sentence_transformers.util.atomic import drafts, lock, replacing
 
 FORMAT, VERSION = "sentence-transformers cluster job", 1
 MANIFEST, JOURNAL, REJECTS, LOCK = "manifest.json", "journal.jsonl", "rejects.jsonl", "job.lock"
@@ -59,11 +58,10 @@ class Folder:
         """
         file = self.path / MANIFEST
         if not file.is_file():
-            others = [one.name for one in self.path.iterdir() if one.name not in (LOCK, INPUT)]
-            others = [name for name in others if not name.startswith(f"{MANIFEST}.")]
+            others = {*self.path.iterdir()} - {self.path / LOCK, self.path / INPUT, *drafts(self.path, MANIFEST)}
             if others:
                 raise InputError(
-                    f"{self.path} holds no job of encode_dataset, but {others[0]!r}. Give an empty folder."
+                    f"{self.path} holds no job of encode_dataset, but {min(others).name!r}. Give an empty folder."
                 )
             return None
         try:
@@ -77,7 +75,8 @@ class Folder:
     def write_manifest(self, content: dict[str, Any]) -> None:
         """Write the manifest in one step."""
         data = json.dumps({"format": FORMAT, "version": VERSION, **content}, indent=1).encode() + b"\n"
-        replace(self.path / MANIFEST, data, f"{MANIFEST}.{uuid.uuid4().hex}")
+        with replacing(self.path / MANIFEST) as fresh:
+            fresh.write_bytes(data)
 
     def check_same(self, before: dict[str, Any], now: dict[str, Any]) -> None:
         """`InputError` naming what differs between the job in the folder and the one that is asked for."""
@@ -128,23 +127,22 @@ class Folder:
 
     def sweep(self) -> None:
         """Remove drafts that a killed job left."""
-        for path in self.path.glob("*.draft"):
+        for path in drafts(self.path, rf"{MANIFEST}|{REJECTS}|part-\d+\.parquet"):
             path.unlink(missing_ok=True)
 
     def write_rejects(self, done: dict[int, dict[str, Any]]) -> Path | None:
         """All rejects in one file, by unit, read from the journal; None if there are none."""
         if not any(entry["rejects"] for entry in done.values()):
             return None
-        draft = self.path / f"{REJECTS}.draft"
-        with draft.open("wb") as file, (self.path / JOURNAL).open("rb") as journal:
+        with (
+            replacing(self.path / REJECTS) as fresh,
+            fresh.open("wb") as file,
+            (self.path / JOURNAL).open("rb") as journal,
+        ):
             for _, entry in sorted(done.items()):
                 journal.seek(entry["place"])
                 for key, reason in json.loads(journal.readline())["rejects"] if entry["rejects"] else []:
                     file.write(json.dumps({"id": key, "reason": reason}, ensure_ascii=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path / REJECTS)
-        sync_folder(self.path)
         return self.path / REJECTS
 
 

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, TextIO, TypeAlias
 import numpy as np
 
 from sentence_transformers.errors import InputError, MissingExtraError
+from sentence_transformers.storage.files import sha256_of
 
 FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 BLOCK = 2**22
@@ -143,10 +144,10 @@ def survey(path: str, shard_rows: int) -> Survey:
         rows = file.metadata.num_rows
         sizes = [(begin, min(shard_rows, rows - begin)) for begin in range(0, rows, shard_rows)]
         cuts = [(begin, begin + size, size) for begin, size in sizes]
-        return Survey(path, Path(path).stat().st_size, checksum(path), list(file.schema_arrow.names), cuts)
+        return Survey(path, Path(path).stat().st_size, sha256_of(path), list(file.schema_arrow.names), cuts)
     if kind == "csv":
         columns, cuts = survey_csv(path, shard_rows)
-        return Survey(path, Path(path).stat().st_size, checksum(path), columns, cuts)
+        return Survey(path, Path(path).stat().st_size, sha256_of(path), columns, cuts)
     digest, size, cuts = survey_lines(path, shard_rows)
     return Survey(path, size, digest, first_keys(path), cuts)
 
@@ -225,12 +226,6 @@ def first_keys(path: str) -> list[str]:
             if isinstance(found, dict):
                 return list(found)
     return []
-
-
-def checksum(path: str) -> str:
-    """SHA-256 of a file."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def units_of(surveys: Sequence[Survey]) -> list[Unit]:

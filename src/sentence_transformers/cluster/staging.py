@@ -6,7 +6,6 @@ on, the data set is walked again and compared with the files that are there: ano
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from sentence_transformers.cluster.sources import Columns, parquet
 from sentence_transformers.errors import InputError
+from sentence_transformers.util.atomic import replacing
 
 
 def is_dataset(source: Any) -> bool:
@@ -38,9 +38,8 @@ def spool(source: Any, folder: Path, columns: Columns, rows: int) -> list[str]:
                     f"The job in {folder.parent} has another input: it differs from row {number * rows:,} on."
                 )
         else:
-            draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.draft")
-            parquet().write_table(table, draft)
-            draft.replace(path)
+            with replacing(path) as fresh:
+                parquet().write_table(table, fresh)
         paths.append(str(path.resolve()))
     return paths
 

@@ -9,14 +9,11 @@ twice the same: a shard is replaced as a whole, rows of a database by their ids.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import platform
 import time
-import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +28,13 @@ from sentence_transformers.encoders.sparse_encoder import SparseEncoder
 from sentence_transformers.engine import engine
 from sentence_transformers.engine.prompts import chosen_side
 from sentence_transformers.errors import DatabaseWriteError, InputError
-from sentence_transformers.index.files import sync_folder
 from sentence_transformers.quantization import quantize
-from sentence_transformers.search.inverted_index import SparseRows, sparse_rows
+from sentence_transformers.storage.files import sha256_of
+from sentence_transformers.storage.fingerprint import of_model
+from sentence_transformers.util.atomic import replacing
+from sentence_transformers.util.csr import SparseRows, arrow_table, sparse_rows
 
 CLASSES = {one.model_type: one for one in (SentenceTransformer, SparseEncoder, CrossEncoder)}
-PROBES = ("", "The quick brown fox jumps over the lazy dog, 42 times.", "Ünïcode – 東京 🙂 naïve")
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Worker:
         for module in self.model.modules() if task.token_budget is not None else ():
             if hasattr(module, "tokens"):
                 module.token_budget = task.token_budget
-        if task.fingerprint is not None and fingerprint(self.model) != task.fingerprint:
+        if task.fingerprint is not None and of_model(self.model) != task.fingerprint:
             raise InputError(f"The model on this machine ({platform.node()}) is not that of the job.")
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
@@ -112,7 +110,9 @@ class Worker:
             return np.asarray(self.model.predict(texts, **given))
         given = chosen_side(self.model, given)
         if self.task.kind == "SparseEncoder":
-            return sparse_rows(self.model.encode(texts, save_to_cpu=True, **given))
+            rows = sparse_rows(self.model.encode(texts, save_to_cpu=True, **given))
+            assert rows is not None
+            return replace(rows, terms=rows.terms.astype(np.int32))
         vectors = self.model.encode(texts, **given)
         return quantize(vectors.astype(np.float32), self.task.precision, self.task.ranges)  # type: ignore[arg-type]
 
@@ -122,7 +122,12 @@ class Worker:
         return int(module.tokens(texts, None).offsets[-1]) if texts and hasattr(module, "tokens") else 0
 
     def write(self, unit: sources.Unit, records: Sequence[sources.Record], vectors: Any) -> dict[str, Any]:
-        """Put the vectors in their place; size and checksum of a shard. Without any record there is none."""
+        """Put the vectors in their place; size and checksum of a shard. Without any record there is none.
+
+        A shard has the columns id, int64 or string, and embedding, a list of fixed length (float32, int8, uint8).
+        Sparse: indices (list of int32) and values (list of float32). Scores: score, a float32, or embedding for several
+        labels.
+        """
         if not records:  # nothing to say, not even the type of the ids
             return {}
         if not isinstance(self.task.output, str):
@@ -131,18 +136,11 @@ class Worker:
             self.task.output.write([([record.id for record in records], rows, metadata)])
             return {}
         path = Path(self.task.output, shard_name(unit.number))
-        draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.draft")
-        try:
-            with draft.open("wb") as file:
-                sources.parquet().write_table(table(records, vectors), file, compression="zstd", use_dictionary=False)
-                file.flush()
-                os.fsync(file.fileno())
-            entry = {"size": draft.stat().st_size, "sha256": sources.checksum(str(draft))}
-            draft.replace(path)
-            sync_folder(path.parent)
-        finally:
-            draft.unlink(missing_ok=True)
-        return entry
+        table = arrow_table({"id": [record.id for record in records]}, vectors)
+        with replacing(path) as fresh:
+            with fresh.open("wb") as file:
+                sources.parquet().write_table(table, file, compression="zstd", use_dictionary=False)
+            return {"size": fresh.stat().st_size, "sha256": sha256_of(fresh)}
 
 
 def split(rows: list[Any]) -> tuple[list[sources.Record], list[sources.Reject]]:
@@ -162,39 +160,3 @@ def load(task: Task) -> Any:
     import ray
 
     return ray.get(task.model).to(task.device)
-
-
-def fingerprint(model: Any) -> str:
-    """SHA-256 over what makes a model's vectors: class, modules, settings, weights, and how it cuts some texts."""
-    digest = hashlib.sha256(f"{type(model).__name__}\n{model!r}\n".encode())
-    settings = {name: value for name, value in model.get_saved_config().items() if name != "__version__"}
-    digest.update(json.dumps([settings, model.max_seq_length], sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        data = tensor.detach().cpu().contiguous()
-        digest.update(data.reshape(-1).view(torch.uint8).numpy().data if data.numel() else b"")
-    module = engine.input_module(model, "document")
-    if hasattr(module, "tokens"):
-        digest.update(module.tokens(list(PROBES), None).ids.tobytes())
-    return digest.hexdigest()
-
-
-def table(records: Sequence[sources.Record], vectors: Any) -> Any:
-    """Ids and vectors as an Arrow table.
-
-    id: int64 or string. embedding: a list of fixed length (float32, int8, uint8). Sparse: indices (list of int32) and
-    values (list of float32). Scores: score, a float32, or a list of fixed length for several labels.
-    """
-    import pyarrow as pa
-
-    columns = {"id": pa.array([record.id for record in records])}
-    if isinstance(vectors, SparseRows):
-        starts = pa.array(vectors.starts.astype(np.int32))
-        columns["indices"] = pa.ListArray.from_arrays(starts, pa.array(vectors.terms.astype(np.int32)))
-        columns["values"] = pa.ListArray.from_arrays(starts, pa.array(vectors.values.astype(np.float32)))
-    elif vectors.ndim == 1:
-        columns["score"] = pa.array(vectors.astype(np.float32))
-    else:
-        flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
-        columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-    return pa.table(columns)

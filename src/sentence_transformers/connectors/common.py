@@ -33,7 +33,7 @@ from sentence_transformers.index.index import Hit
 from sentence_transformers.quantization import quantize
 from sentence_transformers.search.blocks import check_sizes
 from sentence_transformers.search.filters import Combined, Condition, Filter, parse
-from sentence_transformers.search.inverted_index import SparseRows, sparse_rows
+from sentence_transformers.util.csr import SparseRows, sparse_rows
 from sentence_transformers.util.tensor import describe, to_rows, to_tensor
 
 Id: TypeAlias = int | str

@@ -33,7 +33,7 @@ from sentence_transformers.connectors.common import (
 from sentence_transformers.connectors.search_engines.rank_features import FIELD, RankFeatures, bulk, search_many
 from sentence_transformers.errors import InputError, SearchEngineError
 from sentence_transformers.search.filters import Condition
-from sentence_transformers.search.inverted_index import SparseRows
+from sentence_transformers.util.csr import SparseRows
 
 VECTOR = "embedding"
 METADATA_TYPES = [

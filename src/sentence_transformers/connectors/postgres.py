@@ -23,7 +23,7 @@ from sentence_transformers.connectors.common import Database, Hit, Hits, Id, Lay
 from sentence_transformers.connectors.search_engines.common import TIMEOUT, explain
 from sentence_transformers.errors import MissingExtraError, SearchEngineError
 from sentence_transformers.search.filters import Condition
-from sentence_transformers.search.inverted_index import SparseRows
+from sentence_transformers.util.csr import SparseRows
 
 TYPES = {"float32": "vector", "float16": "halfvec", "binary": "bit", "sparse": "sparsevec"}
 OPERATORS = {"cosine": "<=>", "dot": "<#>", "euclidean": "<->", "manhattan": "<+>", "hamming": "<~>"}

@@ -17,7 +17,7 @@ from sentence_transformers.connectors.common import Database, Hit, Hits, Id, Lay
 from sentence_transformers.connectors.search_engines.qdrant import VECTOR, Qdrant, is_embedded, sparse_vector
 from sentence_transformers.errors import InputError
 from sentence_transformers.search.filters import Condition
-from sentence_transformers.search.inverted_index import SparseRows
+from sentence_transformers.util.csr import SparseRows
 
 ID = "_id"
 DISTANCES = {"cosine": "Cosine", "dot": "Dot", "euclidean": "Euclid", "manhattan": "Manhattan"}

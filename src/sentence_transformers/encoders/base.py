@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.backends.extension_points import own_preprocess
+from sentence_transformers.backends.extension_points import extensions, own_preprocess
 from sentence_transformers.encoders.peft import PeftAdapterMixin
 from sentence_transformers.engine import workers
-from sentence_transformers.engine.calls import compute_here
-from sentence_transformers.engine.engine import Job
+from sentence_transformers.engine.engine import EncodeRequest, run
 from sentence_transformers.engine.inputs import is_conversation
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.modules.base import Module, kwargs_of, run_module, warn_tokenize
+from sentence_transformers.modules.base import Module, arguments, kwargs_of, warn_tokenize
 from sentence_transformers.modules.transformer import Transformer
 from sentence_transformers.storage import folder, hub, resolve, saving
 from sentence_transformers.storage.files import Source
@@ -333,6 +332,20 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
     def get_backend(self) -> str:
         return self.backend
 
+    def explain_runner(self) -> str:
+        """How this model computes, and why not faster: a line for each transformer in it.
+
+        What is not known yet is tried out: that may import transformers and run the model on three short sequences.
+
+        Example:
+            >>> SentenceTransformer("all-MiniLM-L6-v2").explain_runner()
+            'BertModel by PackedBert, without transformers, packed batches'
+        """
+        if (foreign := next(extensions(self), None)) is not None:
+            return f"{type(self).__name__}: padded batches by preprocess and forward, in the caller's thread: {foreign}"
+        transformers = [module for module in self.modules() if isinstance(module, Transformer)]
+        return "\n".join(one.explain_runner() for one in transformers) or f"{type(self[0]).__name__}: no transformer"
+
     def get_model_kwargs(self) -> list[str]:
         """Names of the extra keyword arguments that `encode` passes on to modules."""
         names = {name for module in self for name in kwargs_of(module)}
@@ -357,7 +370,9 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
             wanted = self.module_kwargs.get(name)
             given = kwargs if wanted is None else {key: value for key, value in kwargs.items() if key in wanted}
             try:
-                input = run_module(module, input, given | ({"task": kwargs["task"]} if "task" in kwargs else {}), after)
+                given = given | ({"task": kwargs["task"]} if "task" in kwargs else {})
+                input, given = arguments(module, input, given, after)
+                input = module(input, **given)
             except KeyError as error:
                 if not error.args or error.args[0] not in MADE_BY_MODULES:
                     raise
@@ -371,9 +386,9 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in NOT_PICKLED}
 
-    def compute_rows(self, inputs: Sequence[Any], job: Job) -> Any:
-        """Rows of the inputs by a job, in their order: what worker processes are asked for."""
-        return compute_here(self, inputs, job)
+    def compute_rows(self, inputs: Sequence[Any], request: EncodeRequest) -> Any:
+        """Rows of the inputs, in their order: what worker processes are asked for."""
+        return run(self, inputs, request)
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs) -> dict[str, Any]:
         """Inputs as a padded batch of features, as `forward` takes it."""

@@ -28,7 +28,7 @@ from sentence_transformers.backends.extension_points import own_preprocess
 from sentence_transformers.backends.prepacked_linear import Float32Forward, prepack
 from sentence_transformers.encoders.base import BaseModel, class_property, warn_untrained
 from sentence_transformers.encoders.cross_fit_mixin import FitMixin
-from sentence_transformers.engine import calls, engine, workers
+from sentence_transformers.engine import engine, workers
 from sentence_transformers.engine.inputs import PairInput, as_input, as_text, is_conversation
 from sentence_transformers.engine.outputs import to_numpy
 from sentence_transformers.engine.scheduling import DEFAULT_BATCH_SIZE
@@ -261,9 +261,11 @@ class CrossEncoder(BaseModel, FitMixin):
         if self._reads_texts:
             pairs = as_pairs(pairs, "message" in self.modalities)
         task = kwargs.pop("task", None)
-        job = engine.Job(Scores(), self.prompt_text(prompt, prompt_name), task, kwargs, batch_size)
-        where = calls.Where(device, pool, chunk_size, show_progress_bar=show_progress_bar)
-        logits = calls.compute(self, pairs, job, where)
+        text = self.prompt_text(prompt, prompt_name)
+        request = engine.EncodeRequest(
+            Scores(), text, task, kwargs, batch_size, device, pool, chunk_size, show_progress_bar=show_progress_bar
+        )
+        logits = engine.run(self, pairs, request)
         if logits is None:
             logits = torch.zeros(0, self.num_labels)
         logits = torch.from_numpy(logits) if isinstance(logits, np.ndarray) else logits
@@ -274,7 +276,7 @@ class CrossEncoder(BaseModel, FitMixin):
             scores = scores[:, 0]
         scores = scores[0] if singular else scores
         if convert_to_tensor:
-            return scores.to(calls.result_device(self, where))
+            return scores.to(request.result_device(self))
         if convert_to_numpy:
             return to_numpy(scores)[()]
         return scores if singular else list(scores)

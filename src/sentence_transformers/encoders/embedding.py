@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.encoders.base import BaseModel, dimension_of
-from sentence_transformers.engine import calls, chunking, engine, workers
+from sentence_transformers.engine import chunking, engine, workers
 from sentence_transformers.engine.chunking import Passage
 from sentence_transformers.engine.dynamic_batching import Batcher
 from sentence_transformers.engine.inputs import AnyInput, OneInput, as_inputs, is_message
@@ -131,7 +131,7 @@ class EmbeddingModel(BaseModel):
             InputError: for sizes that leave no room for text, or a model that does not cut texts into tokens.
         """
         documents = self.documents_of(inputs)
-        calls.check_sizes(max_tokens=max_tokens)
+        engine.check_sizes(max_tokens=max_tokens)
         module = engine.input_module(self, task)
         if not hasattr(module, "reader"):
             raise InputError(

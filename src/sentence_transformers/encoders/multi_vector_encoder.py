@@ -22,7 +22,7 @@ from sentence_transformers._deprecation import renamed
 from sentence_transformers.encoders import stanford_colbert
 from sentence_transformers.encoders.base import class_property, warn_untrained
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
-from sentence_transformers.engine import calls, engine, workers
+from sentence_transformers.engine import engine, workers
 from sentence_transformers.engine.inputs import AnyInput, OneInput
 from sentence_transformers.engine.outputs import TokenOutput
 from sentence_transformers.engine.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
@@ -232,9 +232,11 @@ class MultiVectorEncoder(EmbeddingModel):
         self._check_kwargs(kwargs)
         texts, singular, task = self.inputs_of(inputs, task)
         output = TokenOutput(output_value, convert_to_numpy, normalize_embeddings, token_pooling, task)
-        job = engine.Job(output, self.prompt_text(prompt, prompt_name), task, kwargs, batch_size)
-        where = calls.Where(device, pool, chunk_size, show_progress_bar=show_progress_bar)
-        return output.as_asked(calls.compute(self, texts, job, where), singular, calls.result_device(self, where))
+        text = self.prompt_text(prompt, prompt_name)
+        request = engine.EncodeRequest(
+            output, text, task, kwargs, batch_size, device, pool, chunk_size, show_progress_bar=show_progress_bar
+        )
+        return output.as_asked(engine.run(self, texts, request), singular, request.result_device(self))
 
     encode_query = for_side(encode, "query", QUERY_PROMPTS)
     encode_document = for_side(encode, "document", DOCUMENT_PROMPTS)

@@ -25,7 +25,7 @@ from sentence_transformers.encoders import late_chunking
 from sentence_transformers.encoders.base import class_property
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
 from sentence_transformers.encoders.fit_mixin import FitMixin
-from sentence_transformers.engine import calls, engine, workers
+from sentence_transformers.engine import engine, workers
 from sentence_transformers.engine.chunking import Passage
 from sentence_transformers.engine.inputs import AnyInput, OneInput
 from sentence_transformers.engine.outputs import Output, as_asked, check_output
@@ -228,10 +228,12 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
             output_value, precision, convert_to_numpy, convert_to_tensor, normalize_embeddings, truncate_dim
         )
         texts, singular, task = self.inputs_of(inputs, kwargs.pop("task", None))
-        job = engine.Job(output, self.prompt_text(prompt, prompt_name), task, kwargs, batch_size)
-        where = calls.Where(device, pool, chunk_size, num_workers, show_progress_bar)
-        rows = calls.compute(self, texts, job, where)
-        return as_asked(rows, output, singular, self, calls.result_device(self, where) if output.tensor else None)
+        text = self.prompt_text(prompt, prompt_name)
+        request = engine.EncodeRequest(
+            output, text, task, kwargs, batch_size, device, pool, chunk_size, num_workers, show_progress_bar
+        )
+        rows = engine.run(self, texts, request)
+        return as_asked(rows, output, singular, self, request.result_device(self) if output.tensor else None)
 
     encode_query = for_side(encode, "query", QUERY_PROMPTS)
     encode_document = for_side(encode, "document", DOCUMENT_PROMPTS)

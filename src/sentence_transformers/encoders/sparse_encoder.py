@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.encoders.base import class_property, dimension_of, warn_untrained
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
-from sentence_transformers.engine import calls, engine, sparse_rows, workers
+from sentence_transformers.engine import engine, sparse_rows, workers
 from sentence_transformers.engine.inputs import AnyInput, OneInput
 from sentence_transformers.engine.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
 from sentence_transformers.engine.scheduling import DEFAULT_BATCH_SIZE
@@ -32,6 +32,7 @@ from sentence_transformers.modules.splade_pooling import SpladePooling
 from sentence_transformers.similarity import SimilarityFunction
 from sentence_transformers.storage import folder
 from sentence_transformers.storage.files import Source
+from sentence_transformers.util.csr import coo
 from sentence_transformers.util.tensor import is_sparse, to_coo, to_tensor
 
 if TYPE_CHECKING:
@@ -232,10 +233,12 @@ class SparseEncoder(EmbeddingModel):
         if most is not None and "max_active_dims" in self.get_model_kwargs():
             kwargs["max_active_dims"] = most
         output = sparse_rows.SparseOutput(most, save_to_cpu)
-        job = engine.Job(output, self.prompt_text(prompt, prompt_name), task, kwargs, batch_size)
-        where = calls.Where(device, pool, chunk_size, show_progress_bar=show_progress_bar)
-        rows = calls.compute(self, texts, job, where) or []
-        place = torch.device("cpu") if save_to_cpu else calls.result_device(self, where)
+        text = self.prompt_text(prompt, prompt_name)
+        request = engine.EncodeRequest(
+            output, text, task, kwargs, batch_size, device, pool, chunk_size, show_progress_bar=show_progress_bar
+        )
+        rows = engine.run(self, texts, request) or []
+        place = torch.device("cpu") if save_to_cpu else request.result_device(self)
         return self._as_asked(rows, singular, convert_to_tensor, convert_to_sparse_tensor, place)
 
     encode_query = for_side(encode, "query", QUERY_PROMPTS)
@@ -335,7 +338,7 @@ class SparseEncoder(EmbeddingModel):
         first, second = embeddings_1.to_dense(), to_coo(embeddings_2)
         values = second.values() * first[second.indices()[-1]]
         kept = values > 0
-        return sparse_rows.coo(second.indices()[:, kept], values[kept], tuple(second.shape))
+        return coo(second.indices()[:, kept], values[kept], tuple(second.shape))
 
     def decode(
         self, embeddings: Tensor, top_k: int | None = None

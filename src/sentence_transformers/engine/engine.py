@@ -1,10 +1,12 @@
-"""The one loop: texts in, rows out.
+"""The one loop: inputs in, rows out.
 
-    inputs -> distinct, longest first (plan) -> tokens, a window ahead -> micro-batches -> modules -> rows
+    inputs -> distinct, longest first (scheduling) -> tokens, a window ahead -> micro-batches -> modules -> rows
 
-Every encoder and every output kind runs through `run`; what differs is the `Job`: which task and prompt, and `output`,
-which turns the features that the last module leaves into the rows of the micro-batch. Rows go to `put` together with
-their places in the plan, in whatever order they are done, so a result depends neither on its neighbours nor on timing.
+All doors (`encode`, `predict`, …) come through `run`: they check and name what they were given, make an
+`EncodeRequest`, and bring the rows into the form that was asked for. What differs between them is the request: which
+task and prompt, and `output`, which turns the features that the last module leaves into the rows of a micro-batch.
+`ResultBuffer` puts rows where their inputs stood, in whatever order they are done, so a result depends neither on its
+neighbours nor on timing.
 
 An input module with `tokens` (all of this library's) gives ragged tokens and is planned by their number; any other has
 its `preprocess` called on groups of inputs of similar size. On an accelerator that runs out of memory a micro-batch is
@@ -16,16 +18,22 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
+from numbers import Integral
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from sentence_transformers.backends.extension_points import own_preprocess, prepare, unseen
-from sentence_transformers.engine.scheduling import DefaultInt, micro_batches, windows
+from sentence_transformers.backends.extension_points import Survey, own_preprocess, survey, unseen
+from sentence_transformers.engine import workers
+from sentence_transformers.engine.devices import on_device
+from sentence_transformers.engine.progress import progress_bar
+from sentence_transformers.engine.result_buffer import ResultBuffer
+from sentence_transformers.engine.scheduling import DefaultInt, make_plan, micro_batches, windows
 from sentence_transformers.errors import InputError
 from sentence_transformers.storage.parts import accepts
 from sentence_transformers.util import threads
@@ -35,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 PREPROCESSING = ("processing_kwargs", "modality", "task")  # arguments of `encode` that `preprocess` sees
 CPU_BUDGET = 1536  # tokens per micro-batch: activations stay in the cache (benchmarks/LOG.md)
-CPU_SMALLEST = 256  # a job is split among the lanes, and padded texts by length, down to this many tokens
+CPU_SMALLEST = 256  # work is split among the threads, and padded texts by length, down to this many tokens
 ACCELERATOR_BUDGET = 32768
 ACCELERATOR_SMALLEST = 8192
 
@@ -51,8 +59,8 @@ class RowMaker(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
-    """What is to be done with the inputs of one call; plain data, which worker processes are sent as it is.
+class EncodeRequest:
+    """What is to be done with the inputs of one call, and where.
 
     Attributes:
         output: what is made of the features.
@@ -60,6 +68,12 @@ class Job:
         task: "query", "document" or another name that routes and modules know.
         kwargs: further keyword arguments for the modules.
         batch_size: most texts per micro-batch; a `DefaultInt` leaves it to the token budget.
+        device: where to compute; None for where the model is, which stays there. A list starts one worker process per
+            entry.
+        pool: worker processes that run already.
+        chunk_size: inputs sent to a worker at a time.
+        num_workers: start that many CPU worker processes for this call.
+        show_progress_bar: None: shown if this package's logger is at INFO or below.
     """
 
     output: RowMaker
@@ -67,64 +81,146 @@ class Job:
     task: str | None = None
     kwargs: dict[str, Any] = field(default_factory=dict)
     batch_size: int = DefaultInt(32)
+    device: Any = None
+    pool: workers.Pool | None = None
+    chunk_size: int | None = None
+    num_workers: int | None = None
+    show_progress_bar: bool | None = None
 
     @property
     def limit(self) -> int | None:
         return None if isinstance(self.batch_size, DefaultInt) else self.batch_size
 
+    @property
+    def devices(self) -> list[str]:
+        """One entry per worker process that is to be started; none if this process computes."""
+        return workers.devices_asked(self.device, self.num_workers) if self.device or self.num_workers else []
 
-Put = Callable[[np.ndarray, Any], None]
+    def for_worker(self) -> EncodeRequest:
+        """What a worker process is sent."""
+        return EncodeRequest(
+            self.output.for_worker(), self.prompt, self.task, self.kwargs, self.batch_size, show_progress_bar=False
+        )
+
+    def result_device(self, model: Any) -> torch.device:
+        """Where tensors of the result lie: where the caller wanted it computed, else with the model."""
+        asked = None if isinstance(self.device, (list, tuple)) or self.pool is not None else self.device
+        return model.device if asked is None else torch.device(asked)
 
 
-def run(model: Any, inputs: Sequence[Any], job: Job, put: Put) -> None:
-    """Compute every input once.
+Batch = tuple[np.ndarray, Any]  # places in the plan; tokens, or the inputs themselves
+
+
+def run(model: Any, inputs: Sequence[Any], request: EncodeRequest) -> Any:
+    """Rows of all inputs, in their order; None if there are none. Equal inputs are computed once.
 
     Args:
         model: the encoder; its modules are called in order.
-        inputs: distinct inputs, longest first, as `make_plan` gives them.
-        put: called with (places in `inputs`, rows) of each micro-batch; from several threads, never for the same place.
     """
-    device, untouched = model.device, prepare(model)
-    # autocast holds for the caller's thread alone, and code of the caller's need not be ready for several
-    here_only = torch.is_autocast_enabled(device.type) or not untouched
-    count = 1 if here_only else threads.lane_count(device)
-    batches = planned(model, inputs, job, device, count, untouched)
+    check_sizes(batch_size=request.batch_size, chunk_size=request.chunk_size, num_workers=request.num_workers)
+    with progress_bar(len(inputs), request.show_progress_bar) as advance:
+        if request.pool is not None or (devices := request.devices):
+            return run_in_workers(model, inputs, request, [] if request.pool is not None else devices, advance)
+        model = model if request.device is None else on_device(model, request.device)
+        plan = make_plan(inputs)
+        buffer = ResultBuffer(plan, advance)
+        device, untouched = model.device, survey(model)
+        # autocast holds for the caller's thread alone, and code of the caller's need not be ready for several
+        here_only = torch.is_autocast_enabled(device.type) or not untouched
+        count = 1 if here_only else threads.lane_count(device)
+        batches = planned(model, plan.inputs, request, device, count, bool(untouched))
+        compute = partial(compute_batch, model, request, buffer, device, untouched)
+        head = list(islice(batches, 2))
+        if len(head) > 1 and not here_only and (count > 1 or device.type != "cpu"):
+            threads.run_side_by_side(compute, chain(head, batches), count, device)  # this thread tokenises meanwhile
+        else:
+            for batch in chain(head, batches):
+                compute(batch)
+        return buffer.result()
 
-    def compute(batch: tuple[np.ndarray, Any]) -> None:
-        with torch.no_grad():
-            compute_batch(model, *batch, job, put, device)
 
-    head = list(islice(batches, 2))
-    if len(head) > 1 and not here_only and (count > 1 or device.type != "cpu"):
-        threads.run_side_by_side(compute, chain(head, batches), count, device)  # this thread tokenises meanwhile
+def run_in_workers(
+    model: Any, inputs: Sequence[Any], request: EncodeRequest, devices: Sequence[str], advance: Any
+) -> Any:
+    """Rows of all inputs, computed by a pool, which is started and ended here if none is given."""
+    pool = model.start_multi_process_pool(list(devices)) if request.pool is None else request.pool
+    parts: dict[int, Any] = {}
+    given = {"request": request.for_worker()}
+    try:
+        for start, stop, rows in workers.map_chunks(pool, "compute_rows", inputs, request.chunk_size, given):
+            parts[start] = rows
+            advance(stop - start)
+    finally:
+        if request.pool is None:
+            model.stop_multi_process_pool(pool)
+    return merge([parts[start] for start in sorted(parts)])
+
+
+def compute_batch(
+    model: Any,
+    request: EncodeRequest,
+    buffer: ResultBuffer,
+    device: torch.device,
+    untouched: Survey | bool,
+    batch: Batch,
+) -> None:
+    """One micro-batch through the modules and into the buffer; in halves if an accelerator's memory does not hold it.
+
+    Args:
+        untouched: whether the model is this library's alone; the survey that says so, if there is one.
+    """
+    places, source = batch
+    by_tokens = hasattr(source, "take")
+    try:
+        with torch.no_grad(), unseen.set_to(by_tokens and untouched):
+            module = input_module(model, request.task, request.kwargs.get("modality"))
+            if by_tokens:
+                features = module.features(source, packed=bool(getattr(module, "packs", False)), device=device)
+            else:
+                features = model.preprocess(source, prompt=request.prompt, **preprocessing_kwargs(model, request))
+                check_rows(features, len(source))
+                features = {key: value.to(device) if hasattr(value, "to") else value for key, value in features.items()}
+            given = {name: value for name, value in request.kwargs.items() if name != "processing_kwargs"}
+            features = model(features, **({"task": request.task} if request.task else {}), **given)
+            rows = request.output.rows(model, features, len(places))
+    except (RuntimeError, MemoryError) as error:
+        if len(places) == 1 or device.type == "cpu" or not is_out_of_memory(error):
+            raise
     else:
-        for batch in chain(head, batches):
-            compute(batch)
+        buffer.write(places, rows)
+        return
+    logger.info("Out of memory with %d texts; going on with halves.", len(places))
+    torch.get_device_module(device).empty_cache()
+    half = len(places) // 2
+    for part in (slice(0, half), slice(half, None)):
+        smaller = source.take(np.arange(len(places))[part]) if by_tokens else source[part]
+        compute_batch(model, request, buffer, device, untouched, (places[part], smaller))
 
 
 def planned(
-    model: Any, inputs: Sequence[Any], job: Job, device: torch.device, count: int, untouched: bool
-) -> Iterator[tuple[np.ndarray, Any]]:
+    model: Any, inputs: Sequence[Any], request: EncodeRequest, device: torch.device, count: int, untouched: bool
+) -> Iterator[Batch]:
     """Micro-batches as (places in `inputs`, tokens or the inputs themselves).
 
     Args:
         untouched: whether the model is this library's alone (`backends.extension_points`).
     """
-    module = input_module(model, job.task, job.kwargs.get("modality"))
-    settings = job.kwargs.get("processing_kwargs")
+    module = input_module(model, request.task, request.kwargs.get("modality"))
+    settings = request.kwargs.get("processing_kwargs")
     check_settings(module, settings)
     if not untouched or not plans_by_tokens(module, settings):
-        size = job.batch_size
+        size = request.batch_size
         for start in range(0, len(inputs), size):
             yield np.arange(start, min(start + size, len(inputs))), inputs[start : start + size]
         return
     smallest = CPU_SMALLEST if device.type == "cpu" else ACCELERATOR_SMALLEST
-    mixed = {"any": None, "some": smallest, "none": 0}[getattr(module, "mixes", "any")]
+    mixes = getattr(module, "mixes", "any") if len(inputs) > 1 else "any"
+    mixed = {"any": None, "some": smallest, "none": 0}[mixes]
     for start, stop in windows(inputs):
         given = {"processing_kwargs": settings} if settings else {}
-        tokens = module.tokens(inputs[start:stop], job.prompt, task=job.task, **given)
+        tokens = module.tokens(inputs[start:stop], request.prompt, task=request.task, **given)
         budget = token_budget(module, device, int(tokens.offsets[-1]), count)
-        for rows in micro_batches(tokens.lengths, budget, job.limit, mixed):
+        for rows in micro_batches(tokens.lengths, budget, request.limit, mixed):
             yield start + rows, tokens.take(rows)
 
 
@@ -155,53 +251,20 @@ def check_settings(module: Any, processing_kwargs: dict[str, Any] | None) -> Non
 
 
 def token_budget(module: Any, device: torch.device, total: int, count: int) -> int:
-    """Tokens per micro-batch: what suits the device, and such that all lanes get the same number of micro-batches.
+    """Tokens per micro-batch: what suits the device, and such that all threads get the same number of micro-batches.
 
     Args:
         total: tokens to be shared out.
-        count: number of lanes.
+        count: number of threads.
     """
     most = getattr(module, "token_budget", None) or (CPU_BUDGET if device.type == "cpu" else ACCELERATOR_BUDGET)
     rounds = math.ceil(total / most / count)
     return max(math.ceil(total / max(rounds, 1) / count), min(most, CPU_SMALLEST))
 
 
-def compute_batch(model: Any, places: np.ndarray, source: Any, job: Job, put: Put, device: torch.device) -> None:
-    """One micro-batch through the modules; in halves if an accelerator's memory does not hold it."""
-    try:
-        rows = job.output.rows(model, embed(model, source, job, device), len(places))
-    except (RuntimeError, MemoryError) as error:
-        if len(places) == 1 or device.type == "cpu" or not is_out_of_memory(error):
-            raise
-    else:
-        put(places, rows)
-        return
-    logger.info("Out of memory with %d texts; going on with halves.", len(places))
-    torch.get_device_module(device).empty_cache()
-    half = len(places) // 2
-    for part in (slice(0, half), slice(half, None)):
-        smaller = source.take(np.arange(len(places))[part]) if hasattr(source, "take") else source[part]
-        compute_batch(model, places[part], smaller, job, put, device)
-
-
-def embed(model: Any, source: Any, job: Job, device: torch.device) -> dict[str, Any]:
-    """Tokens, or plain inputs, through all modules of the model."""
-    module = input_module(model, job.task, job.kwargs.get("modality"))
-    planned_by_tokens = hasattr(source, "take")
-    if planned_by_tokens:
-        features = module.features(source, packed=bool(getattr(module, "packs", False)), device=device)
-    else:
-        features = model.preprocess(source, prompt=job.prompt, **preprocessing_kwargs(model, job))
-        check_rows(features, len(source))
-        features = {key: value.to(device) if hasattr(value, "to") else value for key, value in features.items()}
-    given = {name: value for name, value in job.kwargs.items() if name != "processing_kwargs"}
-    with unseen.set_to(planned_by_tokens and (vars(model).get("_survey") or True)):
-        return model(features, **({"task": job.task} if job.task else {}), **given)
-
-
-def preprocessing_kwargs(model: Any, job: Job) -> dict[str, Any]:
+def preprocessing_kwargs(model: Any, request: EncodeRequest) -> dict[str, Any]:
     """What of a call's arguments `model.preprocess` is given: all that it takes where it is the caller's own."""
-    given = job.kwargs | ({"task": job.task} if job.task else {})
+    given = request.kwargs | ({"task": request.task} if request.task else {})
     first = model[0]
     if own_preprocess(model) and own_preprocess(first):
         return {name: value for name, value in given.items() if name in PREPROCESSING}
@@ -228,3 +291,20 @@ def check_texts(inputs: Sequence[Any], first: int = 0) -> None:
                 f"Input {i} is {item!r:.80} of type {kind}; expected a string. "
                 f"Give `encode` a string or a list of strings; convert or drop other values first."
             )
+
+
+def merge(parts: list[Any]) -> Any:
+    """Chunks from worker processes, one after the other; None if there are none."""
+    if not parts:
+        return None
+    if isinstance(parts[0], list):
+        return [row for part in parts for row in part]
+    return np.concatenate(parts)
+
+
+def check_sizes(**sizes: Any) -> None:
+    """Raise `InputError` for sizes that cannot be meant; None is a size left open, but not for `batch_size`."""
+    for name, size in sizes.items():
+        least = 0 if name == "num_workers" else 1
+        if not (isinstance(size, Integral) and int(size) >= least) and (size is not None or name == "batch_size"):
+            raise InputError(f"{name} must be an integer of at least {least}, got {size!r}.")

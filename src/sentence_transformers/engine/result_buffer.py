@@ -1,7 +1,7 @@
 """Rows of micro-batches, gathered in the order of the inputs.
 
-The engine hands over (places in the plan, rows) as they are done. `Gather` puts each row where the first input of that
-text is, and fills in the duplicates at the end: there is one copy of the result, not two.
+The engine hands over (places in the plan, rows) as they are done. `ResultBuffer` puts each row where the first input of
+that text is, and fills in the duplicates at the end: there is one copy of the result, not two.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from sentence_transformers.engine.scheduling import Plan
 
 
-class Gather:
+class ResultBuffer:
     """Collects the rows of one call.
 
     Args:
@@ -37,7 +37,7 @@ class Gather:
         self.rows: Any = None
         self._lock = threading.Lock()
 
-    def put(self, places: np.ndarray, rows: Any) -> None:
+    def write(self, places: np.ndarray, rows: Any) -> None:
         """Take the rows of one micro-batch; called from several threads."""
         targets = self.targets[places]
         with self._lock:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.engine.outputs import embedding_of
+from sentence_transformers.util.csr import coo
 from sentence_transformers.util.tensor import is_sparse, to_coo
 
 
@@ -90,8 +91,3 @@ def as_matrix(rows: Sequence[SparseRow], dimension: int, device: torch.device, d
 def as_list(rows: Sequence[SparseRow], dimension: int, device: torch.device) -> list[Tensor]:
     """Rows as COO tensors of shape (V,)."""
     return [coo(row.columns[None].to(device), row.values.to(device), (dimension,)) for row in rows]
-
-
-def coo(indices: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A COO tensor of entries that are known to be in order and distinct."""
-    return torch.sparse_coo_tensor(indices, values, shape, is_coalesced=True, check_invariants=False)

@@ -29,7 +29,7 @@ from typing import IO, Any
 import numpy as np
 
 from sentence_transformers.errors import IndexFormatError
-from sentence_transformers.index.files import create
+from sentence_transformers.util.atomic import creating
 
 BLOCK = 2**16
 """Bytes under one checksum."""
@@ -223,7 +223,7 @@ def write(path: Path, columns: Mapping[str, Column]) -> tuple[int, int]:
     """
     ordered = dict(sorted(columns.items(), key=lambda item: -item[1].dtype.itemsize))
     head = header_of(ordered)
-    with create(path) as file:
+    with creating(path) as file:
         sums = Summing(file)
         sums.write(head)
         for column in ordered.values():

@@ -24,8 +24,9 @@ from sentence_transformers.index.segments import Segment
 from sentence_transformers.index.settings import Settings
 from sentence_transformers.search import filters
 from sentence_transformers.search.blocks import BLOCK_SCORES, CPU, best_of_blocks, blocks_of
-from sentence_transformers.search.inverted_index import Postings, SparseRows
+from sentence_transformers.search.inverted_index import Postings
 from sentence_transformers.search.quantized_search import BLOCK, LEAST_DOCUMENTS, MOST_DOCUMENTS, SIEVE
+from sentence_transformers.util.csr import SparseRows
 
 Ranking = list[tuple[int, float]]
 """(number of a document, score), best first."""

@@ -14,7 +14,7 @@ from sentence_transformers.index import dense, keys, records, sparse
 from sentence_transformers.index.collection import State
 from sentence_transformers.index.models import DENSE, SPARSE, Encoders
 from sentence_transformers.index.segments import Documents, Segment
-from sentence_transformers.search.inverted_index import SparseRows
+from sentence_transformers.util.csr import SparseRows
 
 VECTORS = {DENSE: "embeddings", SPARSE: "sparse_embeddings"}
 """The argument with the vectors of each kind of model."""
@@ -203,5 +203,5 @@ def sparse_rows(parts: Sequence[tuple[Segment, np.ndarray]], back: np.ndarray) -
     for segment, rows in parts:
         order = np.argsort(rows)
         kept = sparse.rows_of(sparse.take(sparse.read(segment.arrays, segment.count), rows[order]))
-        taken.append(sparse.reordered(kept, np.argsort(order)))
-    return sparse.reordered(sparse.chained(taken), back)
+        taken.append(kept.reordered(np.argsort(order)))
+    return SparseRows.join(taken).reordered(back)

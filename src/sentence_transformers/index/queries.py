@@ -14,7 +14,7 @@ from sentence_transformers.index.collection import State
 from sentence_transformers.index.documents import VECTORS, Given, as_list, check_texts, no_model
 from sentence_transformers.index.models import DENSE, SPARSE, Encoders
 from sentence_transformers.index.settings import check_choice
-from sentence_transformers.search.inverted_index import SparseRows
+from sentence_transformers.util.csr import SparseRows
 
 Mode = Literal["dense", "sparse", "hybrid"]
 KINDS = {"dense": {DENSE}, "sparse": {SPARSE}, "hybrid": {DENSE, SPARSE}}

@@ -16,7 +16,7 @@ from sentence_transformers.index.arrays import Arrays, Column
 from sentence_transformers.index.graph import Graph, StoredGraph
 from sentence_transformers.index.settings import Settings
 from sentence_transformers.search import filters
-from sentence_transformers.search.inverted_index import SparseRows
+from sentence_transformers.util.csr import SparseRows
 
 
 @dataclass(frozen=True)

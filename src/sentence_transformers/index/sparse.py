@@ -9,7 +9,6 @@ A search reads the lists of its terms only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.index.arrays import Arrays, Column
 from sentence_transformers.index.blobs import Parts
 from sentence_transformers.index.settings import Settings
-from sentence_transformers.search.inverted_index import Postings, SparseRows, sparse_rows, starts_of
+from sentence_transformers.search.inverted_index import Postings
+from sentence_transformers.util.csr import SparseRows, sparse_rows, starts_of
 from sentence_transformers.util.tensor import describe, to_rows
 
 PARTS = ("starts", "documents", "values")
@@ -94,18 +94,3 @@ def rows_of(postings: Postings) -> SparseRows:
     return SparseRows(
         starts_of(postings.documents, len(postings)), terms[order], postings.values[order], postings.dimension
     )
-
-
-def reordered(rows: SparseRows, order: np.ndarray) -> SparseRows:
-    """Rows in another order."""
-    lengths = np.diff(rows.starts)[order]
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    places = np.repeat(rows.starts[order] - starts[:-1], lengths) + np.arange(starts[-1])
-    return SparseRows(starts, rows.terms[places], rows.values[places], rows.dimension)
-
-
-def chained(parts: Sequence[SparseRows]) -> SparseRows:
-    """Rows one after the other."""
-    lengths = np.concatenate([np.diff(part.starts) for part in parts])
-    terms, values = (np.concatenate([getattr(part, name) for part in parts]) for name in ("terms", "values"))
-    return SparseRows(np.concatenate([[0], np.cumsum(lengths)]), terms, values, parts[0].dimension)

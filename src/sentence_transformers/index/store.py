@@ -21,13 +21,15 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from sentence_transformers.errors import IndexFormatError, IndexNotFoundError
-from sentence_transformers.index import arrays, files, graph, manifest
+from sentence_transformers.errors import IndexFormatError, IndexLockedError, IndexNotFoundError
+from sentence_transformers.index import arrays, graph, manifest
 from sentence_transformers.index.arrays import Column, MappedArrays
 from sentence_transformers.index.manifest import MANIFEST, Manifest
 from sentence_transformers.index.segments import Segment
 from sentence_transformers.index.settings import Settings, check_choice
+from sentence_transformers.util.atomic import creating, drafts, lock, replacing, sync_folder
 
+LOCK = "index.lock"
 Check = Literal["read", "open", "never"]
 ATTEMPTS = 20
 """How often opening starts again because a writer removed what the manifest named a moment ago."""
@@ -44,7 +46,7 @@ class Store:
     def __init__(self, folder: Path, check: Check = "read") -> None:
         check_choice("check", check, get_args(Check))
         self.folder, self.check = folder, check
-        self._lock: files.Lock | None = None
+        self._lock: Lock | None = None
 
     # ---- reading
 
@@ -102,7 +104,7 @@ class Store:
         if self._lock is not None:
             return False
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = files.Lock(self.folder)
+        self._lock = Lock(self.folder)
         return True
 
     def release(self) -> None:
@@ -137,15 +139,16 @@ class Store:
             return segment
         assert segment.entry is not None
         content, name = np.packbits(segment.deleted).tobytes(), secrets.token_hex(8)
-        with files.create(self.folder / f"{name}.deleted") as file:
+        with creating(self.folder / f"{name}.deleted") as file:
             file.write(content)
         deleted = {"name": name, "size": len(content), "checksum": zlib.crc32(content)}
         return dataclasses.replace(segment, entry=segment.entry | {"deleted": deleted}, marked=True)
 
     def replace(self, new: Manifest) -> None:
         """Make files that were written the index; the others go."""
-        files.sync_folder(self.folder)
-        files.replace(self.folder / MANIFEST, new.to_bytes(), f"{secrets.token_hex(8)}.json")
+        sync_folder(self.folder)
+        with replacing(self.folder / MANIFEST) as fresh:
+            fresh.write_bytes(new.to_bytes())
         self.clean(new)
 
     def clean(self, current: Manifest) -> None:
@@ -153,13 +156,42 @@ class Store:
         named = {f"{entry['name']}.safetensors" for entry in current.segments}
         for ending in ("deleted", "graph"):
             named |= {f"{entry[ending]['name']}.{ending}" for entry in current.segments if entry.get(ending)}
-        for path in list(self.folder.iterdir()):
-            ours = re.fullmatch(rf"{manifest.NAME.pattern}\.(safetensors|deleted|graph|json)", path.name)
-            if ours and path.name not in named:
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        ours = re.compile(rf"{manifest.NAME.pattern}\.(safetensors|deleted|graph|json)")
+        left = [path for path in self.folder.iterdir() if ours.fullmatch(path.name) and path.name not in named]
+        for path in [*left, *drafts(self.folder, MANIFEST)]:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def entries(segments: Sequence[Segment]) -> tuple[dict[str, Any], ...]:
     """What the manifest says about segments that are on disk."""
     return tuple(segment.entry for segment in segments if segment.entry is not None)
+
+
+class Lock:
+    """The right to write into a folder, held until `release` or the end of the process.
+
+    Raises:
+        IndexLockedError: if someone else holds it, naming the process if that can be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = (folder / LOCK).open("a+b")
+        try:
+            lock(self._file)
+        except OSError as error:
+            self._file.seek(0)
+            holder = self._file.read(20).decode("ascii", "replace").strip()
+            self._file.close()
+            raise IndexLockedError(
+                f"The index in {folder} is being written by another Index"
+                f"{f' (process {holder})' if holder else ''}. One writer at a time: `close()` it or wait. "
+                "Reading needs no lock."
+            ) from error
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()).encode())
+        self._file.flush()
+
+    def release(self) -> None:
+        """Give the right back."""
+        self._file.close()

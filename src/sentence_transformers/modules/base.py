@@ -233,13 +233,25 @@ def understands_packed(module: Any) -> bool:
     """Whether a module takes packed batches, by the word of the class that defines its `forward`."""
     if not getattr(module, "takes_packed", False):
         return False
-    if "forward" in vars(module) and is_foreign(module.forward):
+    if "forward" in module.__dict__ and is_foreign(module.forward):
         return False
     return not is_foreign(type(module).forward, OWN) or packs(type(module))
 
 
 def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any], following: Any = None) -> dict[str, Any]:
     """Call one module with those keyword arguments that it takes, on a padded batch if it does not take packed ones.
+
+    Args:
+        following: the module that comes next, see `arguments`.
+    """
+    features, given = arguments(module, features, kwargs, following)
+    return module(features, **given)
+
+
+def arguments(
+    module: Any, features: dict[str, Any], kwargs: dict[str, Any], following: Any = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The features and keyword arguments for one module, of those of a call.
 
     Args:
         following: the module that comes next; given to modules that leave it work (`sees_following`), if nobody else
@@ -252,4 +264,4 @@ def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any], fo
     leaves_work = getattr(module, "sees_following", False) and getattr(following, "takes_vocabulary", False)
     if leaves_work and understands_packed(following) and unseen.value:
         given["following"] = following
-    return module(features, **given)
+    return features, given

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from sentence_transformers.engine.features import Features
-from sentence_transformers.engine.sparse_rows import coo
 from sentence_transformers.engine.tokenization import Tokens
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.features import Packing, is_packed, pad
 from sentence_transformers.modules.lookup_input import LookupInput
 from sentence_transformers.storage import weights
 from sentence_transformers.storage.files import Source
+from sentence_transformers.util.csr import coo
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ With x_1 … x_n the logits (V,) at a text's tokens and f the activation:
 
 f never falls, so max_i f(x_i) = f(max_i x_i), and f is computed once per text instead of once per token. The logits of
 all tokens, (T, V), never exist: they are computed and reduced block by block of the vocabulary
-(`backends.deferred_logits`), in training too (`backends.deferred_pooling`).
+(`backends.deferred_logits`), in training too.
 
 SPLADE: Formal et al. 2021, https://arxiv.org/abs/2109.10086 (max); https://arxiv.org/abs/2107.05720 (sum). Two
 logarithms: Lassance et al. 2024, https://arxiv.org/abs/2403.06789.
@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from sentence_transformers._deprecation import renamed
-from sentence_transformers.backends.deferred_logits import VocabularyRows
-from sentence_transformers.backends.deferred_pooling import max_over_tokens, reduce_over_tokens
+from sentence_transformers.backends.deferred_logits import VocabularyRows, max_over_tokens, reduce_over_tokens
 from sentence_transformers.errors import InputError
 from sentence_transformers.features import Packing, flattened_packing, is_packed, is_recorded
 from sentence_transformers.modules.base import Module

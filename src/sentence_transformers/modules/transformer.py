@@ -24,12 +24,13 @@ from sentence_transformers._deprecation import transformer_kwargs_decorator
 from sentence_transformers.backends import deferred_logits, packed_attention, packed_classifier
 from sentence_transformers.backends.bert_cpu import Layout, PackedBert
 from sentence_transformers.backends.bert_network import Part, complete
-from sentence_transformers.backends.capabilities import PER_TEXT, Proofs, lock
+from sentence_transformers.backends.capabilities import PER_TEXT, Capabilities, lock
 from sentence_transformers.backends.checkpoint import NO_LIMIT, Origin, TokenizerFile
 from sentence_transformers.backends.deferred_logits import VocabularyRows
 from sentence_transformers.backends.extension_points import Survey, unseen
 from sentence_transformers.backends.graph import Graph
 from sentence_transformers.backends.prepacked_linear import bind_to_replicas, prepack
+from sentence_transformers.backends.tasks import TASKS
 from sentence_transformers.engine.tokenization import check_template
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.features import is_recorded, pad, pad_rows
@@ -46,13 +47,6 @@ logger = logging.getLogger(__name__)
 
 TransformerTask = Literal["feature-extraction", "fill-mask", "sequence-classification", "text-generation"]
 
-# task: (Auto class in transformers, its output that is used, name of that output among the features)
-TASKS = {
-    "feature-extraction": ("AutoModel", "last_hidden_state", "token_embeddings"),
-    "fill-mask": ("AutoModelForMaskedLM", "logits", "token_embeddings"),
-    "sequence-classification": ("AutoModelForSequenceClassification", "logits", "scores"),
-    "text-generation": ("AutoModelForCausalLM", "logits", "causal_logits"),
-}
 CONFIG_NAMES = (
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -170,12 +164,14 @@ class Transformer(TextInput):
         )
         torch_runs = backend == "torch"
         usual = torch_runs and unpad_inputs is not False and self._gives_usual_output and not inferred
-        light = self._origin.light_model() if usual else None
+        found = self._origin.light_model() if usual else "other outputs or another backend are asked for"
+        light = None if isinstance(found, str) else found
+        self._not_light = found if isinstance(found, str) else None
         if self._origin.int8 and light is None:
             raise InputError(NO_INT8.format(model_name_or_path))
         self._tokenizer: Any = self._origin.light_tokenizer() if light is not None and not do_lower_case else None
         self._before_packing: str | None = None
-        self._proofs = Proofs()
+        self.capabilities = Capabilities()
         self._fast = light
         if light is not None:
             self._modules["model"] = light.root
@@ -248,7 +244,7 @@ class Transformer(TextInput):
         if self.backend != "torch":
             self._modules["model"] = value
             return
-        self._proofs = Proofs()
+        self.capabilities = Capabilities()
         for kept in ("_position_offset", "_learned_positions"):
             self.__dict__.pop(kept, None)
         self._adopt(value)
@@ -507,14 +503,40 @@ class Transformer(TextInput):
         """
         plain = not torch.is_grad_enabled() and not self.training
         survey = unseen.value if isinstance(unseen.value, Survey) else None
-        return self._fast.layout(survey) if plain and self._fast is not None and self._fast_fits_here else None
+        return self._fast.layout(survey) if plain and self._fast is not None and self._obstacle() is None else None
 
-    @property
-    def _fast_fits_here(self) -> bool:
-        """Whether packed batches go the way without transformers, as long as no layer was changed."""
+    def _obstacle(self) -> str | None:
+        """Why packed batches do not go the way without transformers; None if they do, as long as no layer was
+        changed.
+        """
         fast = self._fast
-        ours = fast is not None and fast.root is self._modules["model"] and fast.fits_here()
-        return ours and self._gives_usual_output and self.model_forward_params is None
+        if fast is None:
+            return self._not_light or "its weights were not read by it"
+        if fast.root is not self._modules["model"]:
+            return "auto_model was replaced"
+        if self.unpad_inputs is False:
+            return "unpad_inputs is False"
+        if not self._gives_usual_output:
+            return "modality_config names another output"
+        if self.model_forward_params is not None:
+            return "model_forward_params is set"
+        return fast.obstacle()
+
+    def explain_runner(self) -> str:
+        """How this transformer computes, and why not faster, in one line. What is not known yet is tried out."""
+        network = self._architecture
+        if self.backend != "torch":
+            return f"{network} as a graph of {self.backend}, padded batches"
+        obstacle = self._obstacle()
+        if obstacle is None and self._fast is not None:
+            if self._fast.is_known():
+                return f"{network} by PackedBert, without transformers, packed batches{', int8' * self._fast.int8}"
+            obstacle = "a layer was changed"
+        slower = f"not by PackedBert: {obstacle}"
+        if (lack := self._why_padded()) is None:
+            return f"{network} of transformers, packed batches; {slower}"
+        others = "any lengths together" if self.pads_safely else "equal lengths alone, since padding changes vectors"
+        return f"{network} of transformers, padded batches ({others}); not packed: {lack}; {slower}"
 
     @property
     def _gives_usual_output(self) -> bool:
@@ -620,29 +642,41 @@ class Transformer(TextInput):
     def packs(self) -> bool:
         """Whether this model runs packed; proved on first use."""
         fast = self._fast
-        return (fast is not None and self._fast_fits_here and fast.is_known()) or self.packs_in_transformers
+        return (fast is not None and self._obstacle() is None and fast.is_known()) or self.packs_in_transformers
 
     @property
     def packs_in_transformers(self) -> bool:
         """Whether the transformers model runs packed; proved on first use."""
+        return self._why_padded() is None
+
+    def _why_padded(self) -> str | None:
+        """Why the transformers model does not run packed; None if it does."""
         model = self.auto_model
-        usual = self._before_packing is not None and self.model_forward_params is None
-        if not usual or not packed_attention.is_in_use(model):
-            return False
+        if self.unpad_inputs is False:
+            return "unpad_inputs is False"
+        if self._origin.names_attention:
+            return "the attention function was named"
+        if self._before_packing is None:
+            return "the architecture does not let its attention function be chosen"
+        if self.model_forward_params is not None:
+            return "model_forward_params is set"
+        known = self.capabilities.known.get("packs")
+        if known is None and not packed_attention.is_in_use(model):
+            return "another attention function was set"
         with lock:
-            asked_before = "packs" in self._proofs.known
-            packs = self._proofs.holds(self, "packs")
-            if not packs and not asked_before and "packs" in self._proofs.known:
+            asked_before = "packs" in self.capabilities.known
+            lack = self.capabilities.lack(self, "packs")
+            if lack is not None and not asked_before and "packs" in self.capabilities.known:
                 model.set_attn_implementation(self._before_packing)
                 logger.info("%s runs on padded batches.", type(model).__name__)
-        return packs
+        return lack
 
     @property
     def pads_safely(self) -> bool:
         """Whether padding leaves the other tokens alone; proved on first use. If not, only equal lengths go
         together.
         """
-        return self._proofs.holds(self, "pads_safely")
+        return self.capabilities.has(self, "pads_safely")
 
     @property
     def mixes(self) -> Literal["any", "some", "none"]:
@@ -658,11 +692,11 @@ class Transformer(TextInput):
         """Whether the model can stop before its last product, the one with the vocabulary; proved on first use."""
         if self.transformer_task not in VOCABULARY_TASKS:
             return False
-        return self._fast_fits_here or self._defers_in_transformers
+        return self._obstacle() is None or self._defers_in_transformers
 
     @property
     def _defers_in_transformers(self) -> bool:
-        return deferred_logits.is_deferring(self.auto_model) and self._proofs.holds(self, "defers")
+        return deferred_logits.is_deferring(self.auto_model) and self.capabilities.has(self, "defers")
 
     @property
     def token_budget(self) -> int | None:

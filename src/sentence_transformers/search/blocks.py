@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.search.inverted_index import Postings, SparseRows, sparse_rows
+from sentence_transformers.search.inverted_index import Postings
 from sentence_transformers.search.topk import update
 from sentence_transformers.similarity import cos_sim, dot_score
+from sentence_transformers.util.csr import SparseRows, sparse_rows
 from sentence_transformers.util.tensor import (
     ArrayLike,
     check_finite,

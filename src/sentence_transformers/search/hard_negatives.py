@@ -24,8 +24,8 @@ import torch
 from sentence_transformers._deprecation import deprecated
 from sentence_transformers.errors import InputError, MissingExtraError
 from sentence_transformers.search.blocks import as_source, best_documents
-from sentence_transformers.search.model_fingerprint import model_fingerprint
 from sentence_transformers.similarity import cos_sim, dot_score, named_function, pairwise_cos_sim
+from sentence_transformers.storage.fingerprint import of_model
 from sentence_transformers.util.atomic import replacing
 from sentence_transformers.util.misc import column_values, similarity_fct_name
 from sentence_transformers.util.tensor import to_tensor
@@ -272,7 +272,7 @@ class Encoding:
             return self.encode(texts, side, prompt, prompt_name)
         key = repr(("normalized", side, prompt, prompt_name, len(texts)))
         digest = hashlib.sha256(
-            "\0".join([key, model_fingerprint(self.model), *texts]).encode("utf-8", "surrogatepass")
+            "\0".join([key, of_model(self.model), *texts]).encode("utf-8", "surrogatepass")
         ).hexdigest()
         file = Path(self.folder, f"{side}_embeddings_{digest[:32]}.npy")
         if file.is_file():

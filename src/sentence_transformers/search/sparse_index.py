@@ -42,7 +42,9 @@ from sentence_transformers.search.blocks import (
     check_sizes,
     inverted_score,
 )
-from sentence_transformers.search.inverted_index import Postings, SparseRows, sparse_rows
+from sentence_transformers.search.inverted_index import Postings
+from sentence_transformers.util.atomic import creating, drafts, replacing
+from sentence_transformers.util.csr import SparseRows, sparse_rows
 from sentence_transformers.util.tensor import ArrayLike, describe, to_rows
 
 FORMAT, VERSION = "sentence-transformers sparse index", 1
@@ -136,7 +138,8 @@ class SparseIndex:
         folder, generation = Path(folder), secrets.token_hex(8)
         folder.mkdir(parents=True, exist_ok=True)
         for part in PARTS:
-            write(part_path(folder, generation, part), getattr(postings, part))
+            with creating(part_path(folder, generation, part)) as file:
+                np.save(file, getattr(postings, part), allow_pickle=False)
         header = {
             "format": FORMAT,
             "version": VERSION,
@@ -146,9 +149,8 @@ class SparseIndex:
             "postings": len(postings.documents),
             "dtype": str(postings.values.dtype),
         }
-        draft = folder / f"{generation}.{HEADER}"
-        draft.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
-        draft.replace(folder / HEADER)
+        with replacing(folder / HEADER) as fresh:
+            fresh.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
         remove_others(folder, generation)
 
     @classmethod
@@ -181,23 +183,15 @@ class SparseIndex:
 def remove_others(folder: Path, generation: str) -> None:
     """Remove what other generations left; files that a process holds open on Windows stay."""
     names = "|".join([*(rf"{part}\.npy" for part in PARTS), re.escape(HEADER)])
-    for path in list(folder.iterdir()):
-        if re.fullmatch(rf"[0-9a-f]{{16}}\.({names})", path.name) and not path.name.startswith(generation):
-            with contextlib.suppress(OSError):
-                path.unlink()
+    ours = re.compile(rf"(?!{generation})[0-9a-f]{{16}}\.({names})")
+    for path in [*filter(lambda path: ours.fullmatch(path.name), folder.iterdir()), *drafts(folder, HEADER)]:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def part_path(folder: Path, generation: str, part: str) -> Path:
     """The file of one array."""
     return folder / f"{generation}.{part}.npy"
-
-
-def write(path: Path, array: np.ndarray) -> None:
-    """An array as .npy, on disk when this returns."""
-    with path.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def read(path: Path, size: int, dtype: str, mmap: bool) -> np.ndarray:

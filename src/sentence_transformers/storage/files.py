@@ -9,6 +9,7 @@ the link rule: there the hub client itself links snapshots to blobs.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -106,6 +107,12 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise ModelFormatError(
             f"{path} is not valid JSON: {error}. The file may be truncated; fetch it again."
         ) from error
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def settle(folder: str | os.PathLike[str]) -> None:

@@ -15,7 +15,6 @@ is trusting it. Packages known by name have their weights checked against a sha2
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata, util
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sentence_transformers.errors import ModelFormatError, ModelNotFoundError, NotAFolderError
-from sentence_transformers.storage.files import Source, offline, read_json
+from sentence_transformers.storage.files import Source, offline, read_json, sha256_of
 from sentence_transformers.storage.saving import complete
 
 ENTRY_POINT_GROUP = "sentence_transformers.models"
@@ -173,9 +172,7 @@ def from_package(source: Source, repository: str) -> str | None:
 
 def check_sum(path: Path, expected: str) -> None:
     """Raise `ModelFormatError` if a file's sha256 is not the expected one."""
-    with path.open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
-    if actual != expected:
+    if (actual := sha256_of(path)) != expected:
         raise ModelFormatError(
             f"{path} has sha256 {actual}, expected {expected}: it is damaged. Install its package again."
         )

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.storage.files import PENDING, check_relative
-from sentence_transformers.util.atomic import keep_mode, replacing, sync
+from sentence_transformers.util.atomic import keep_mode, lock_of, locked, replacing, sync
 
 MODULES_FILE = "modules.json"
 STARTING = 60  # seconds in which a new folder may not be locked yet
@@ -86,33 +86,6 @@ def working_folder(place: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
         if held is not None:
             os.close(held)
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Waits until no other thread or process is in such a block with the same folder, where there are locks."""
-    descriptor = lock_of(folder, wait=True)
-    try:
-        yield
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-
-
-def lock_of(folder: Path, wait: bool = False) -> int | None:
-    """A descriptor that holds the lock of a folder until it is closed or the process ends; None if it cannot be had."""
-    try:
-        import fcntl
-
-        descriptor = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):  # Windows; a folder that nobody may list
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def commit(fresh: Path, target: Path, own: bool) -> None:

@@ -78,7 +78,7 @@ NAMES = {
     "truncate_embeddings": "util.tensor",
     "export_dynamic_quantized_onnx_model": "backends.graph_quantize",
     "export_optimized_onnx_model": "backends.graph_quantize",
-    "export_static_quantized_openvino_model": "backends.graph_quantize_static",
+    "export_static_quantized_openvino_model": "backends.graph_quantize",
 }
 
 __all__ = sorted(NAMES)

@@ -19,7 +19,7 @@ from sentence_transformers.connectors.search_engines.common import (
     with_queries,
 )
 from sentence_transformers.errors import InputError, MissingExtraError
-from sentence_transformers.search.inverted_index import SparseRows, sparse_rows
+from sentence_transformers.util.csr import SparseRows, sparse_rows
 from sentence_transformers.util.tensor import describe
 
 if TYPE_CHECKING:
