@@ -34,8 +34,8 @@ from sentence_transformers.engine.outputs import Output, TokenOutput
 from sentence_transformers.engine.result_buffer import ResultBuffer
 from sentence_transformers.evaluation.mse import squared_error
 from sentence_transformers.features import Packing
+from sentence_transformers.late_interaction import maxsim
 from sentence_transformers.losses.gradient_cache import RandContext
-from sentence_transformers.maxsim import maxsim
 from sentence_transformers.modules.bow import BoW
 from sentence_transformers.modules.cnn import CNN
 from sentence_transformers.modules.dense import Dense

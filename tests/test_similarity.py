@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from sentence_transformers import maxsim as maxsim_module
+from sentence_transformers import late_interaction
 from sentence_transformers import similarity as sim
 from sentence_transformers.errors import InputError
-from sentence_transformers.xtr import xtr_kd_scores, xtr_scores
+from sentence_transformers.late_interaction import xtr_kd_scores, xtr_scores
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "search.npz")
 
@@ -275,9 +275,9 @@ def test_maxsim_gradient_reaches_only_the_best_tokens():
 def test_maxsim_never_holds_more_than_chunk_elements(monkeypatch):
     sizes = []
     for name in ("_best", "_best_of_groups"):
-        best = getattr(maxsim_module, name)
+        best = getattr(late_interaction, name)
         spy = lambda s, other, best=best: sizes.append(s.numel()) or best(s, other)  # noqa: E731
-        monkeypatch.setattr(maxsim_module, name, spy)
+        monkeypatch.setattr(late_interaction, name, spy)
     sim.maxsim(torch.ones(10, 3, 4), torch.ones(50, 5, 4), chunk_elements=200)
     sim.maxsim_pairwise(torch.ones(50, 3, 4), torch.ones(50, 5, 4), chunk_elements=200)
     assert max(sizes) <= 200 and sum(sizes) == 10 * 3 * 50 * 5 + 50 * 3 * 5
@@ -406,7 +406,7 @@ def test_maxsim_is_one_graph(tokens):
 
 
 def test_documents_without_tokens_are_said_once(caplog):
-    maxsim_module.warn_of_empty_documents.cache_clear()
+    late_interaction.warn_of_empty_documents.cache_clear()
     query, document = torch.randn(2, 3, 4), torch.randn(2, 5, 4)
     sim.maxsim(query, document)
     assert not caplog.text

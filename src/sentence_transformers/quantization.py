@@ -161,3 +161,10 @@ def as_array(embeddings: Any) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise InputError(f"Expected float embeddings, got {array.dtype}.")
     return array
+
+
+def __getattr__(name: str) -> Any:
+    """The searches in quantised embeddings, which older code imports from here."""
+    from sentence_transformers import _names
+
+    return _names.passed_through(__name__, name)

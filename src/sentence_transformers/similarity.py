@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.maxsim import maxsim, maxsim_pairwise, mean_maxsim, mean_maxsim_pairwise
+from sentence_transformers.late_interaction import maxsim, maxsim_pairwise, mean_maxsim, mean_maxsim_pairwise
 from sentence_transformers.util.tensor import ArrayLike, is_sparse, normalize_embeddings, take_rows, to_float, to_rows
 
 __all__ = [

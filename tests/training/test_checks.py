@@ -23,7 +23,7 @@ from sentence_transformers import (
 )
 from sentence_transformers.errors import UntrustedCodeError
 from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
-from sentence_transformers.training import collator, preparation
+from sentence_transformers.training import collator, optimizers
 from tests import models
 from tests.fake_gpu import FakeGPU
 from tests.training import runs
@@ -118,7 +118,7 @@ def test_what_cannot_be_trained_is_told(model: Any, tmp_path: Path) -> None:
     model.requires_grad_(False)
     with pytest.raises(ValueError, match="Nothing can be trained"):
         trainer_of(model, tmp_path).train()
-    assert "backend='torch'" in preparation.why_untrainable(type("Graph", (), {"backend": "onnx"}))
+    assert "backend='torch'" in optimizers.why_untrainable(type("Graph", (), {"backend": "onnx"}))
 
 
 def test_the_loss_is_looked_at_without_a_pause_before_the_backward_pass(model: Any, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from sentence_transformers.quantization import quantize
 from sentence_transformers.search.blocks import check_sizes
 from sentence_transformers.search.filters import Combined, Condition, Filter, parse
 from sentence_transformers.util.csr import SparseRows, sparse_rows
-from sentence_transformers.util.tensor import describe, to_rows, to_tensor
+from sentence_transformers.util.tensor import ArrayLike, describe, to_rows, to_tensor
 
 Id: TypeAlias = int | str
 Hits: TypeAlias = list[Hit]
@@ -236,7 +236,7 @@ class Database(ABC):
                 self.publish()
         return written
 
-    def search(self, queries: Any, top_k: int = 10, filter: Mapping[str, Any] | None = None) -> list[Hits]:
+    def search(self, queries: ArrayLike, top_k: int = 10, filter: Mapping[str, Any] | None = None) -> list[Hits]:
         """The best documents of each query.
 
         Args:
@@ -335,7 +335,7 @@ class Database(ABC):
         return ids, rows, metadata
 
     @contextmanager
-    def telling(self, written: int, last: Any) -> Iterator[None]:
+    def telling(self, written: int, last: object) -> Iterator[None]:
         """Turns a failure into a `DatabaseWriteError` that says what is stored."""
         try:
             _ = self.client
@@ -388,7 +388,7 @@ def check_ids(ids: Sequence[Any]) -> list[Id]:
     return plain
 
 
-def check_metadata(key: Id, entry: Any) -> None:
+def check_metadata(key: Id, entry: object) -> None:
     """`InputError` unless an entry of metadata is a dictionary that JSON can say."""
     try:
         if not isinstance(entry, Mapping):
@@ -400,7 +400,7 @@ def check_metadata(key: Id, entry: Any) -> None:
         ) from error
 
 
-def as_rows(vectors: Any, precision: str) -> Rows:
+def as_rows(vectors: ArrayLike, precision: str) -> Rows:
     """Vectors as they are stored: SparseRows, uint8 (N, H / 8) for "binary", else float32 (N, H).
 
     Raises:
@@ -424,7 +424,7 @@ def as_rows(vectors: Any, precision: str) -> Rows:
     return quantize(rows, "ubinary", np.zeros((2, 1))) if precision == "binary" else rows  # type: ignore[arg-type]
 
 
-def dense_as_sparse(vectors: Any) -> SparseRows:
+def dense_as_sparse(vectors: ArrayLike) -> SparseRows:
     """The values of dense vectors that are not zero."""
     rows = sparse_rows(to_rows(vectors, "vectors").detach().to_sparse())
     assert rows is not None

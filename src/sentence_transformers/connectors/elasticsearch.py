@@ -8,11 +8,14 @@ Which graph and which compression Elasticsearch uses is its own choice unless `f
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sentence_transformers.connectors.json_documents import VECTOR, JsonDatabase, unscaled
 from sentence_transformers.connectors.search_engines.elasticsearch import ElasticsearchEngine
 from sentence_transformers.connectors.search_engines.rank_features import RankFeatures
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SIMILARITIES = {"cosine": "cosine", "dot": "max_inner_product", "euclidean": "l2_norm", "hamming": "l2_norm"}
 CANDIDATES = 100
@@ -42,7 +45,7 @@ class ElasticsearchDatabase(JsonDatabase):
             "similarity": similarity,
         }
 
-    def nearest(self, vector: Any, top_k: int, filters: list[dict[str, Any]]) -> dict[str, Any]:
+    def nearest(self, vector: np.ndarray, top_k: int, filters: list[dict[str, Any]]) -> dict[str, Any]:
         candidates = min(max(top_k, CANDIDATES), MOST_CANDIDATES)
         search = {"field": VECTOR, "query_vector": vector, "k": top_k, "num_candidates": candidates}
         return {"knn": search | ({"filter": filters} if filters else {})}
@@ -50,5 +53,5 @@ class ElasticsearchDatabase(JsonDatabase):
     def similarity(self, score: float, dimension: int) -> float:
         return dimension * (score - 1) if self.metric == "hamming" else unscaled(score, self.metric)
 
-    def bits(self, row: Any) -> str:
+    def bits(self, row: np.ndarray) -> str:
         return row.tobytes().hex()

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import re
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sentence_transformers.connectors.common import (
     Database,
@@ -34,6 +34,9 @@ from sentence_transformers.connectors.search_engines.rank_features import FIELD,
 from sentence_transformers.errors import InputError, SearchEngineError
 from sentence_transformers.search.filters import Condition
 from sentence_transformers.util.csr import SparseRows
+
+if TYPE_CHECKING:
+    import numpy as np
 
 VECTOR = "embedding"
 METADATA_TYPES = [
@@ -86,7 +89,7 @@ class JsonDatabase(Database):
         """The type of the field of vectors."""
 
     @abstractmethod
-    def nearest(self, vector: Any, top_k: int, filters: list[dict[str, Any]]) -> dict[str, Any]:
+    def nearest(self, vector: np.ndarray, top_k: int, filters: list[dict[str, Any]]) -> dict[str, Any]:
         """The body of a search for nearest neighbours."""
 
     @abstractmethod
@@ -94,7 +97,7 @@ class JsonDatabase(Database):
         """The similarity, or minus the distance, behind a score."""
 
     @abstractmethod
-    def bits(self, row: Any) -> Any:
+    def bits(self, row: np.ndarray) -> Any:
         """The engine's form of a uint8 row of packed bits."""
 
     # ---- the index
@@ -152,7 +155,7 @@ class JsonDatabase(Database):
             return [{FIELD: weights} for weights in features(rows)]
         return [{VECTOR: vector} for vector in self.vectors_of(rows)]
 
-    def vectors_of(self, rows: Any) -> list[Any]:
+    def vectors_of(self, rows: np.ndarray) -> list[Any]:
         """Dense rows in the engine's form."""
         return [self.bits(row) for row in rows] if self.precision == "binary" else rows.tolist()
 

@@ -38,7 +38,7 @@ class OpenSearchDatabase(JsonDatabase):
         kind = {"data_type": "binary"} if binary else {}
         return {"type": "knn_vector", "dimension": dimension, **kind, "method": method}
 
-    def nearest(self, vector: Any, top_k: int, filters: list[dict[str, Any]]) -> dict[str, Any]:
+    def nearest(self, vector: np.ndarray, top_k: int, filters: list[dict[str, Any]]) -> dict[str, Any]:
         search = {"vector": vector, "k": top_k}
         search |= {"filter": {"bool": {"must": filters}}} if filters else {}
         return {"query": {"knn": {VECTOR: search}}}
@@ -46,5 +46,5 @@ class OpenSearchDatabase(JsonDatabase):
     def similarity(self, score: float, dimension: int) -> float:
         return 1 - 1 / score if self.metric == "hamming" else unscaled(score, self.metric)
 
-    def bits(self, row: Any) -> list[int]:
+    def bits(self, row: np.ndarray) -> list[int]:
         return row.view(np.int8).tolist()

@@ -201,7 +201,7 @@ def point_id(key: Id) -> int | str:
     return key
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether a value is a number; a bool is none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 

@@ -12,12 +12,17 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sentence_transformers.connectors.common import Batch, Database, Id
 from sentence_transformers.engine.progress import progress_bar
 from sentence_transformers.engine.prompts import document_side
 from sentence_transformers.errors import DatabaseWriteError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sentence_transformers.encoders.embedding import EmbeddingModel
 
 CHUNK = 2000
 
@@ -45,7 +50,7 @@ class Uploaded(NamedTuple):
 
 
 def upload(
-    model: Any,
+    model: EmbeddingModel,
     source: Iterable[Any],
     database: Database,
     *,
@@ -105,7 +110,11 @@ def upload(
 
 
 def encoded(
-    model: Any, documents: Iterator[Document], chunk_size: int, store_text: bool, encode_kwargs: dict[str, Any]
+    model: EmbeddingModel,
+    documents: Iterator[Document],
+    chunk_size: int,
+    store_text: bool,
+    encode_kwargs: dict[str, Any],
 ) -> Iterator[Batch]:
     """Documents as batches for `Database.write`; at most one chunk of them is held."""
     held: deque[Document] = deque()
@@ -122,7 +131,11 @@ def encoded(
 
 
 def missing(
-    documents: Iterator[Document], database: Database, chunk_size: int, count: dict[str, int], advance: Any
+    documents: Iterator[Document],
+    database: Database,
+    chunk_size: int,
+    count: dict[str, int],
+    advance: Callable[[int], object],
 ) -> Iterator[Document]:
     """The documents whose ids are not stored yet."""
     while chunk := list(islice(documents, chunk_size)):
@@ -140,7 +153,7 @@ def as_documents(source: Iterable[Any], column: str, id_column: str) -> Iterator
         yield as_document(item, place, column, id_column)
 
 
-def as_document(item: Any, place: int, column: str, id_column: str) -> Document:
+def as_document(item: object, place: int, column: str, id_column: str) -> Document:
     """One document; `InputError` naming its position if it has another form."""
     if isinstance(item, str):
         return Document(place, item, {})

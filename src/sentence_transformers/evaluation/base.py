@@ -4,8 +4,9 @@
     metrics[evaluator.primary_metric]
 
 An evaluator holds data and settings; calling it with a model measures that model. It notes the metrics in the model's
-card and, if told to, adds a row to a CSV file. Which texts are embedded how is in `embed_inputs`, which evaluators of
-other kinds of models replace; the numbers are functions in `evaluation.metrics`.
+card and, if told to, adds a row to a CSV file. An evaluator of this library says what it computes (`_evaluate`) and, if
+of embeddings, how texts are embedded (`encode_options`); the rest is here. The numbers are functions in
+`evaluation.metrics`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,20 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from sentence_transformers.errors import InputError
 
+if TYPE_CHECKING:
+    from sentence_transformers.protocols import Encoder, Texts
+
 logger = logging.getLogger(__name__)
+
+Metrics = dict[str, float]
+Measured = tuple[Metrics, Sequence[float]]
+"""Metrics by name, and the values of a row of the CSV file."""
 
 
 class BaseEvaluator:
@@ -32,9 +40,15 @@ class BaseEvaluator:
         greater_is_better: how it says so.
         name: put before the names of the metrics.
         csv_file: name of the CSV file.
+        csv_headers: its columns.
+        write_csv: whether a call with an output folder adds a row to it.
+        config_keys: names of the settings that the model card shows, where they are not None.
     """
 
     csv_file: str
+    csv_headers: list[str]
+    write_csv: bool = True
+    config_keys: ClassVar[tuple[str, ...]] = ()
     greater_is_better: bool = True
     primary_metric: str | None = None
     name: str = ""
@@ -79,7 +93,7 @@ class BaseEvaluator:
         return {f"{name}_{key}": value for key, value in plain.items()}
 
     def store_metrics_in_model_card_data(
-        self, model: Any, metrics: dict[str, Any], epoch: int = 0, step: int = 0
+        self, model: object, metrics: dict[str, Any], epoch: int = 0, step: int = 0
     ) -> None:
         """Note the metrics in the model's card."""
         card: Any = getattr(model, "model_card_data", None)
@@ -94,10 +108,77 @@ class BaseEvaluator:
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings that the model card shows."""
-        return {}
+        found = {key: getattr(self, key) for key in self.config_keys}
+        return {key: value for key, value in found.items() if value is not None}
+
+    def _report(
+        self, model: object, measured: Measured, output_path: str | None, epoch: int, steps: int
+    ) -> dict[str, float]:
+        """Write what was measured where it goes; the metrics by their full names."""
+        metrics, row = measured
+        if self.write_csv:
+            self.write_row(output_path, self.csv_headers, [epoch, steps, *row])
+        metrics = self.prefix_name_to_metrics(metrics, self.name)
+        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
+        return metrics
 
 
 SentenceEvaluator = BaseEvaluator
+
+
+class MetricsEvaluator(BaseEvaluator):
+    """An evaluator whose metrics are a function of the model."""
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float]:
+        return self._report(model, self._evaluate(model), output_path, epoch, steps)
+
+    def _evaluate(self, model: Any) -> Measured:
+        """The metrics of a model, and the values of the CSV file's row."""
+        raise TypeError(f"{type(self).__name__} must define __call__(model, output_path, epoch, steps).")
+
+
+class EmbeddingEvaluator(MetricsEvaluator):
+    """An evaluator of embeddings.
+
+    Attributes:
+        batch_size, show_progress_bar: for `encode`.
+        truncate_dim: keep only the first dimensions.
+        encode_options: the form of the embeddings, as arguments of `encode`.
+        limit_name: attribute and argument of `encode` that limits the dimensions; None where nothing does.
+    """
+
+    config_keys: ClassVar[tuple[str, ...]] = ("truncate_dim",)
+    encode_options: ClassVar[dict[str, bool]] = {"convert_to_numpy": True}
+    limit_name: ClassVar[str | None] = "truncate_dim"
+    batch_size: int
+    show_progress_bar: bool | None = None
+    truncate_dim: int | None = None
+
+    def embed_inputs(self, model: Encoder, sentences: Texts, **kwargs: Any) -> Any:
+        """Texts -> (B, H)."""
+        return self._encode(model, sentences, **kwargs)
+
+    def _encode(
+        self,
+        model: Encoder,
+        texts: Texts,
+        side: str | None = None,
+        show_progress_bar: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Texts, as "query" or "document" where a side is named, through the model with the settings of this one."""
+        limit = None if self.limit_name is None else getattr(self, self.limit_name)
+        encode = getattr(model, f"encode_{side}") if side else model.encode
+        return encode(
+            texts,
+            batch_size=self.batch_size,
+            show_progress_bar=self.show_progress_bar if show_progress_bar is None else show_progress_bar,
+            **self.encode_options,
+            **({} if limit is None else {str(self.limit_name): limit}),
+            **kwargs,
+        )
 
 
 class SequentialEvaluator(BaseEvaluator):

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.evaluation.base import check_lengths, file_name
-from sentence_transformers.evaluation.embedding_similarity import truncation
+from sentence_transformers.evaluation.base import Measured, check_lengths, file_name
 from sentence_transformers.evaluation.metrics import average_precision, best_accuracy, best_f1, matthews
 from sentence_transformers.evaluation.pairs import DISTANCES, SimilaritiesEvaluator, rows_at
+from sentence_transformers.protocols import SearchEncoder
 
 KINDS = ("accuracy", "accuracy_threshold", "f1", "precision", "recall", "f1_threshold", "ap", "mcc")  # as in the CSV
 
@@ -65,25 +65,18 @@ class BinaryClassificationEvaluator(SimilaritiesEvaluator):
         columns = zip(*((*example.texts[:2], example.label) for example in examples), strict=True)
         return cls(*map(list, columns), **kwargs)  # type: ignore[arg-type]
 
-    def __call__(
-        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
+    def _evaluate(self, model: SearchEncoder) -> Measured:
         names = self.names(model)
         scores = self.compute_metrics(model)
-        if self.write_csv:
-            values = [scores[name][kind] for name in names for kind in KINDS]
-            self.write_row(output_path, self.csv_headers, [epoch, steps, *values])
         metrics = {f"{name}_{kind}": value for name, part in scores.items() for kind, value in part.items()}
         if len(scores) > 1:
             metrics |= {f"max_{kind}": max(part[kind] for part in scores.values()) for kind in KINDS}
-        metrics = self.prefix_name_to_metrics(metrics, self.name)
-        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
-        return metrics
+        return metrics, [scores[name][kind] for name in names for kind in KINDS]
 
     def headers(self, names: Sequence[str]) -> list[str]:
         return ["epoch", "steps", *(f"{name}_{kind}" for name in names for kind in KINDS)]
 
-    def compute_metrics(self, model: Any) -> dict[str, dict[str, float]]:
+    def compute_metrics(self, model: SearchEncoder) -> dict[str, dict[str, float]]:
         """The metrics of each similarity."""
         try:
             texts = list(dict.fromkeys([*self.sentences1, *self.sentences2]))
@@ -114,17 +107,6 @@ class BinaryClassificationEvaluator(SimilaritiesEvaluator):
 
     compute_metrices = compute_metrics
 
-    def embed_inputs(self, model: Any, sentences: Any, **kwargs: Any) -> Any:
-        """Texts -> (B, H)."""
-        return model.encode(
-            sentences,
-            batch_size=self.batch_size,
-            show_progress_bar=self.show_progress_bar,
-            convert_to_numpy=True,
-            **truncation(self.truncate_dim),
-            **kwargs,
-        )
-
     @staticmethod
     def find_best_acc_and_threshold(
         scores: np.ndarray, labels: np.ndarray, high_score_more_similar: bool
@@ -142,6 +124,3 @@ class BinaryClassificationEvaluator(SimilaritiesEvaluator):
         sign = 1 if high_score_more_similar else -1
         found = best_f1(labels, sign * np.asarray(scores))
         return found.f1, found.precision, found.recall, sign * found.threshold
-
-    def get_config_dict(self) -> dict[str, Any]:
-        return {} if self.truncate_dim is None else {"truncate_dim": self.truncate_dim}

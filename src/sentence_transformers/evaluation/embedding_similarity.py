@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.evaluation.base import check_lengths, file_name
+from sentence_transformers.evaluation.base import Measured, check_lengths, file_name
 from sentence_transformers.evaluation.metrics import pearson, spearman
 from sentence_transformers.evaluation.pairs import SimilaritiesEvaluator
+from sentence_transformers.protocols import SearchEncoder, Texts
 from sentence_transformers.similarity import SimilarityFunction
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class EmbeddingSimilarityEvaluator(SimilaritiesEvaluator):
         InputError: for columns of different lengths, or scores that are NaN.
     """
 
+    config_keys = ("truncate_dim", "precision")
     primary_kind: ClassVar[str] = "spearman_{}"
 
     def __init__(
@@ -73,9 +75,7 @@ class EmbeddingSimilarityEvaluator(SimilaritiesEvaluator):
         columns = zip(*((*example.texts[:2], example.label) for example in examples), strict=True)
         return cls(*map(list, columns), **kwargs)  # type: ignore[arg-type]
 
-    def __call__(
-        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
+    def _evaluate(self, model: SearchEncoder) -> Measured:
         first, second = (comparable(rows, self.precision) for rows in self._embed(model))
         names = self.names(model)
         metrics: dict[str, float] = {}
@@ -83,17 +83,12 @@ class EmbeddingSimilarityEvaluator(SimilaritiesEvaluator):
             scores = self.pair_scores(model, first, second, name)
             metrics[f"pearson_{name}"] = pearson(self.scores, scores)  # type: ignore[arg-type]
             metrics[f"spearman_{name}"] = spearman(self.scores, scores)  # type: ignore[arg-type]
-        if self.write_csv:
-            values = [metrics[f"{kind}_{name}"] for name in names for kind in KINDS]
-            self.write_row(output_path, self.csv_headers, [epoch, steps, *values])
+        row = [metrics[f"{kind}_{name}"] for name in names for kind in KINDS]
         if len(names) > 1:
-            for kind in KINDS:
-                metrics[f"{kind}_max"] = max(metrics[f"{kind}_{name}"] for name in names)
-        metrics = self.prefix_name_to_metrics(metrics, self.name)
-        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
-        return metrics
+            metrics |= {f"{kind}_max": max(metrics[f"{kind}_{name}"] for name in names) for kind in KINDS}
+        return metrics, row
 
-    def _embed(self, model: Any) -> tuple[Any, Any]:
+    def _embed(self, model: SearchEncoder) -> tuple[np.ndarray, np.ndarray]:
         """(B, H) of both columns; those of one byte a dimension are quantised together, by the same ranges."""
         if self.precision not in ("int8", "uint8"):
             return self.embed_inputs(model, self.sentences1), self.embed_inputs(model, self.sentences2)
@@ -107,36 +102,22 @@ class EmbeddingSimilarityEvaluator(SimilaritiesEvaluator):
     def headers(self, names: Sequence[str]) -> list[str]:
         return ["epoch", "steps", *(f"{name}_{kind}" for name in names for kind in KINDS)]
 
-    def embed_inputs(self, model: Any, sentences: Any, **kwargs: Any) -> Any:
+    def embed_inputs(self, model: SearchEncoder, sentences: Texts, **kwargs: Any) -> Any:
         """Texts -> (B, H)."""
-        return model.encode(
-            sentences,
-            batch_size=self.batch_size,
-            show_progress_bar=self.show_progress_bar,
-            convert_to_numpy=True,
-            **truncation(self.truncate_dim),
-            **({"precision": self.precision, "normalize_embeddings": True} if self.precision else {}),
-            **kwargs,
+        quantised: dict[str, Any] = (
+            {"precision": self.precision, "normalize_embeddings": True} if self.precision else {}
         )
+        return self._encode(model, sentences, **quantised, **kwargs)
 
     @property
     def description(self) -> str:
         return "Semantic Similarity"
 
-    def get_config_dict(self) -> dict[str, Any]:
-        settings = {"truncate_dim": self.truncate_dim, "precision": self.precision}
-        return {key: value for key, value in settings.items() if value is not None}
 
-
-def comparable(rows: Any, precision: str | None) -> Any:
+def comparable(rows: np.ndarray, precision: str | None) -> np.ndarray:
     """Quantised embeddings as numbers that similarities can be computed of: bits as 0 and 1, bytes as floats."""
     if precision == "binary":  # bytes less 128, see `quantization`
         rows = (np.asarray(rows).astype(np.int16) + 128).astype(np.uint8)
     if precision in ("binary", "ubinary"):
         return np.unpackbits(rows, axis=1)
     return rows
-
-
-def truncation(truncate_dim: int | None) -> dict[str, int]:
-    """The argument of `encode`, where there is something to truncate."""
-    return {} if truncate_dim is None else {"truncate_dim": truncate_dim}

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,13 +20,13 @@ from torch import Tensor
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.evaluation import metrics as measures
-from sentence_transformers.evaluation.base import BaseEvaluator, check_texts, file_name, log_when
-from sentence_transformers.evaluation.embedding_similarity import truncation
-from sentence_transformers.evaluation.triplet import side_of
+from sentence_transformers.evaluation.base import EmbeddingEvaluator, check_texts, file_name, log_when
+from sentence_transformers.protocols import SearchEncoder, Texts
 from sentence_transformers.search.blocks import as_source, best_documents
 from sentence_transformers.search.topk import merge
 from sentence_transformers.similarity import SimilarityFunction, named_function
 from sentence_transformers.util.atomic import replacing
+from sentence_transformers.util.tensor import ArrayLike
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ QUERY_BLOCK = 256
 DOCUMENT_BLOCK = 16384
 
 
-class InformationRetrievalEvaluator(BaseEvaluator):
+class InformationRetrievalEvaluator(EmbeddingEvaluator):
     """Accuracy, precision, recall, MRR, NDCG and MAP of retrieval.
 
     Args:
@@ -57,6 +57,9 @@ class InformationRetrievalEvaluator(BaseEvaluator):
     Raises:
         InputError: if there are no queries, none has a relevant document, or none of the relevant ids is in the corpus.
     """
+
+    config_keys = ("truncate_dim", "query_prompt", "query_prompt_name", "corpus_prompt", "corpus_prompt_name")
+    encode_options: ClassVar[dict[str, bool]] = {"convert_to_tensor": True}
 
     def __init__(
         self,
@@ -134,7 +137,7 @@ class InformationRetrievalEvaluator(BaseEvaluator):
 
     def __call__(
         self,
-        model: Any,
+        model: SearchEncoder,
         output_path: str | None = None,
         epoch: int = -1,
         steps: int = -1,
@@ -146,9 +149,7 @@ class InformationRetrievalEvaluator(BaseEvaluator):
         )
         self._functions(model)
         scores: dict[str, Any] = self._scores(model, *args, output_path=output_path, **kwargs)
-        if self.write_csv:
-            values = [value for name in self.score_function_names for value in self._csv_row(scores[name])]
-            self.write_row(output_path, self.csv_headers, [epoch, steps, *values])
+        row = [value for name in self.score_function_names for value in self._csv_row(scores[name])]
         self._find_primary(scores)
         found = {
             f"{name}_{measure.replace('@k', '@' + str(k))}": value
@@ -156,11 +157,9 @@ class InformationRetrievalEvaluator(BaseEvaluator):
             for measure, values in part.items()
             for k, value in values.items()
         }
-        found = self.prefix_name_to_metrics(found, self.name)
-        self.store_metrics_in_model_card_data(model, found, epoch, steps)
-        return found
+        return self._report(model, (found, row), output_path, epoch, steps)
 
-    def _functions(self, model: Any) -> dict[str, ScoreFunction]:
+    def _functions(self, model: SearchEncoder) -> dict[str, ScoreFunction]:
         """The score functions of a call: those given, else the model's own; the main one among them."""
         functions = self.score_functions or {model.similarity_fn_name: self._own_similarity(model)}
         if self.main_score_function is not None and self.main_score_function.value not in functions:
@@ -171,7 +170,7 @@ class InformationRetrievalEvaluator(BaseEvaluator):
             self.csv_headers = self.headers(self.score_function_names)
         return functions
 
-    def _own_similarity(self, model: Any) -> ScoreFunction:
+    def _own_similarity(self, model: SearchEncoder) -> ScoreFunction:
         own: ScoreFunction = model.similarity
         return own
 
@@ -219,9 +218,9 @@ class InformationRetrievalEvaluator(BaseEvaluator):
 
     def compute_all_metrics(
         self,
-        model: Any,
-        corpus_model: Any = None,
-        corpus_embeddings: Any = None,
+        model: SearchEncoder,
+        corpus_model: SearchEncoder | None = None,
+        corpus_embeddings: np.ndarray | Tensor | None = None,
         output_path: str | None = None,
     ) -> Any:
         """The metrics of each score function: {name: {"ndcg@k": {10: …}, …}}.
@@ -252,11 +251,16 @@ class InformationRetrievalEvaluator(BaseEvaluator):
 
     compute_metrices = compute_all_metrics
 
-    def _scores(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+    def _scores(self, model: SearchEncoder, *args: Any, **kwargs: Any) -> Any:
         return self.compute_all_metrics(model, *args, **kwargs)
 
     def _search(
-        self, model: Any, queries: Any, corpus_embeddings: Any, order: Tensor, functions: dict[str, ScoreFunction]
+        self,
+        model: SearchEncoder,
+        queries: ArrayLike,
+        corpus_embeddings: np.ndarray | Tensor | None,
+        order: Tensor,
+        functions: dict[str, ScoreFunction],
     ) -> Best:
         """The best documents of every query by each function, with the document's place in `order`."""
         top_k = max(*self.mrr_at_k, *self.ndcg_at_k, *self.accuracy_at_k, *self.precision_recall_at_k, *self.map_at_k)
@@ -365,24 +369,15 @@ class InformationRetrievalEvaluator(BaseEvaluator):
 
     def embed_inputs(
         self,
-        model: Any,
-        sentences: Any,
+        model: SearchEncoder,
+        sentences: Texts,
         encode_fn_name: str | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         **kwargs: Any,
     ) -> Any:
         """Texts of a side -> (B, H)."""
-        return side_of(model, encode_fn_name)(
-            sentences,
-            prompt_name=prompt_name,
-            prompt=prompt,
-            batch_size=self.batch_size,
-            show_progress_bar=self.show_progress_bar,
-            convert_to_tensor=True,
-            **truncation(self.truncate_dim),
-            **kwargs,
-        )
+        return self._encode(model, sentences, encode_fn_name, prompt_name=prompt_name, prompt=prompt, **kwargs)
 
     def output_scores(self, scores: dict[str, dict[int, float]]) -> None:
         """Log metrics, one a line."""
@@ -394,7 +389,3 @@ class InformationRetrievalEvaluator(BaseEvaluator):
     def compute_dcg_at_k(relevances: Sequence[float], k: int) -> float:
         """Discounted cumulative gain of the first k."""
         return float(measures.dcg(np.asarray(relevances[:k], np.float64)))
-
-    def get_config_dict(self) -> dict[str, Any]:
-        names = ("truncate_dim", "query_prompt", "query_prompt_name", "corpus_prompt", "corpus_prompt_name")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}

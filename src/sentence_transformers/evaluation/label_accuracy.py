@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
+from torch.utils.data import DataLoader
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.evaluation.base import BaseEvaluator, file_name
+from sentence_transformers.evaluation.base import Measured, MetricsEvaluator, file_name
 from sentence_transformers.util.tensor import batch_to_device
 
+if TYPE_CHECKING:
+    from sentence_transformers.encoders.sentence_transformer import SentenceTransformer
 
-class LabelAccuracyEvaluator(BaseEvaluator):
+
+class LabelAccuracyEvaluator(MetricsEvaluator):
     """Accuracy of a `SoftmaxLoss`.
 
     Args:
@@ -21,7 +26,9 @@ class LabelAccuracyEvaluator(BaseEvaluator):
         write_csv: whether a call with an output folder adds a row to the CSV file.
     """
 
-    def __init__(self, dataloader: Any, name: str = "", softmax_model: Any = None, write_csv: bool = True) -> None:
+    def __init__(
+        self, dataloader: DataLoader, name: str = "", softmax_model: nn.Module | None = None, write_csv: bool = True
+    ) -> None:
         super().__init__()
         if softmax_model is None:
             raise InputError(
@@ -32,9 +39,7 @@ class LabelAccuracyEvaluator(BaseEvaluator):
         self.csv_headers = ["epoch", "steps", "accuracy"]
         self.primary_metric = "accuracy"
 
-    def __call__(
-        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
+    def _evaluate(self, model: SentenceTransformer) -> Measured:
         model.eval()
         self.dataloader.collate_fn = model.smart_batching_collate
         right = total = 0
@@ -46,8 +51,4 @@ class LabelAccuracyEvaluator(BaseEvaluator):
             total += len(labels)
         if not total:
             raise InputError("The data loader gave no batches.")
-        if self.write_csv:
-            self.write_row(output_path, self.csv_headers, [epoch, steps, right / total])
-        metrics = self.prefix_name_to_metrics({"accuracy": right / total}, self.name)
-        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
-        return metrics
+        return {"accuracy": right / total}, [right / total]

@@ -144,3 +144,24 @@ def average_precision_at(relevant: np.ndarray, counts: np.ndarray, k: int) -> np
     first = relevant[:, :k].astype(np.float64)
     precision = first.cumsum(1) / np.arange(1, first.shape[1] + 1)
     return (precision * first).sum(1) / np.minimum(k, counts).clip(min=1)
+
+
+def ndcg_with_ties(labels: np.ndarray, scores: np.ndarray, k: int) -> float:
+    """NDCG of the first k; documents of equal score share the mean gain of their places. McSherry & Najork 2008."""
+    discounts = np.where(np.arange(len(scores)) < k, 1 / np.log2(np.arange(2, len(scores) + 2)), 0.0)
+    _, inverse, counts = np.unique(-scores, return_inverse=True, return_counts=True)
+    gains = np.bincount(inverse, labels.astype(np.float64)) / counts
+    ends = counts.cumsum()
+    totals = np.append(0, discounts.cumsum())
+    ideal = (np.sort(labels)[::-1] * discounts).sum()
+    return float((gains * (totals[ends] - totals[ends - counts])).sum() / ideal) if ideal else 0.0
+
+
+def ranking(labels: np.ndarray, scores: np.ndarray, k: int) -> tuple[float, float, float]:
+    """(N,) labels and (N,) scores of one query's documents -> average precision, reciprocal rank at k, NDCG at k."""
+    relevant = labels.astype(bool)[np.argsort(-scores, kind="stable")][None]
+    return (
+        average_precision(labels, scores),
+        float(reciprocal_rank_at(relevant, k)[0]),
+        ndcg_with_ties(labels, scores, k),
+    )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.evaluation.base import BaseEvaluator, check_lengths, file_name
-from sentence_transformers.evaluation.embedding_similarity import truncation
+from sentence_transformers.evaluation.base import EmbeddingEvaluator, Measured, check_lengths, file_name
+from sentence_transformers.protocols import Encoder
 from sentence_transformers.util.tensor import is_sparse, to_coo
 
+if TYPE_CHECKING:
+    from sentence_transformers.encoders.sentence_transformer import SentenceTransformer
 
-class MSEEvaluator(BaseEvaluator):
+
+class MSEEvaluator(EmbeddingEvaluator):
     """−100 · mean (teacher(source) − student(target))².
 
     Args:
@@ -33,7 +36,7 @@ class MSEEvaluator(BaseEvaluator):
         self,
         source_sentences: list[str],
         target_sentences: list[str],
-        teacher_model: Any = None,
+        teacher_model: Encoder | None = None,
         show_progress_bar: bool = False,
         batch_size: int = 32,
         name: str = "",
@@ -50,38 +53,18 @@ class MSEEvaluator(BaseEvaluator):
         self.csv_headers = ["epoch", "steps", "MSE"]
         self.primary_metric = "negative_mse"
 
-    def __call__(
-        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
+    def _evaluate(self, model: Encoder) -> Measured:
         if self.source_embeddings is None:
             raise InputError("MSEEvaluator needs a teacher_model to compare with.")
         error = squared_error(self.source_embeddings, self.embed_inputs(model, self.target_sentences))
-        if self.write_csv:
-            self.write_row(output_path, self.csv_headers, [epoch, steps, error])
-        metrics = self.prefix_name_to_metrics({"negative_mse": -error}, self.name)
-        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
-        return metrics
-
-    def embed_inputs(self, model: Any, sentences: Any, **kwargs: Any) -> Any:
-        """Texts -> (B, H)."""
-        return model.encode(
-            sentences,
-            batch_size=self.batch_size,
-            show_progress_bar=self.show_progress_bar,
-            convert_to_numpy=True,
-            **truncation(self.truncate_dim),
-            **kwargs,
-        )
+        return {"negative_mse": -error}, [error]
 
     @property
     def description(self) -> str:
         return "Knowledge Distillation"
 
-    def get_config_dict(self) -> dict[str, Any]:
-        return {} if self.truncate_dim is None else {"truncate_dim": self.truncate_dim}
 
-
-class MSEEvaluatorFromDataFrame(BaseEvaluator):
+class MSEEvaluatorFromDataFrame(EmbeddingEvaluator):
     """`MSEEvaluator` for several pairs of languages at once.
 
     Args:
@@ -94,10 +77,12 @@ class MSEEvaluatorFromDataFrame(BaseEvaluator):
         truncate_dim: keep only the first dimensions.
     """
 
+    config_keys = ()
+
     def __init__(
         self,
         dataframe: list[dict[str, str]],
-        teacher_model: Any,
+        teacher_model: Encoder,
         combinations: list[tuple[str, str]],
         batch_size: int = 8,
         name: str = "",
@@ -119,32 +104,20 @@ class MSEEvaluatorFromDataFrame(BaseEvaluator):
         texts = list(dict.fromkeys(text for sources, _ in self.data.values() for text in sources))
         self.teacher_embeddings = dict(zip(texts, self.embed_inputs(teacher_model, texts), strict=True))
 
-    def __call__(
-        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
+    def _evaluate(self, model: SentenceTransformer) -> Measured:
         model.eval()
         errors = []
         for sources, targets in self.data.values():
             teacher = np.stack([self.teacher_embeddings[text] for text in sources])
             errors.append(squared_error(teacher, self.embed_inputs(model, targets)))
-        if self.write_csv:
-            self.write_row(output_path, self.csv_headers, [epoch, steps, *errors])
-        metrics = self.prefix_name_to_metrics({"negative_mse": -float(np.mean(errors))}, self.name)
-        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
-        return metrics
-
-    def embed_inputs(self, model: Any, sentences: Any, **kwargs: Any) -> Any:
-        """Texts -> (B, H)."""
-        return model.encode(
-            sentences, batch_size=self.batch_size, convert_to_numpy=True, **truncation(self.truncate_dim), **kwargs
-        )
+        return {"negative_mse": -float(np.mean(errors))}, errors
 
     @property
     def description(self) -> str:
         return "Knowledge Distillation"
 
 
-def squared_error(teacher: Any, student: Any) -> float:
+def squared_error(teacher: np.ndarray | Tensor, student: np.ndarray | Tensor) -> float:
     """100 · mean (t − s)² over all entries; two sparse tensors are compared without making them dense."""
     if teacher.shape != student.shape:
         raise InputError(

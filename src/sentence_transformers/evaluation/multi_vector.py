@@ -17,41 +17,30 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.evaluation.base import BaseEvaluator, file_name
+from sentence_transformers.evaluation.base import EmbeddingEvaluator, Measured, MetricsEvaluator, file_name
 from sentence_transformers.evaluation.information_retrieval import InformationRetrievalEvaluator, ScoreFunction
 from sentence_transformers.evaluation.metrics import spearman
 from sentence_transformers.evaluation.nano_beir import NanoBEIREvaluator
 from sentence_transformers.evaluation.reranking import RerankingEvaluator
-from sentence_transformers.evaluation.triplet import TripletEvaluator, side_of
+from sentence_transformers.evaluation.triplet import TripletEvaluator
 from sentence_transformers.losses.distillation import check_temperatures, distill_kl
+from sentence_transformers.protocols import Encoder, SearchEncoder, Texts
 from sentence_transformers.similarity import named_function
 from sentence_transformers.util.misc import similarity_fct_name
-from sentence_transformers.util.tensor import to_tensor
+from sentence_transformers.util.tensor import ArrayLike, to_tensor
 
 CHUNK = 5000  # documents encoded at a time: each has many vectors
 
 
-class MultiVectorEvaluator(BaseEvaluator):
+class MultiVectorEvaluator(EmbeddingEvaluator):
     """What these evaluators add to their dense twins, which come second among their bases."""
 
-    batch_size: int
-    show_progress_bar: bool
+    encode_options: ClassVar[dict[str, bool]] = {}
+    limit_name = None
 
-    def embed_inputs(
-        self,
-        model: Any,
-        sentences: Any,
-        encode_fn_name: str | None = None,
-        show_progress_bar: bool | None = None,
-        **kwargs: Any,
-    ) -> list[Tensor]:
-        """Texts of a side -> one tensor (tokens, H) each."""
-        return side_of(model, encode_fn_name)(
-            list(sentences),
-            batch_size=self.batch_size,
-            show_progress_bar=self.show_progress_bar if show_progress_bar is None else show_progress_bar,
-            **kwargs,
-        )
+    def _encode(self, model: Encoder, texts: Texts, *args: Any, **kwargs: Any) -> list[Tensor]:
+        """Texts -> one tensor (tokens, H) each."""
+        return super()._encode(model, list(texts), *args, **kwargs)
 
 
 class MultiVectorInformationRetrievalEvaluator(MultiVectorEvaluator, InformationRetrievalEvaluator):
@@ -78,19 +67,7 @@ class MultiVectorInformationRetrievalEvaluator(MultiVectorEvaluator, Information
         super().__init__(queries, corpus, relevant_docs, corpus_chunk_size, score_functions=score_functions, **kwargs)
         self.chunk_elements = chunk_elements
 
-    def embed_inputs(  # type: ignore[override]
-        self,
-        model: Any,
-        sentences: Any,
-        encode_fn_name: str | None = None,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        **kwargs: Any,
-    ) -> list[Tensor]:
-        """Texts of a side -> one tensor (tokens, H) each."""
-        return super().embed_inputs(model, sentences, encode_fn_name, prompt_name=prompt_name, prompt=prompt, **kwargs)
-
-    def _own_similarity(self, model: Any) -> ScoreFunction:
+    def _own_similarity(self, model: SearchEncoder) -> ScoreFunction:
         if self.chunk_elements is None:
             return super()._own_similarity(model)
         return partial(model.similarity, chunk_elements=self.chunk_elements)
@@ -146,7 +123,7 @@ class MultiVectorRerankingEvaluator(MultiVectorEvaluator, RerankingEvaluator):
         )
         self.similarity_fct: Any = similarity_fct
 
-    def _similarity(self, model: Any) -> Callable[[Any, Any], Any]:
+    def _similarity(self, model: SearchEncoder) -> Callable[[Any, Any], Any]:
         return model.similarity if self.similarity_fct is None else self.similarity_fct
 
 
@@ -156,7 +133,7 @@ class MultiVectorTripletEvaluator(MultiVectorEvaluator, TripletEvaluator):
     similarities: ClassVar[tuple[str, ...]] = ("maxsim", "meanmaxsim")
 
 
-class MultiVectorDistillationEvaluator(BaseEvaluator):
+class MultiVectorDistillationEvaluator(MetricsEvaluator):
     """How near the model's scores are to a teacher's.
 
         kl_divergence   KL(softmax(teacher / T_t) ‖ softmax(scores / T_s)) · T_s², mean over the queries
@@ -183,7 +160,7 @@ class MultiVectorDistillationEvaluator(BaseEvaluator):
         self,
         queries: Sequence[Any],
         documents: Sequence[Any],
-        scores: Any,
+        scores: ArrayLike,
         *,
         temperature: float = 1.0,
         student_temperature: float | None = None,
@@ -216,9 +193,7 @@ class MultiVectorDistillationEvaluator(BaseEvaluator):
         self.csv_headers = ["epoch", "steps", "kl_divergence", "spearman"]
         self.primary_metric = "spearman"
 
-    def __call__(
-        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
+    def _evaluate(self, model: SearchEncoder) -> Measured:
         student = self.student_scores(model)
         teacher = self.scores[None] if self.paired else self.scores
         cool, warm = (
@@ -229,13 +204,9 @@ class MultiVectorDistillationEvaluator(BaseEvaluator):
             "kl_divergence": float(distill_kl(student, teacher, cool, warm, type(self).__name__)),
             "spearman": mean_spearman(teacher.numpy(), student.numpy()),
         }
-        if self.write_csv:
-            self.write_row(output_path, self.csv_headers, [epoch, steps, *metrics.values()])
-        metrics = self.prefix_name_to_metrics(metrics, self.name)
-        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
-        return metrics
+        return metrics, list(metrics.values())
 
-    def student_scores(self, model: Any) -> Tensor:
+    def student_scores(self, model: SearchEncoder) -> Tensor:
         """The model's scores (B, n) on the CPU; (1, N) of one document per query."""
         settings = {"batch_size": self.batch_size, "show_progress_bar": self.show_progress_bar}
         queries = model.encode_query(self.queries, **settings)

@@ -7,16 +7,20 @@ The data sets come from the hub, or from a folder that is given as `dataset_id`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from sentence_transformers.errors import InputError, MissingExtraError
 from sentence_transformers.evaluation.base import BaseEvaluator
 from sentence_transformers.evaluation.information_retrieval import InformationRetrievalEvaluator, ScoreFunction
+from sentence_transformers.protocols import Reranker, SearchEncoder
 from sentence_transformers.similarity import SimilarityFunction
+
+if TYPE_CHECKING:
+    from sentence_transformers.evaluation.cross_encoder import CrossEncoderNanoBEIREvaluator
 
 NAMES = {
     "climatefever": "ClimateFEVER",
@@ -132,27 +136,22 @@ class NanoBEIREvaluator(BaseEvaluator):
         )
 
     def __call__(
-        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1, *args: Any, **kwargs: Any
+        self,
+        model: SearchEncoder,
+        output_path: str | None = None,
+        epoch: int = -1,
+        steps: int = -1,
+        *args: Any,
+        **kwargs: Any,
     ) -> dict[str, float]:
-        every: dict[str, float] = {}
-        columns: dict[str, list[float]] = {}
-        for evaluator in self.evaluators:
-            found = evaluator(model, output_path, epoch, steps)
-            every.update(found)
-            for key, value in found.items():
-                columns.setdefault(key.removeprefix(f"{evaluator.name}_"), []).append(value)
-        overall = {key: float(self.aggregate_fn(values)) for key, values in columns.items()}
+        every, overall = measure_all(self, model, output_path, epoch, steps)
         self.score_function_names, self.csv_headers = (
             self.evaluators[0].score_function_names,
             self.evaluators[0].csv_headers,
         )
-        if self.write_csv:
-            row = [overall[key_of(header)] for header in self.csv_headers[2:]]
-            self.write_row(output_path, self.csv_headers, [epoch, steps, *row])
+        row = [overall[key_of(header)] for header in self.csv_headers[2:]]
         self._find_primary(overall)
-        overall = self.prefix_name_to_metrics(overall, self.name)
-        self.store_metrics_in_model_card_data(model, overall, epoch, steps)
-        return every | overall
+        return every | self._report(model, (overall, row), output_path, epoch, steps)
 
     def _find_primary(self, overall: dict[str, float]) -> None:
         """NDCG at the largest k of the main function, or of the best one of the first call with these functions."""
@@ -166,6 +165,24 @@ class NanoBEIREvaluator(BaseEvaluator):
     def get_config_dict(self) -> dict[str, Any]:
         shown = ("dataset_names", "dataset_id", "truncate_dim", "query_prompts", "corpus_prompts")
         return {name: getattr(self, name) for name in shown if getattr(self, name)}
+
+
+def measure_all(
+    evaluator: NanoBEIREvaluator | CrossEncoderNanoBEIREvaluator,
+    model: SearchEncoder | Reranker,
+    output_path: str | None,
+    epoch: int,
+    steps: int,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The metrics of the evaluators of single data sets, under their full names, and over all data sets."""
+    every: dict[str, float] = {}
+    columns: dict[str, list[float]] = {}
+    for one in evaluator.evaluators:
+        found = one(model, output_path, epoch, steps)
+        every.update(found)
+        for key, value in found.items():
+            columns.setdefault(key.removeprefix(f"{one.name}_"), []).append(value)
+    return every, {key: float(evaluator.aggregate_fn(values)) for key, values in columns.items()}
 
 
 def key_of(header: str) -> str:
@@ -190,7 +207,7 @@ def full_name(name: str) -> str:
     raise InputError(f"Unknown data set {name!r}; known are {', '.join(NAMES)}.")
 
 
-def texts_by_id(rows: Any) -> dict[str, str]:
+def texts_by_id(rows: Iterable[dict[str, str]]) -> dict[str, str]:
     """The texts of `corpus` or `queries`; empty ones are left out."""
     return {row["_id"]: row["text"] for row in rows if row["text"]}
 

@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sentence_transformers.evaluation.base import BaseEvaluator
+from sentence_transformers.evaluation.base import EmbeddingEvaluator
+from sentence_transformers.protocols import SearchEncoder
 from sentence_transformers.similarity import SimilarityFunction, named_function
-from sentence_transformers.util.tensor import to_tensor
+from sentence_transformers.util.tensor import ArrayLike, to_tensor
 
 DISTANCES = ("manhattan", "euclidean")  # similarities are negative distances; distances are reported
 
 
-class SimilaritiesEvaluator(BaseEvaluator):
+class SimilaritiesEvaluator(EmbeddingEvaluator):
     """An evaluator that reports one or more similarities of pairs.
 
     Attributes:
@@ -47,7 +48,7 @@ class SimilaritiesEvaluator(BaseEvaluator):
         """The first line of the CSV file."""
         raise TypeError(f"{type(self).__name__} must define headers(names).")
 
-    def names(self, model: Any = None) -> list[str]:
+    def names(self, model: SearchEncoder | None = None) -> list[str]:
         """The similarities to report: those asked for, the main one among them; else the model's own.
 
         Args:
@@ -63,7 +64,7 @@ class SimilaritiesEvaluator(BaseEvaluator):
             self.find_primary(self.primary_kind.format(self.main_name or (names[0] if len(names) == 1 else "max")))
         return names
 
-    def pair_scores(self, model: Any, first: Any, second: Any, name: str) -> np.ndarray:
+    def pair_scores(self, model: SearchEncoder, first: ArrayLike, second: ArrayLike, name: str) -> np.ndarray:
         """(B, H), (B, H) -> (B,), greater is more alike; by the model's own method if no similarity was asked for."""
         pairwise = SimilarityFunction.to_similarity_pairwise_fn(name)
         if not self._asked and self.main_name is None and hasattr(model, "similarity_pairwise"):
@@ -76,7 +77,7 @@ def check_names(names: Sequence[Any] | None) -> list[str]:
     return [SimilarityFunction(name).value for name in names or []]
 
 
-def rows_at(embeddings: Any, numbers: Sequence[int]) -> Any:
+def rows_at(embeddings: np.ndarray | Tensor, numbers: Sequence[int]) -> np.ndarray | Tensor:
     """Rows of an array, or of a dense or sparse tensor."""
     if isinstance(embeddings, Tensor):
         return embeddings.index_select(0, torch.tensor(numbers, device=embeddings.device))

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.evaluation.base import BaseEvaluator, file_name
-from sentence_transformers.evaluation.embedding_similarity import truncation
+from sentence_transformers.evaluation.base import EmbeddingEvaluator, Measured, file_name
+from sentence_transformers.protocols import Encoder
 from sentence_transformers.search.paraphrase import paraphrase_mining_embeddings
-from sentence_transformers.util.tensor import ArrayLike
 
 Graph = dict[str, dict[str, bool]]
 
 
-class ParaphraseMiningEvaluator(BaseEvaluator):
+class ParaphraseMiningEvaluator(EmbeddingEvaluator):
     """Average precision and best F1 of mined pairs against known duplicates.
 
     Args:
@@ -32,6 +31,8 @@ class ParaphraseMiningEvaluator(BaseEvaluator):
     Raises:
         InputError: if there are no texts, or no duplicates among them.
     """
+
+    encode_options: ClassVar[dict[str, bool]] = {"convert_to_tensor": True}
 
     def __init__(
         self,
@@ -79,9 +80,7 @@ class ParaphraseMiningEvaluator(BaseEvaluator):
         self.csv_headers = ["epoch", "steps", "precision", "recall", "f1", "threshold", "average_precision"]
         self.primary_metric = "average_precision"
 
-    def __call__(
-        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
+    def _evaluate(self, model: Encoder) -> Measured:
         mined = paraphrase_mining_embeddings(
             self.embed_inputs(model, self.sentences),
             self.query_chunk_size,
@@ -91,26 +90,10 @@ class ParaphraseMiningEvaluator(BaseEvaluator):
         )
         hits = np.array([self._is_duplicate(self.ids[i], self.ids[j]) for _, i, j in mined], dtype=np.float64)  # type: ignore[index]
         metrics = mining_metrics(np.array([score for score, _, _ in mined]), hits, self.total_num_duplicates)
-        if self.write_csv:
-            row = [metrics[key] for key in self.csv_headers[2:]]
-            self.write_row(output_path, self.csv_headers, [epoch, steps, *row])
-        metrics = self.prefix_name_to_metrics(metrics, self.name)
-        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
-        return metrics
+        return metrics, [metrics[key] for key in self.csv_headers[2:]]
 
     def _is_duplicate(self, first: str, second: str) -> bool:
         return tuple(sorted((first, second), key=str)) in self._pairs
-
-    def embed_inputs(self, model: Any, sentences: Any, **kwargs: Any) -> ArrayLike:
-        """Texts -> (B, H)."""
-        return model.encode(
-            sentences,
-            batch_size=self.batch_size,
-            show_progress_bar=self.show_progress_bar,
-            convert_to_tensor=True,
-            **truncation(self.truncate_dim),
-            **kwargs,
-        )
 
     @staticmethod
     def add_transitive_closure(graph: Graph) -> Graph:
@@ -131,7 +114,7 @@ class ParaphraseMiningEvaluator(BaseEvaluator):
 
     def get_config_dict(self) -> dict[str, Any]:
         settings = {"add_transitive_closure": self._closed, "max_pairs": self.max_pairs, "top_k": self.top_k}
-        return settings | truncation(self.truncate_dim)
+        return settings | super().get_config_dict()
 
 
 def mining_metrics(scores: np.ndarray, hits: np.ndarray, total: int) -> dict[str, float]:

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.evaluation import metrics as measures
 from sentence_transformers.evaluation.base import BaseEvaluator, file_name
-from sentence_transformers.evaluation.reranking import ndcg_with_ties
+from sentence_transformers.evaluation.metrics import ranking
 from sentence_transformers.search.fusion import reciprocal_rank_fusion
 from sentence_transformers.util.atomic import replacing
 
@@ -39,6 +38,8 @@ class ReciprocalRankFusionEvaluator(BaseEvaluator):
     Raises:
         InputError: if the samples are not of the same queries, or lack an entry.
     """
+
+    config_keys = ("at_k", "rrf_k", "write_predictions")
 
     def __init__(
         self,
@@ -94,14 +95,12 @@ class ReciprocalRankFusionEvaluator(BaseEvaluator):
         for prefix, samples in (("dense_", self.dense_samples), ("sparse_", self.sparse_samples), ("", fused)):
             for key, value in self._measure(samples).items():
                 metrics[f"{prefix}{key}"] = value
-        if self.write_csv:
-            self.write_row(output_path, self.csv_headers, [epoch, steps, *metrics.values()])
         if self.write_predictions and output_path is not None:
             lines = [json.dumps({key: sample[key] for key in SAMPLE}, ensure_ascii=False) for sample in fused]
             Path(output_path).mkdir(parents=True, exist_ok=True)
             with replacing(Path(output_path, self.predictions_file)) as fresh:
                 fresh.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return self.prefix_name_to_metrics(metrics, self.name)
+        return self._report(None, (metrics, list(metrics.values())), output_path, epoch, steps)
 
     def fused_samples(self) -> list[dict[str, Any]]:
         """The samples with the documents of both rankings, fused."""
@@ -135,9 +134,4 @@ class ReciprocalRankFusionEvaluator(BaseEvaluator):
         labels, scores = np.asarray(y_true, bool), np.asarray(y_pred, np.float64)
         if not labels.any() or not np.any(scores[labels]):
             return 0.0, 0.0, 0.0
-        relevant = labels[np.argsort(-scores, kind="stable")][None]
-        rank = float(measures.reciprocal_rank_at(relevant, self.at_k)[0])
-        return measures.average_precision(labels, scores), rank, ndcg_with_ties(labels, scores, self.at_k)
-
-    def get_config_dict(self) -> dict[str, Any]:
-        return {"at_k": self.at_k, "rrf_k": self.rrf_k, "write_predictions": self.write_predictions}
+        return ranking(labels, scores, self.at_k)

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from sentence_transformers.evaluation.base import BaseEvaluator
+from sentence_transformers.evaluation.base import EmbeddingEvaluator
 from sentence_transformers.evaluation.binary_classification import BinaryClassificationEvaluator
 from sentence_transformers.evaluation.embedding_similarity import EmbeddingSimilarityEvaluator
 from sentence_transformers.evaluation.information_retrieval import InformationRetrievalEvaluator
@@ -29,7 +29,8 @@ from sentence_transformers.evaluation.mse import MSEEvaluator
 from sentence_transformers.evaluation.nano_beir import NanoBEIREvaluator
 from sentence_transformers.evaluation.reranking import RerankingEvaluator
 from sentence_transformers.evaluation.translation import TranslationEvaluator
-from sentence_transformers.evaluation.triplet import TripletEvaluator, side_of
+from sentence_transformers.evaluation.triplet import TripletEvaluator
+from sentence_transformers.protocols import Encoder, SearchEncoder, Texts
 from sentence_transformers.util.tensor import compute_count_vector
 
 LIMIT, DENSE_LIMIT = "max_active_dims", "truncate_dim"
@@ -72,16 +73,16 @@ def with_limit(dense: type) -> inspect.Signature:
     return own.replace(parameters=parameters)
 
 
-class SparseEvaluator(BaseEvaluator):
+class SparseEvaluator(EmbeddingEvaluator):
     """What sparse evaluators add to their dense twins, which come second among their bases.
 
     Attributes:
         max_active_dims: most active dimensions that are kept.
     """
 
+    encode_options: ClassVar[dict[str, bool]] = {"convert_to_sparse_tensor": True, "save_to_cpu": True}
+    limit_name = LIMIT
     max_active_dims: int | None = None
-    batch_size: int
-    show_progress_bar: bool
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -100,38 +101,18 @@ class SparseEvaluator(BaseEvaluator):
         return key in kwargs and key not in type(self).__signature__.parameters  # type: ignore[attr-defined]
 
     def __call__(
-        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1, **kwargs: Any
+        self, model: SearchEncoder, output_path: str | None = None, epoch: int = -1, steps: int = -1, **kwargs: Any
     ) -> dict[str, float]:
         self._seen, self._calls = {}, 0
         return super().__call__(model, output_path, epoch, steps, **kwargs)  # type: ignore[return-value]
 
-    def embed_inputs(
-        self,
-        model: Any,
-        sentences: Any,
-        encode_fn_name: str | None = None,
-        show_progress_bar: bool | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        """Texts of a side -> sparse COO tensor (N, V) on the CPU."""
-        rows = side_of(model, encode_fn_name)(
-            sentences,
-            batch_size=self.batch_size,
-            show_progress_bar=self.show_progress_bar if show_progress_bar is None else show_progress_bar,
-            convert_to_sparse_tensor=True,
-            save_to_cpu=True,
-            **({} if self.max_active_dims is None else {LIMIT: self.max_active_dims}),
-            **kwargs,
-        )
-        self._note(encode_fn_name, rows)
-        return rows
-
-    def _note(self, side: str | None, rows: Tensor) -> None:
-        """Add vectors to what has been seen of their side."""
-        name = self._side(side)
+    def _encode(self, model: Encoder, texts: Texts, side: str | None = None, *args: Any, **kwargs: Any) -> Tensor:
+        """Texts -> sparse COO tensor (N, V) on the CPU; its activity is added to what has been seen of their side."""
+        rows = super()._encode(model, texts, side, *args, **kwargs)
+        name, found = self._side(side), Activity.of(rows)
         self._calls += 1
-        found = Activity.of(rows)
         self._seen[name] = self._seen[name] + found if name in self._seen else found
+        return rows
 
     def _side(self, side: str | None) -> str:
         return {"query": "query_", "document": "corpus_"}.get(side or "", "")
@@ -188,18 +169,6 @@ class SparseTripletEvaluator(SparseEvaluator, TripletEvaluator):
 
 class SparseInformationRetrievalEvaluator(SparseEvaluator, InformationRetrievalEvaluator):
     """`InformationRetrievalEvaluator` of sparse vectors, by an inverted index; sparsity of both sides, and FLOPS."""
-
-    def embed_inputs(  # type: ignore[override]
-        self,
-        model: Any,
-        sentences: Any,
-        encode_fn_name: str | None = None,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        """Texts of a side -> sparse COO tensor (N, V) on the CPU."""
-        return super().embed_inputs(model, sentences, encode_fn_name, prompt_name=prompt_name, prompt=prompt, **kwargs)
 
     def sparsity_metrics(self) -> dict[str, float]:
         found = super().sparsity_metrics()

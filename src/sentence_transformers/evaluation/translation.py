@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
-from sentence_transformers.evaluation.base import BaseEvaluator, check_lengths, file_name
-from sentence_transformers.evaluation.embedding_similarity import truncation
-from sentence_transformers.search.blocks import as_source, best_documents
+from sentence_transformers.evaluation.base import EmbeddingEvaluator, Measured, check_lengths, file_name
+from sentence_transformers.protocols import Encoder
+from sentence_transformers.search.blocks import Source, as_source, best_documents
 from sentence_transformers.similarity import cos_sim
 
 BLOCK = 4096
 
 
-class TranslationEvaluator(BaseEvaluator):
+class TranslationEvaluator(EmbeddingEvaluator):
     """Share of texts whose translation, the text at the same place, is the most similar one.
 
     Args:
@@ -28,6 +28,8 @@ class TranslationEvaluator(BaseEvaluator):
     Raises:
         InputError: for columns that are empty or of different lengths.
     """
+
+    encode_options: ClassVar[dict[str, bool]] = {"convert_to_tensor": True}
 
     def __init__(
         self,
@@ -49,9 +51,7 @@ class TranslationEvaluator(BaseEvaluator):
         self.csv_headers = ["epoch", "steps", "src2trg", "trg2src"]
         self.primary_metric = "mean_accuracy"
 
-    def __call__(
-        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
+    def _evaluate(self, model: Encoder) -> Measured:
         sides = [as_source(self.embed_inputs(model, part)) for part in (self.source_sentences, self.target_sentences)]
         forth, back = (nearest(*pair) for pair in (sides, sides[::-1]))
         hits_there, hits_again = same_texts(self.target_sentences, forth), same_texts(self.source_sentences, back)
@@ -60,26 +60,8 @@ class TranslationEvaluator(BaseEvaluator):
                 print(f"{i}: {self.source_sentences[i]!r}\n  found  {self.target_sentences[forth[i]]!r}")
                 print(f"  wanted {self.target_sentences[i]!r}")
         there, again = float(hits_there.mean()), float(hits_again.mean())
-        if self.write_csv:
-            self.write_row(output_path, self.csv_headers, [epoch, steps, there, again])
         metrics = {"src2trg_accuracy": there, "trg2src_accuracy": again, "mean_accuracy": (there + again) / 2}
-        metrics = self.prefix_name_to_metrics(metrics, self.name)
-        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
-        return metrics
-
-    def embed_inputs(self, model: Any, sentences: Any, **kwargs: Any) -> Any:
-        """Texts -> (B, H)."""
-        return model.encode(
-            sentences,
-            batch_size=self.batch_size,
-            show_progress_bar=self.show_progress_bar,
-            convert_to_tensor=True,
-            **truncation(self.truncate_dim),
-            **kwargs,
-        )
-
-    def get_config_dict(self) -> dict[str, Any]:
-        return {} if self.truncate_dim is None else {"truncate_dim": self.truncate_dim}
+        return metrics, [there, again]
 
 
 def same_texts(texts: list[str], found: np.ndarray) -> np.ndarray:
@@ -87,6 +69,6 @@ def same_texts(texts: list[str], found: np.ndarray) -> np.ndarray:
     return np.array([at == i or texts[at] == texts[i] for i, at in enumerate(found.tolist())])
 
 
-def nearest(queries: Any, documents: Any) -> np.ndarray:
+def nearest(queries: Source, documents: Source) -> np.ndarray:
     """(Q,) the document that is most like each query, block by block."""
     return best_documents(queries, documents, 1, cos_sim, BLOCK, BLOCK)[1][:, 0].cpu().numpy()

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.errors import InputError
-from sentence_transformers.evaluation.base import check_lengths, file_name
-from sentence_transformers.evaluation.embedding_similarity import truncation
+from sentence_transformers.evaluation.base import Measured, check_lengths, file_name
 from sentence_transformers.evaluation.pairs import SimilaritiesEvaluator
+from sentence_transformers.protocols import SearchEncoder, Texts
 from sentence_transformers.similarity import SimilarityFunction
 
 
@@ -66,9 +66,7 @@ class TripletEvaluator(SimilaritiesEvaluator):
         anchors, positives, negatives = zip(*(example.texts[:3] for example in examples), strict=True)
         return cls(anchors, positives, negatives, **kwargs)
 
-    def __call__(
-        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
-    ) -> dict[str, float]:
+    def _evaluate(self, model: SearchEncoder) -> Measured:
         anchors = self.embed_inputs(model, self.anchors, encode_fn_name="query")
         positives, negatives = (
             self.embed_inputs(model, part, encode_fn_name="document") for part in (self.positives, self.negatives)
@@ -78,13 +76,8 @@ class TripletEvaluator(SimilaritiesEvaluator):
         for name in names:
             near, far = (self.pair_scores(model, anchors, side, name) for side in (positives, negatives))
             metrics[f"{name}_accuracy"] = float((near > far + self.margin.get(name, 0)).mean())
-        if self.write_csv:
-            self.write_row(output_path, self.csv_headers, [epoch, steps, *metrics.values()])
-        if len(names) > 1:
-            metrics["max_accuracy"] = max(metrics.values())
-        metrics = self.prefix_name_to_metrics(metrics, self.name)
-        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
-        return metrics
+        row = list(metrics.values())
+        return metrics | ({"max_accuracy": max(row)} if len(names) > 1 else {}), row
 
     @property
     def main_name(self) -> str | None:
@@ -93,20 +86,14 @@ class TripletEvaluator(SimilaritiesEvaluator):
     def headers(self, names: Sequence[str]) -> list[str]:
         return ["epoch", "steps", *(f"accuracy_{name}" for name in names)]
 
-    def embed_inputs(self, model: Any, sentences: Any, encode_fn_name: str | None = None, **kwargs: Any) -> Any:
+    def embed_inputs(
+        self, model: SearchEncoder, sentences: Texts, encode_fn_name: str | None = None, **kwargs: Any
+    ) -> Any:
         """Texts of a side -> (B, H)."""
-        return side_of(model, encode_fn_name)(
-            sentences,
-            batch_size=self.batch_size,
-            show_progress_bar=self.show_progress_bar,
-            convert_to_numpy=True,
-            **truncation(self.truncate_dim),
-            **kwargs,
-        )
+        return self._encode(model, sentences, encode_fn_name, **kwargs)
 
     def get_config_dict(self) -> dict[str, Any]:
-        dimension = {} if self.truncate_dim is None else {"truncate_dim": self.truncate_dim}
-        return dimension | ({"margin": self.margin} if any(self.margin.values()) else {})
+        return super().get_config_dict() | ({"margin": self.margin} if any(self.margin.values()) else {})
 
 
 def margins(margin: float | dict[str, float] | None, names: Sequence[str]) -> dict[str, float]:
@@ -116,8 +103,3 @@ def margins(margin: float | dict[str, float] | None, names: Sequence[str]) -> di
     if unknown := sorted(set(margin) - set(names)):
         raise InputError(f"margin has unknown similarities {unknown}; known are {', '.join(names)}.")
     return dict.fromkeys(names, 0.0) | dict(margin)
-
-
-def side_of(model: Any, side: str | None) -> Any:
-    """`encode_query` or `encode_document` of a model, or `encode`."""
-    return getattr(model, f"encode_{side}") if side else model.encode

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,7 +123,7 @@ def next_id(last: int, content: Sequence[bytes]) -> int:
     return max([last, *(number + 1 for number in numbers)])
 
 
-def as_list(given: Any) -> list[Any]:
+def as_list(given: str | int | Mapping[str, Any] | Iterable[Any]) -> list[Any]:
     """One text, id or dictionary, or several, as a list."""
     return [given] if isinstance(given, (str, int, Mapping)) else list(given)
 

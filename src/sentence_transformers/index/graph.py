@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -252,7 +252,7 @@ class StoredGraph:
         return self._graph.find(queries, count)
 
 
-def checksum_of(file: Any) -> int:
+def checksum_of(file: IO[bytes]) -> int:
     """CRC-32 of the rest of a file."""
     crc = 0
     while block := file.read(2**22):

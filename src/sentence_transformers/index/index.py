@@ -34,7 +34,9 @@ from sentence_transformers.index.queries import Mode
 from sentence_transformers.index.search import Fusion, Hit, Request
 from sentence_transformers.index.settings import Engine, Precision, Rescore, Settings, Similarity
 from sentence_transformers.index.store import Check, Store
+from sentence_transformers.protocols import Reranker, SearchEncoder
 from sentence_transformers.search import filters
+from sentence_transformers.util.tensor import ArrayLike
 
 RESCORE: dict[str, Rescore | None] = {"float32": None, "int8": None, "binary": "int8"}
 """The form that is kept beside each precision by default."""
@@ -69,8 +71,8 @@ class Index:
 
     def __init__(
         self,
-        model: Any = None,
-        sparse_model: Any = None,
+        model: SearchEncoder | None = None,
+        sparse_model: SearchEncoder | None = None,
         *,
         dimension: int | None = None,
         sparse_dimension: int | None = None,
@@ -184,8 +186,8 @@ class Index:
         self,
         texts: Sequence[str | None] | str | None = None,
         *,
-        embeddings: Any = None,
-        sparse_embeddings: Any = None,
+        embeddings: ArrayLike | None = None,
+        sparse_embeddings: object = None,
         ids: Sequence[Id] | Id | None = None,
         metadata: Sequence[Mapping[str, Any] | None] | Mapping[str, Any] | None = None,
         replace: bool = False,
@@ -231,8 +233,8 @@ class Index:
         ids: Sequence[Id] | Id,
         texts: Sequence[str | None] | str | None = None,
         *,
-        embeddings: Any = None,
-        sparse_embeddings: Any = None,
+        embeddings: ArrayLike | None = None,
+        sparse_embeddings: object = None,
         metadata: Sequence[Mapping[str, Any] | None] | Mapping[str, Any] | None = None,
         show_progress_bar: bool | None = None,
     ) -> None:
@@ -294,7 +296,12 @@ class Index:
 
     @classmethod
     def load(
-        cls, folder: str | os.PathLike[str], model: Any = None, sparse_model: Any = None, *, check: Check = "read"
+        cls,
+        folder: str | os.PathLike[str],
+        model: SearchEncoder | None = None,
+        sparse_model: SearchEncoder | None = None,
+        *,
+        check: Check = "read",
     ) -> Index:
         """Open the index in a folder, memory-mapped.
 
@@ -345,8 +352,8 @@ class Index:
         queries: str | Sequence[str] | None = None,
         top_k: int = 10,
         *,
-        embeddings: Any = None,
-        sparse_embeddings: Any = None,
+        embeddings: ArrayLike | None = None,
+        sparse_embeddings: object = None,
         filter: Mapping[str, Any] | None = None,
         mode: Mode | None = None,
         fusion: Fusion = "rrf",
@@ -354,7 +361,7 @@ class Index:
         candidates: int = 100,
         rescore_multiplier: int = 4,
         exact: bool = False,
-        reranker: Any = None,
+        reranker: Reranker | None = None,
     ) -> Any:
         """The best documents of each query, best first.
 

@@ -35,7 +35,7 @@ def encode(given: Sequence[Any]) -> list[bytes]:
     return [encode_one(one, place) for place, one in enumerate(given)]
 
 
-def encode_one(given: Any, place: int = 0) -> bytes:
+def encode_one(given: object, place: int = 0) -> bytes:
     if isinstance(given, np.integer):
         given = int(given)
     if isinstance(given, bool) or not isinstance(given, (str, int)):

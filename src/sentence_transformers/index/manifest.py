@@ -108,7 +108,7 @@ def part(given: dict[str, Any], numbers: tuple[str, ...]) -> None:
         count(given[number])
 
 
-def count(value: Any) -> int:
+def count(value: object) -> int:
     """A whole number that is not negative."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{value!r} is no count")

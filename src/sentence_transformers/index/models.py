@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sentence_transformers.errors import InputError
+from sentence_transformers.protocols import SearchEncoder
 
 DENSE, SPARSE = "SentenceTransformer", "SparseEncoder"
 PROBE = "The quick brown fox jumps over the lazy dog."
@@ -24,7 +25,7 @@ LEAST_COSINE = 0.9
 """Backends and precisions move a vector a little; another model gives quite another one."""
 
 
-def kind_of(model: Any) -> str:
+def kind_of(model: SearchEncoder) -> str:
     """Whether a model gives dense or sparse vectors.
 
     Raises:
@@ -91,7 +92,7 @@ class Encoders:
         return {**known, **{kind: describe(model) | {"probe": probe(model)} for kind, model in new.items()}}
 
 
-def encode(model: Any, texts: list[str], side: str, **kwargs: Any) -> Any:
+def encode(model: SearchEncoder, texts: list[str], side: str, **kwargs: Any) -> Any:
     """Vectors of texts, on the CPU.
 
     Args:
@@ -103,7 +104,7 @@ def encode(model: Any, texts: list[str], side: str, **kwargs: Any) -> Any:
     return encode_side(texts, convert_to_numpy=True, **kwargs)
 
 
-def probe(model: Any) -> list[float]:
+def probe(model: SearchEncoder) -> list[float]:
     """The beginning of the vector of `PROBE`; of a sparse one, its heaviest terms and their weights by turns."""
     vector = encode(model, [PROBE], "document", show_progress_bar=False)
     if kind_of(model) == DENSE:
@@ -114,7 +115,7 @@ def probe(model: Any) -> list[float]:
     return [number for term, weight in pairs for number in (term, round(weight, 6))]
 
 
-def describe(model: Any) -> dict[str, Any]:
+def describe(model: SearchEncoder) -> dict[str, Any]:
     """What an index remembers of a model."""
     name, revision = origin_of(model)
     return {
@@ -127,7 +128,7 @@ def describe(model: Any) -> dict[str, Any]:
     }
 
 
-def origin_of(model: Any) -> tuple[str | None, str | None]:
+def origin_of(model: SearchEncoder) -> tuple[str | None, str | None]:
     """By what the model can be loaded again: the folder that it was loaded from, or its name on the hub and its
     revision there. What a model card says is something else: the model that this one was trained from.
     """
@@ -138,7 +139,7 @@ def origin_of(model: Any) -> tuple[str | None, str | None]:
     return getattr(getattr(model, "model_card_data", None), "model_id", None), None
 
 
-def check(model: Any, known: Mapping[str, Any]) -> None:
+def check(model: SearchEncoder, known: Mapping[str, Any]) -> None:
     """`InputError` if a model gives `PROBE` another vector than the index remembers."""
     found, expected = probe(model), known["probe"]
     if kind_of(model) == SPARSE:

@@ -15,6 +15,7 @@ from sentence_transformers.index.documents import VECTORS, Given, as_list, check
 from sentence_transformers.index.models import DENSE, SPARSE, Encoders
 from sentence_transformers.index.settings import check_choice
 from sentence_transformers.util.csr import SparseRows
+from sentence_transformers.util.tensor import ArrayLike
 
 Mode = Literal["dense", "sparse", "hybrid"]
 KINDS = {"dense": {DENSE}, "sparse": {SPARSE}, "hybrid": {DENSE, SPARSE}}
@@ -67,7 +68,7 @@ def check(given: Given, mode: Mode | None, state: State, encoders: Encoders) -> 
     return Queries(texts, ready, rows, single)
 
 
-def is_one(vectors: Any) -> bool:
+def is_one(vectors: ArrayLike) -> bool:
     """Whether an argument is one vector rather than several."""
     return getattr(vectors, "ndim", None) == 1 or (not hasattr(vectors, "ndim") and np.ndim(vectors[0]) == 0)
 

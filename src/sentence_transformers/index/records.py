@@ -37,7 +37,7 @@ def check_metadata(metadata: Sequence[Any]) -> list[Metadata]:
     return [dict(one or {}) for one in metadata]
 
 
-def check_json(value: Any, where: str) -> None:
+def check_json(value: object, where: str) -> None:
     """`InputError` unless a value is JSON: str, int, finite float, bool, None, and lists and dictionaries of those."""
     if value is None or isinstance(value, (str, bool, int)):
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -62,12 +63,12 @@ class Settings:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, content: Any) -> Settings:
+    def from_json(cls, content: Mapping[str, Any]) -> Settings:
         """Settings from a manifest; `InputError` or `TypeError` if they are none."""
         return cls(**{field.name: content[field.name] for field in fields(cls)})
 
 
-def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+def check_choice(name: str, value: object, choices: tuple[Any, ...]) -> None:
     """`InputError` unless a value is one of those known."""
     if value not in choices:
         raise InputError(f"Unknown {name} {value!r}; known are {', '.join(map(repr, choices))}.")

@@ -9,8 +9,6 @@ A search reads the lists of its terms only.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from sentence_transformers.errors import InputError
@@ -19,12 +17,12 @@ from sentence_transformers.index.blobs import Parts
 from sentence_transformers.index.settings import Settings
 from sentence_transformers.search.inverted_index import Postings
 from sentence_transformers.util.csr import SparseRows, sparse_rows, starts_of
-from sentence_transformers.util.tensor import describe, to_rows
+from sentence_transformers.util.tensor import ArrayLike, describe, to_rows
 
 PARTS = ("starts", "documents", "values")
 
 
-def check_rows(embeddings: Any, settings: Settings, name: str = "sparse_embeddings") -> SparseRows:
+def check_rows(embeddings: ArrayLike, settings: Settings, name: str = "sparse_embeddings") -> SparseRows:
     """Sparse vectors as rows of float32, at length 1 for cosine.
 
     Raises:

@@ -1,11 +1,6 @@
 # Written by `python -m tests.stubs` from the tables of names: what type checkers and editors see here.
 from sentence_transformers.losses.adaptive_layer import AdaptiveLayerLoss as AdaptiveLayerLoss
 from sentence_transformers.losses.adaptive_layer import Matryoshka2dLoss as Matryoshka2dLoss
-from sentence_transformers.losses.batch_triplets import BatchAllTripletLoss as BatchAllTripletLoss
-from sentence_transformers.losses.batch_triplets import BatchHardSoftMarginTripletLoss as BatchHardSoftMarginTripletLoss
-from sentence_transformers.losses.batch_triplets import BatchHardTripletLoss as BatchHardTripletLoss
-from sentence_transformers.losses.batch_triplets import BatchHardTripletLossDistanceFunction as BatchHardTripletLossDistanceFunction
-from sentence_transformers.losses.batch_triplets import BatchSemiHardTripletLoss as BatchSemiHardTripletLoss
 from sentence_transformers.losses.contrastive_tension import ContrastiveTensionDataLoader as ContrastiveTensionDataLoader
 from sentence_transformers.losses.contrastive_tension import ContrastiveTensionLoss as ContrastiveTensionLoss
 from sentence_transformers.losses.contrastive_tension import ContrastiveTensionLossInBatchNegatives as ContrastiveTensionLossInBatchNegatives
@@ -61,5 +56,10 @@ from sentence_transformers.losses.sparse import SparseTripletLoss as SparseTripl
 from sentence_transformers.losses.splade import CachedSpladeLoss as CachedSpladeLoss
 from sentence_transformers.losses.splade import FlopsLoss as FlopsLoss
 from sentence_transformers.losses.splade import SpladeLoss as SpladeLoss
+from sentence_transformers.losses.triplets import BatchAllTripletLoss as BatchAllTripletLoss
+from sentence_transformers.losses.triplets import BatchHardSoftMarginTripletLoss as BatchHardSoftMarginTripletLoss
+from sentence_transformers.losses.triplets import BatchHardTripletLoss as BatchHardTripletLoss
+from sentence_transformers.losses.triplets import BatchHardTripletLossDistanceFunction as BatchHardTripletLossDistanceFunction
+from sentence_transformers.losses.triplets import BatchSemiHardTripletLoss as BatchSemiHardTripletLoss
 from sentence_transformers.losses.triplets import TripletDistanceMetric as TripletDistanceMetric
 from sentence_transformers.losses.triplets import TripletLoss as TripletLoss

@@ -16,7 +16,7 @@ import contextlib
 import functools
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss
 from sentence_transformers.losses.batching import over_columns, replaced_forward, run, unwrap
+from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.gradient_cache import uses_gradient_cache
 from sentence_transformers.losses.matryoshka import MatryoshkaLoss, is_plain
 from sentence_transformers.modules.base import run_module
@@ -39,7 +40,7 @@ WEIGHTINGS: dict[str, Callable[[int], float]] = {
 
 
 @contextlib.contextmanager
-def all_layers(model: Any) -> Iterator[None]:
+def all_layers(model: nn.Module) -> Iterator[None]:
     """Within the context the model's output has the tokens of all layers, as `all_layer_embeddings`."""
     config = unwrap(model)[0].auto_model.config
     before, config.output_hidden_states = config.output_hidden_states, True
@@ -49,7 +50,7 @@ def all_layers(model: Any) -> Iterator[None]:
         config.output_hidden_states = before
 
 
-def output_of_layer(model: Any, output: dict[str, Any], layer: int) -> dict[str, Any]:
+def output_of_layer(model: nn.Module, output: dict[str, Any], layer: int) -> dict[str, Any]:
     """What the model would give back if its transformer ended after some layers, 0 for none."""
     part = {**output, "token_embeddings": output["all_layer_embeddings"][layer]}
     part.pop("sentence_embedding", None)
@@ -58,7 +59,7 @@ def output_of_layer(model: Any, output: dict[str, Any], layer: int) -> dict[str,
     return part
 
 
-def layer_vectors(model: Any, features: dict[str, Any]) -> Tensor:
+def layer_vectors(model: nn.Module, features: dict[str, Any]) -> Tensor:
     """(B, layers + 1, H): the vectors that each layer would give, the embeddings first and the last layer last."""
     with all_layers(model):
         output = run(model, dict(features))
@@ -75,7 +76,7 @@ class Outputs:
         used: the vectors (B, H) of each call, at the layer of the last pass.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.full: list[dict[str, Any]] = []
         self.used: list[Tensor] = []
@@ -116,6 +117,7 @@ class AdaptiveLayerLoss(Loss):
         InputError: for a model without a transformer in front, or a cached loss.
     """
 
+    citation = cites("li20242d")
     config_keys: ClassVar[tuple[str, ...]] = (
         "n_layers_per_step",
         "last_layer_weight",
@@ -127,7 +129,7 @@ class AdaptiveLayerLoss(Loss):
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         loss: nn.Module,
         n_layers_per_step: int = 1,
         last_layer_weight: float = 1.0,
@@ -160,7 +162,7 @@ class AdaptiveLayerLoss(Loss):
         weighting = self.layer_weighting
         return (weighting if callable(weighting) else WEIGHTINGS[weighting])(layer_idx)
 
-    def forward(self, sentence_features: Any, labels: Tensor | None = None) -> Tensor:
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
         if not is_plain(self.loss):
             return self.of_calls(list(sentence_features), labels)
         columns = over_columns(self.model, sentence_features, lambda features: layer_vectors(self.model, features))
@@ -216,17 +218,6 @@ class AdaptiveLayerLoss(Loss):
     def get_config_dict(self) -> dict[str, Any]:
         return {"loss": type(self.loss).__name__, **super().get_config_dict()}
 
-    @property
-    def citation(self) -> str:
-        return """@misc{li20242d,
-    title={2D Matryoshka Sentence Embeddings},
-    author={Xianming Li and Zongxi Li and Jing Li and Haoran Xie and Qing Li},
-    year={2024},
-    eprint={2402.14776},
-    archivePrefix={arXiv},
-    primaryClass={cs.CL}
-}"""
-
 
 class Matryoshka2dLoss(AdaptiveLayerLoss):
     """Another loss at several layers and several dimensions.
@@ -238,7 +229,7 @@ class Matryoshka2dLoss(AdaptiveLayerLoss):
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         loss: nn.Module,
         matryoshka_dims: list[int],
         matryoshka_weights: list[float | int] | None = None,

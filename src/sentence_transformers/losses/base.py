@@ -59,7 +59,7 @@ class Accepts:
 class SignatureOfInit:
     """`inspect.signature` of a class is that of its `__init__`, also where a `__new__` takes anything."""
 
-    def __get__(self, instance: Any, owner: type) -> inspect.Signature:
+    def __get__(self, instance: object, owner: type) -> inspect.Signature:
         if instance is not None:
             raise AttributeError("__signature__")  # calling the loss is calling its `forward`
         signature = inspect.signature(owner.__init__)  # type: ignore[misc]
@@ -103,8 +103,9 @@ class Loss(nn.Module):
     accepts: tuple[Accepts, ...] = ()
     config_keys: ClassVar[tuple[str, ...]] = ()
     other_names: ClassVar[dict[str, str]] = {}
+    model: Any
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
@@ -141,7 +142,7 @@ class Loss(nn.Module):
         return ""
 
 
-def shown(value: Any) -> Any:
+def shown(value: object) -> object:
     """A setting as it is shown: functions and modules by their name."""
     if isinstance(value, nn.Module):
         return fullname(value)
@@ -169,7 +170,7 @@ def check_labels(labels: Tensor | None, count: int, loss: str, what: str = ONE_P
     return labels.view(-1) if what == ONE_PER_ROW and labels.numel() == count else labels
 
 
-def list_problem(documents: Any, labels: Any) -> str:
+def list_problem(documents: object, labels: object) -> str:
     """What is wrong with the lists of one query, as the end of a sentence; "" if nothing."""
     if isinstance(documents, str) or not hasattr(documents, "__len__"):
         return f"has {documents!r:.60} where a list of documents is expected"

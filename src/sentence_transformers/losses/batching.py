@@ -52,14 +52,14 @@ def column_merging_disabled() -> Iterator[None]:
         _merging.reset(token)
 
 
-def unwrap(model: Any) -> Any:
+def unwrap(model: nn.Module) -> Any:
     """The encoder inside the wrappers that distributed training and compilation put around it."""
-    while not hasattr(model, "preprocess") and isinstance(getattr(model, "module", None), torch.nn.Module):
-        model = model.module
+    while not hasattr(model, "preprocess") and isinstance(inner := getattr(model, "module", None), nn.Module):
+        model = inner
     return getattr(model, "_orig_mod", model)
 
 
-def has_static_embedding_input(model: Any) -> bool:
+def has_static_embedding_input(model: nn.Module) -> bool:
     """Whether texts go into a table of static vectors."""
     from sentence_transformers.modules.static_embedding import StaticEmbedding
 
@@ -67,7 +67,7 @@ def has_static_embedding_input(model: Any) -> bool:
 
 
 @contextlib.contextmanager
-def replaced_forward(model: Any, forward: Callable[..., Any]) -> Iterator[None]:
+def replaced_forward(model: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Within the context the encoder's forward pass is another one; afterwards it is what it was, patched or not."""
     encoder = unwrap(model)
     before = vars(encoder).get("forward")
@@ -81,7 +81,7 @@ def replaced_forward(model: Any, forward: Callable[..., Any]) -> Iterator[None]:
             encoder.forward = before
 
 
-def embed_columns(model: Any, features_list: Iterable[Features], separate_first: bool = True) -> list[Tensor]:
+def embed_columns(model: nn.Module, features_list: Iterable[Features], separate_first: bool = True) -> list[Tensor]:
     """One vector per text.
 
     Args:
@@ -104,7 +104,7 @@ def merge_feature_batches(features_list: Iterable[Features]) -> Features | None:
 
 
 def over_columns(
-    model: Any,
+    model: nn.Module,
     sentence_features: Iterable[Features],
     rows_of: Callable[[Features], Tensor],
     most: int | None = None,
@@ -147,7 +147,7 @@ def check_sizes(sizes: Sequence[int]) -> None:
         raise InputError("The batch has no texts: a loss needs one row or more.")
 
 
-def as_padded(model: Any, features: Features) -> Features:
+def as_padded(model: nn.Module, features: Features) -> Features:
     """Features of a batch in the padded layout, with the tokenizer's id of padding."""
     if not is_packed(features):
         return features
@@ -174,7 +174,7 @@ def over_padded_columns(
     return results
 
 
-def alike(model: Any, columns: list[Features], separate_first: bool = False) -> list[list[int]]:
+def alike(model: nn.Module, columns: list[Features], separate_first: bool = False) -> list[list[int]]:
     """Columns that can be joined, as lists of their numbers. Padded columns become packed ones, in place, if the model
     can take them.
     """
@@ -193,7 +193,7 @@ def alike(model: Any, columns: list[Features], separate_first: bool = False) -> 
     return list(groups.values())
 
 
-def forwards(model: Any, features: Features, most: int | None = None) -> tuple[list[int], list[list[int]]]:
+def forwards(model: nn.Module, features: Features, most: int | None = None) -> tuple[list[int], list[list[int]]]:
     """The texts in the order in which they are computed, and the same cut into forward passes."""
     lengths = batches.text_lengths(features)
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
@@ -212,7 +212,7 @@ def forwards(model: Any, features: Features, most: int | None = None) -> tuple[l
     return order, in_step(model, groups)
 
 
-def in_step(model: Any, groups: list[list[int]]) -> list[list[int]]:
+def in_step(model: nn.Module, groups: list[list[int]]) -> list[list[int]]:
     """Forward passes of this process, cut further where another one has more of them, if the model is sharded.
 
     All processes of a sharded model bring their part of the weights to each forward pass, or wait for ever.
@@ -236,7 +236,7 @@ def is_sharded(model: nn.Module) -> bool:
     return wrapped or any(hasattr(one, "placements") or hasattr(one, "ds_id") for one in model.parameters())
 
 
-def run(model: Any, features: Features) -> Features:
+def run(model: nn.Module, features: Features) -> Features:
     """Features through the model, with the task of their column."""
     features = dict(features)
     task = features.pop("task", None)
@@ -244,7 +244,7 @@ def run(model: Any, features: Features) -> Features:
         return model(features, **({"task": task} if task is not None else {}))
 
 
-def sentence_rows(model: Any, features: Features) -> Tensor:
+def sentence_rows(model: nn.Module, features: Features) -> Tensor:
     """One vector per text: (b, H)."""
     return run(model, features)["sentence_embedding"]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,15 +22,8 @@ from sentence_transformers.engine import batches
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss, check_columns, check_labels
 from sentence_transformers.losses.batching import embed_columns
+from sentence_transformers.losses.citations import cites
 from sentence_transformers.similarity import cos_sim
-
-CITATION = """@inproceedings{carlsson2021semantic,
-    title={Semantic Re-tuning with Contrastive Tension},
-    author={Fredrik Carlsson and Amaru Cuba Gyllensten and Evangelia Gogoulou and Erik Ylip{\\"a}{\\"a} Hellqvist and Magnus Sahlgren},
-    booktitle={International Conference on Learning Representations},
-    year={2021},
-    url={https://openreview.net/forum?id=Ov_sMNau-PF}
-}"""  # noqa: E501
 
 
 class ContrastiveTensionLoss(Loss):
@@ -42,6 +35,7 @@ class ContrastiveTensionLoss(Loss):
     Without labels, pairs of equal tokens count as the same text.
     """
 
+    citation = cites("carlsson2021semantic")
     accepts = (
         Accepts(("text_A", "text_B"), "class"),
         Accepts(("text_A", "text_B"), "score"),
@@ -49,13 +43,13 @@ class ContrastiveTensionLoss(Loss):
     )
     trains_copies = True  # the optimizer takes the parameters of `model1`
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self.model2 = model
         self.model1 = copy.deepcopy(model)
         self.criterion = nn.BCEWithLogitsLoss(reduction="sum")
 
-    def forward(self, sentence_features: Any, labels: Tensor | None = None) -> Tensor:
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
         columns = list(sentence_features)
         check_columns(columns, 2, 2, type(self).__name__)
         first, second = columns
@@ -64,10 +58,6 @@ class ContrastiveTensionLoss(Loss):
             labels = same_tokens(first, second)
         scores = (u[:, None] @ v[:, :, None]).reshape(-1)
         return self.criterion(scores, check_labels(labels, len(scores), type(self).__name__).to(scores).view_as(scores))
-
-    @property
-    def citation(self) -> str:
-        return CITATION
 
 
 def same_tokens(first: dict[str, Any], second: dict[str, Any]) -> Tensor:
@@ -90,12 +80,13 @@ class ContrastiveTensionLossInBatchNegatives(Loss):
         similarity_fct: (B, H), (B, H) -> (B, B).
     """
 
+    citation = cites("carlsson2021semantic")
     accepts = (Accepts(("text",)), Accepts(("text", "text")))
     config_keys: ClassVar[tuple[str, ...]] = ("scale", "similarity_fct")
     trains_copies = True
 
     def __init__(
-        self, model: Any, scale: float = 20.0, similarity_fct: Callable[[Tensor, Tensor], Tensor] = cos_sim
+        self, model: nn.Module, scale: float = 20.0, similarity_fct: Callable[[Tensor, Tensor], Tensor] = cos_sim
     ) -> None:
         super().__init__(model)
         self.model2 = model
@@ -106,17 +97,13 @@ class ContrastiveTensionLossInBatchNegatives(Loss):
         self.cross_entropy_loss = nn.CrossEntropyLoss()
         self.logit_scale = nn.Parameter(torch.tensor(math.log(scale)))
 
-    def forward(self, sentence_features: Any, labels: Tensor | None = None) -> Tensor:
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
         columns = list(sentence_features)
         check_columns(columns, 1, 2, type(self).__name__)
         (u,), (v,) = embed_columns(self.model1, columns[:1]), embed_columns(self.model2, columns[:1])
         scores = self.similarity_fct(u, v) * self.logit_scale.exp()
         targets = torch.arange(len(scores), device=scores.device)
         return (self.cross_entropy_loss(scores, targets) + self.cross_entropy_loss(scores.T, targets)) / 2
-
-    @property
-    def citation(self) -> str:
-        return CITATION
 
 
 class ContrastiveTensionDataLoader:

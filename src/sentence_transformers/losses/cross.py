@@ -24,21 +24,22 @@ from sentence_transformers.engine.engine import input_module, plans_by_tokens
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, check_labels, shown
 from sentence_transformers.losses.batching import over_columns, run, unwrap
-from sentence_transformers.losses.distillation import HOFSTAETTER, MARGIN_TUPLES, teacher_margins
+from sentence_transformers.losses.citations import cites
+from sentence_transformers.losses.distillation import MARGIN_TUPLES, teacher_margins
 
 Pairs = Sequence[tuple[str, str]]
 PAIRS_WITH_SCORE = Accepts(("sentence_A", "sentence_B"), "score")
 PAIRS_WITH_CLASS = Accepts(("sentence_A", "sentence_B"), "class")
 
 
-def is_cross_encoder(model: Any) -> bool:
+def is_cross_encoder(model: nn.Module) -> bool:
     """Whether a model scores pairs."""
     from sentence_transformers.encoders.cross_encoder import CrossEncoder
 
     return isinstance(model, CrossEncoder)
 
 
-def pair_features(model: Any, pairs: Pairs, prompt: str | None = None, task: str | None = None) -> Features:
+def pair_features(model: nn.Module, pairs: Pairs, prompt: str | None = None, task: str | None = None) -> Features:
     """Pairs of texts as the model computes them in training: packed, where it can take that."""
     encoder = unwrap(model)
     module = input_module(encoder, task)
@@ -52,7 +53,7 @@ def pair_features(model: Any, pairs: Pairs, prompt: str | None = None, task: str
 
 
 def scores_of(
-    model: Any,
+    model: nn.Module,
     pairs: Pairs,
     prompt: str | None = None,
     task: str | None = None,
@@ -88,7 +89,7 @@ class CrossLoss(nn.Module):
     range_reason: str = ""
     config_keys: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, model: Any, activation_fn: nn.Module | None = None) -> None:
+    def __init__(self, model: nn.Module, activation_fn: nn.Module | None = None) -> None:
         super().__init__()
         name = type(self).__name__
         if not is_cross_encoder(unwrap(model)):
@@ -136,7 +137,7 @@ class BinaryCrossEntropyLoss(CrossLoss):
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         activation_fn: nn.Module | None = None,
         pos_weight: Tensor | None = None,
         **kwargs: Any,
@@ -168,7 +169,7 @@ class MSELoss(CrossLoss):
 
     accepts = (PAIRS_WITH_SCORE,)
 
-    def __init__(self, model: Any, activation_fn: nn.Module | None = None, **kwargs: Any) -> None:
+    def __init__(self, model: nn.Module, activation_fn: nn.Module | None = None, **kwargs: Any) -> None:
         super().__init__(model, activation_fn)
         self.loss_fct = nn.MSELoss(**kwargs)
 
@@ -192,7 +193,7 @@ class CrossEntropyLoss(CrossLoss):
     accepts = (PAIRS_WITH_CLASS,)
     one_score = False
 
-    def __init__(self, model: Any, activation_fn: nn.Module | None = None, **kwargs: Any) -> None:
+    def __init__(self, model: nn.Module, activation_fn: nn.Module | None = None, **kwargs: Any) -> None:
         super().__init__(model, activation_fn)
         if (classes := unwrap(model).num_labels) < 2:
             raise InputError(
@@ -231,9 +232,10 @@ class MarginMSELoss(CrossLoss):
     Labels: the margin (B,), the margins (B, n), or the teacher's scores (B, n + 1), of n columns of negatives.
     """
 
+    citation = cites("hofstätter2021improving")
     accepts = MARGIN_TUPLES
 
-    def __init__(self, model: Any, activation_fn: nn.Module | None = None, **kwargs: Any) -> None:
+    def __init__(self, model: nn.Module, activation_fn: nn.Module | None = None, **kwargs: Any) -> None:
         super().__init__(model, activation_fn)
         self.loss_fct = nn.MSELoss(**kwargs)
 
@@ -261,7 +263,3 @@ class MarginMSELoss(CrossLoss):
     def logits_from_pairs(self, pairs: Pairs, prompt: str | None = None, task: str | None = None) -> Tensor:
         """Scores (B,) of pairs of texts."""
         return self.activation_fn(scores_of(self.model, pairs, prompt, task).view(-1))
-
-    @property
-    def citation(self) -> str:
-        return HOFSTAETTER

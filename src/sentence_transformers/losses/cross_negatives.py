@@ -19,12 +19,11 @@ from tqdm.auto import tqdm
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.batching import run
+from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.cross import CrossLoss, pair_features, scores_of
 from sentence_transformers.losses.gradient_cache import RandContext as RandContext
 from sentence_transformers.losses.gradient_cache import cached_loss, gradients_of, synchronised
 from sentence_transformers.losses.in_batch_negatives import (
-    CITATION,
-    GRADCACHE_CITATION,
     PAIRS,
     TUPLES,
 )
@@ -44,12 +43,13 @@ class MultipleNegativesRankingLoss(CrossLoss):
         activation_fn: applied to the scores; by default the sigmoid.
     """
 
+    citation = cites("oord2019representationlearningcontrastivepredictive")
     accepts = (PAIRS, TUPLES)
     config_keys: ClassVar[tuple[str, ...]] = ("scale", "num_negatives")
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         num_negatives: int | None = 4,
         scale: float = 10.0,
         activation_fn: nn.Module | None = nn.Sigmoid(),  # noqa: B008  # the contract; holds nothing
@@ -112,10 +112,6 @@ class MultipleNegativesRankingLoss(CrossLoss):
         """Loss of a batch: one list of texts per column."""
         return self.calculate_loss(self.call_model_with_pairs(self.pairs(inputs), prompt, task), len(inputs[0]))
 
-    @property
-    def citation(self) -> str:
-        return CITATION
-
 
 class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
     """In-batch negatives with batches of any size in the memory of a small one (`losses.gradient_cache`).
@@ -126,12 +122,13 @@ class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
         others: see `MultipleNegativesRankingLoss`.
     """
 
+    citation = cites("gao2021scaling")
     uses_gradient_cache = True
     config_keys = ("scale", "num_negatives", "mini_batch_size")
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         num_negatives: int | None = 4,
         scale: float = 10.0,
         activation_fn: nn.Module | None = nn.Sigmoid(),  # noqa: B008  # the contract; holds nothing
@@ -241,7 +238,3 @@ class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
 
         value.register_hook(send_back)
         return value
-
-    @property
-    def citation(self) -> str:
-        return GRADCACHE_CITATION

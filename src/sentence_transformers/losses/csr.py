@@ -23,6 +23,7 @@ from sentence_transformers.engine.batches import Features
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss
 from sentence_transformers.losses.batching import over_columns, run
+from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.sparse import SparseMultipleNegativesRankingLoss
 from sentence_transformers.losses.splade import check_inner, terms_of
 
@@ -52,7 +53,7 @@ class CSRReconstructionLoss(Loss):
 
     config_keys: ClassVar[tuple[str, ...]] = ("beta",)
 
-    def __init__(self, model: Any, beta: float = 1.0) -> None:
+    def __init__(self, model: nn.Module, beta: float = 1.0) -> None:
         super().__init__(model)
         self.beta = beta
 
@@ -87,7 +88,9 @@ class CSRLoss(Loss):
         {"reconstruction_loss_k": …, "reconstruction_loss_4k": …, "reconstruction_loss_aux": …, "base_loss": …}
     """
 
-    def __init__(self, model: Any, loss: nn.Module | None = None, beta: float = 0.1, gamma: float = 1.0) -> None:
+    citation = cites("wen2025matryoshkarevisitingsparsecoding")
+
+    def __init__(self, model: nn.Module, loss: nn.Module | None = None, beta: float = 0.1, gamma: float = 1.0) -> None:
         super().__init__(model)
         self.loss = SparseMultipleNegativesRankingLoss(model) if loss is None else loss
         check_inner(self.loss, type(self).__name__)
@@ -108,20 +111,8 @@ class CSRLoss(Loss):
     def get_config_dict(self) -> dict[str, Any]:
         return {"beta": self.beta, "gamma": self.gamma, "loss": type(self.loss).__name__}
 
-    @property
-    def citation(self) -> str:
-        return """@misc{wen2025matryoshkarevisitingsparsecoding,
-      title={Beyond Matryoshka: Revisiting Sparse Coding for Adaptive Representation},
-      author={Tiansheng Wen and Yifei Wang and Zequn Zeng and Zhong Peng and Yudi Su and Xinyang Liu and Bo Chen and Hongwei Liu and Stefanie Jegelka and Chenyu You},
-      year={2025},
-      eprint={2503.01776},
-      archivePrefix={arXiv},
-      primaryClass={cs.LG},
-      url={https://arxiv.org/abs/2503.01776},
-}"""  # noqa: E501
 
-
-def model_outputs(model: Any, sentence_features: Iterable[Features]) -> list[dict[str, Tensor]]:
+def model_outputs(model: nn.Module, sentence_features: Iterable[Features]) -> list[dict[str, Tensor]]:
     """What the autoencoder makes of each column, all columns in one forward pass."""
     widths: list[int] = []
 

@@ -9,7 +9,8 @@ is left behind after training.
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,13 @@ from torch import Tensor, nn
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss
 from sentence_transformers.losses.batching import as_padded, embed_columns, unwrap
+from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.guided import texts_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from sentence_transformers.encoders.sentence_transformer import SentenceTransformer
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +42,13 @@ class DenoisingAutoEncoderLoss(Loss):
         InputError: if the decoder has no such architecture, or cannot be tied to the encoder.
     """
 
+    citation = cites("wang-2021-TSDAE")
     accepts = (Accepts(("damaged_sentence", "original_sentence")),)
     trains_copies = True
 
-    def __init__(self, model: Any, decoder_name_or_path: str | None = None, tie_encoder_decoder: bool = True) -> None:
+    def __init__(
+        self, model: SentenceTransformer, decoder_name_or_path: str | None = None, tie_encoder_decoder: bool = True
+    ) -> None:
         super().__init__(model)
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -63,7 +73,7 @@ class DenoisingAutoEncoderLoss(Loss):
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
             self.decoder.config.pad_token_id = self.decoder.config.eos_token_id
-        self.decoder.to(model.device)
+        self.decoder.to(model.device)  # type: ignore[arg-type]
         if tie_encoder_decoder:
             if name != own:
                 raise InputError(
@@ -76,7 +86,7 @@ class DenoisingAutoEncoderLoss(Loss):
         """The model that is trained."""
         return self.model
 
-    def forward(self, sentence_features: Any, labels: Tensor | None = None) -> Tensor:
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
         damaged, original = list(sentence_features)
         (vectors,) = embed_columns(self.model, [damaged])
         target = self.retokenize(original) if self.need_retokenization else as_padded(self.model, original)
@@ -101,24 +111,13 @@ class DenoisingAutoEncoderLoss(Loss):
     def get_config_dict(self) -> dict[str, Any]:
         return {"decoder_name_or_path": self.decoder_name_or_path, "tie_encoder_decoder": self.tie_encoder_decoder}
 
-    @property
-    def citation(self) -> str:
-        return """@inproceedings{wang-2021-TSDAE,
-    title = "TSDAE: Using Transformer-based Sequential Denoising Auto-Encoderfor Unsupervised Sentence Embedding Learning",
-    author = "Wang, Kexin and Reimers, Nils and Gurevych, Iryna",
-    booktitle = "Findings of the Association for Computational Linguistics: EMNLP 2021",
-    year = "2021",
-    pages = "671--688",
-    url = "https://arxiv.org/abs/2104.06979",
-}"""  # noqa: E501
-
 
 def damaged_mask(vectors: Tensor) -> Tensor:
     """(B, 1): the one vector that the decoder sees."""
     return torch.ones(len(vectors), 1, dtype=torch.int64, device=vectors.device)
 
 
-def tie(decoder: Any, encoder: Any) -> None:
+def tie(decoder: PreTrainedModel, encoder: PreTrainedModel) -> None:
     """Give the decoder the encoder's parameters, the very same objects, wherever it has parameters of that name.
 
     Raises:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss, check_columns, check_labels, with_twin
 from sentence_transformers.losses.batching import unwrap
+from sentence_transformers.losses.citations import cites
 from sentence_transformers.similarity import pairwise_dot_score
 from sentence_transformers.util.atomic import replacing
 from sentence_transformers.util.misc import check_teacher_targets
@@ -53,12 +54,13 @@ class EmbedDistillLoss(Loss):
     Labels: the teacher's vectors, (B, H) for all columns or (B, columns, H).
     """
 
+    citation = cites("kim2023embeddistillgeometricknowledgedistillation")
     accepts: tuple[Accepts, ...] = (Accepts(("sentence",), "embedding", least=1, most=None),)
     config_keys: ClassVar[tuple[str, ...]] = ("distance_metric", "projection_dim")
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         distance_metric: Literal["mse", "l2", "cosine"] = "cosine",
         projection_dim: int | None = None,
     ) -> None:
@@ -138,17 +140,6 @@ class EmbedDistillLoss(Loss):
             )
         self.projection.load_state_dict(tensors)  # type: ignore[union-attr]
 
-    @property
-    def citation(self) -> str:
-        return """@misc{kim2023embeddistillgeometricknowledgedistillation,
-      title={EmbedDistill: A Geometric Knowledge Distillation for Information Retrieval},
-      author={Seungyeon Kim and Ankit Singh Rawat and Manzil Zaheer and Sadeep Jayasumana and Veeranjaneyulu Sadhanala and Wittawat Jitkrittum and Aditya Krishna Menon and Rob Fergus and Sanjiv Kumar},
-      year={2023},
-      eprint={2301.12005},
-      archivePrefix={arXiv},
-      primaryClass={cs.LG}
-}"""  # noqa: E501
-
 
 @with_twin("sentence_transformers.losses.cross")
 class MSELoss(EmbedDistillLoss):
@@ -161,22 +152,11 @@ class MSELoss(EmbedDistillLoss):
         projection_dim: the teacher's dimension, if it is another.
     """
 
+    citation = cites("reimers-2020-multilingual-sentence-bert")
     config_keys = ("projection_dim",)
 
-    def __init__(self, model: Any, projection_dim: int | None = None) -> None:
+    def __init__(self, model: nn.Module, projection_dim: int | None = None) -> None:
         super().__init__(model, "mse", projection_dim)
-
-    @property
-    def citation(self) -> str:
-        return """@inproceedings{reimers-2020-multilingual-sentence-bert,
-    title = "Making Monolingual Sentence Embeddings Multilingual using Knowledge Distillation",
-    author = "Reimers, Nils and Gurevych, Iryna",
-    booktitle = "Proceedings of the 2020 Conference on Empirical Methods in Natural Language Processing",
-    month = "11",
-    year = "2020",
-    publisher = "Association for Computational Linguistics",
-    url = "https://arxiv.org/abs/2004.09813",
-}"""
 
 
 def projection_file(path: str | os.PathLike[str]) -> Path:
@@ -184,14 +164,6 @@ def projection_file(path: str | os.PathLike[str]) -> Path:
     return Path(path, PROJECTION_FILE) if Path(path).is_dir() else Path(path)
 
 
-HOFSTAETTER = """@misc{hofstätter2021improving,
-    title={Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge Distillation},
-    author={Sebastian Hofstätter and Sophia Althammer and Michael Schröder and Mete Sertkan and Allan Hanbury},
-    year={2021},
-    eprint={2010.02666},
-    archivePrefix={arXiv},
-    primaryClass={cs.IR}
-}"""
 TEACHER_TUPLES = (Accepts(("query", "positive", "negative_1"), "scores", least=3, most=None),)
 MARGIN_TUPLES = (Accepts(("query", "positive", "negative"), "score"), *TEACHER_TUPLES)
 
@@ -226,10 +198,11 @@ class MarginMSELoss(Loss):
     Labels: the margin (B,), the margins (B, n), or the teacher's scores (B, n + 1), of n columns of negatives.
     """
 
+    citation = cites("hofstätter2021improving")
     accepts = MARGIN_TUPLES
     config_keys: ClassVar[tuple[str, ...]] = ("similarity_fct",)
 
-    def __init__(self, model: Any, similarity_fct: Similarity = pairwise_dot_score) -> None:
+    def __init__(self, model: nn.Module, similarity_fct: Similarity = pairwise_dot_score) -> None:
         super().__init__(model)
         self.similarity_fct, self.loss_fct = similarity_fct, nn.MSELoss()
 
@@ -246,10 +219,6 @@ class MarginMSELoss(Loss):
         """(B, n): similarity of each query to its own n candidates."""
         return candidate_scores(embeddings, self.similarity_fct)
 
-    @property
-    def citation(self) -> str:
-        return HOFSTAETTER
-
 
 class DistillKLDivLoss(Loss):
     """The student's distribution over a query's candidates should be the teacher's.
@@ -263,6 +232,7 @@ class DistillKLDivLoss(Loss):
     Labels: the teacher's scores (B, n) of the n candidates.
     """
 
+    citation = cites("lin2020distillingdenserepresentationsranking")
     accepts = TEACHER_TUPLES
     config_keys: ClassVar[tuple[str, ...]] = (
         "similarity_fct",
@@ -273,7 +243,7 @@ class DistillKLDivLoss(Loss):
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         similarity_fct: Similarity = pairwise_dot_score,
         temperature: float = 1.0,
         student_temperature: float | None = None,
@@ -302,20 +272,8 @@ class DistillKLDivLoss(Loss):
         """(B, n): similarity of each query to its own n candidates."""
         return candidate_scores(embeddings, self.similarity_fct)
 
-    @property
-    def citation(self) -> str:
-        return """@misc{lin2020distillingdenserepresentationsranking,
-      title={Distilling Dense Representations for Ranking using Tightly-Coupled Teachers},
-      author={Sheng-Chieh Lin and Jheng-Hong Yang and Jimmy Lin},
-      year={2020},
-      eprint={2010.11386},
-      archivePrefix={arXiv},
-      primaryClass={cs.IR},
-      url={https://arxiv.org/abs/2010.11386},
-}"""
 
-
-def check_temperatures(holder: Any, *names: str) -> None:
+def check_temperatures(holder: object, *names: str) -> None:
     """Raise `InputError` for an attribute that is neither None nor a finite number above 0."""
     for name in names:
         value = getattr(holder, name)

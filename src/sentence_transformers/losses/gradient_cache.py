@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sentence_transformers.backends.extension_points import is_untouched
@@ -76,7 +76,7 @@ def device_argument(device: torch.device) -> tuple[torch.device, ...]:
     return () if device.type in ("cpu", "mps") else (device,)
 
 
-def uses_gradient_cache(loss: Any) -> bool:
+def uses_gradient_cache(loss: nn.Module) -> bool:
     """Whether a loss, or one inside it, embeds its batch in mini-batches."""
     return any(getattr(part, "uses_gradient_cache", False) for part in loss.modules())
 
@@ -93,7 +93,7 @@ class Slice:
 
 
 def cached_loss(
-    model: Any,
+    model: nn.Module,
     sentence_features: Iterable[Features],
     loss_of: LossOf,
     mini_batch_size: int = 32,
@@ -154,7 +154,7 @@ def gradients_of(reps: list[list[Tensor]]) -> list[list[Any]]:
     return [[part.grad for part in column] for column in reps]
 
 
-def cut(model: Any, columns: list[Features], sizes: list[int], size: int, most_tokens: int | None) -> list[Slice]:
+def cut(model: nn.Module, columns: list[Features], sizes: list[int], size: int, most_tokens: int | None) -> list[Slice]:
     """The texts of all columns as mini-batches; padded ones of one column, if the model was overridden or patched."""
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     slices = []
@@ -179,7 +179,7 @@ def cut(model: Any, columns: list[Features], sizes: list[int], size: int, most_t
 
 
 def send_back(
-    model: Any,
+    model: nn.Module,
     slices: list[Slice],
     gradient: Tensor,
     show_progress_bar: bool = False,
@@ -196,12 +196,10 @@ def send_back(
 
 
 @contextlib.contextmanager
-def synchronised(model: Any, only: bool) -> Iterator[None]:
+def synchronised(model: nn.Module, only: bool) -> Iterator[None]:
     """Let a distributed model exchange gradients after the last mini-batch alone."""
-    if only or not hasattr(model, "no_sync"):
-        yield
-        return
-    with model.no_sync():
+    unsynchronised = None if only else getattr(model, "no_sync", None)
+    with contextlib.nullcontext() if unsynchronised is None else unsynchronised():
         yield
 
 
@@ -339,7 +337,7 @@ def part_of(features: Features, begin: int, end: int) -> Features:
     return batches.take(features, range(begin, end))
 
 
-def ranges_of(model: Any, features: Features, size: int, most_tokens: int | None) -> list[tuple[int, int]]:
+def ranges_of(model: nn.Module, features: Features, size: int, most_tokens: int | None) -> list[tuple[int, int]]:
     """(begin, end) of the mini-batches of a column, its texts in order."""
     count = batches.count(features)
     if batches.layout(features) is None:

@@ -11,8 +11,8 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from sentence_transformers.engine import batches
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss, check_columns
 from sentence_transformers.losses.batching import embed_columns, sentence_rows, unwrap
+from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.cross import is_cross_encoder
 from sentence_transformers.losses.gradient_cache import CachedLossMixin, cached_loss
 from sentence_transformers.losses.gradient_cache import RandContext as RandContext
@@ -29,10 +30,13 @@ from sentence_transformers.modules.lookup_input import LookupInput
 from sentence_transformers.similarity import cos_sim
 from sentence_transformers.util.distributed import all_gather, all_gather_with_grad, get_rank
 
+if TYPE_CHECKING:
+    from sentence_transformers.encoders.sentence_transformer import SentenceTransformer
+
 
 def guided_rows(
     columns: Sequence[Tensor], guides: Sequence[Tensor], everywhere: tuple[Sequence[Tensor], Sequence[Tensor]],
-    rows: Tensor, loss: Any,
+    rows: Tensor, loss: GISTEmbedLoss,
 ) -> Tensor:  # fmt: skip
     """Loss of some rows of the batch: their cross entropy, with the positive as the class.
 
@@ -73,6 +77,7 @@ class GISTEmbedLoss(Loss):
         gather_across_devices: take candidates of all processes.
     """
 
+    citation = cites("solatorio2024gistembed")
     accepts = (PAIRS, Accepts(("anchor", "positive", "negative")))
     config_keys: ClassVar[tuple[str, ...]] = (
         "temperature",
@@ -86,8 +91,8 @@ class GISTEmbedLoss(Loss):
 
     def __init__(
         self,
-        model: Any,
-        guide: Any,
+        model: SentenceTransformer,
+        guide: SentenceTransformer,
         temperature: float = 0.01,
         margin_strategy: Literal["absolute", "relative"] = "absolute",
         margin: float = 0.0,
@@ -146,23 +151,12 @@ class GISTEmbedLoss(Loss):
             total = total + share
         return total
 
-    def forward(self, sentence_features: Any, labels: Tensor | None = None) -> Tensor:
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
         features = list(sentence_features)
         return self.of_vectors(self.embed(features), self.guide_vectors(features))
 
     def get_config_dict(self) -> dict[str, Any]:
         return {"guide": repr(self.guide), **super().get_config_dict()}
-
-    @property
-    def citation(self) -> str:
-        return """@misc{solatorio2024gistembed,
-    title={GISTEmbed: Guided In-sample Selection of Training Negatives for Text Embedding Fine-tuning},
-    author={Aivin V. Solatorio},
-    year={2024},
-    eprint={2402.16829},
-    archivePrefix={arXiv},
-    primaryClass={cs.LG}
-}"""
 
 
 class CachedGISTEmbedLoss(CachedLossMixin, GISTEmbedLoss):
@@ -181,8 +175,8 @@ class CachedGISTEmbedLoss(CachedLossMixin, GISTEmbedLoss):
 
     def __init__(
         self,
-        model: Any,
-        guide: Any,
+        model: SentenceTransformer,
+        guide: SentenceTransformer,
         temperature: float = 0.01,
         mini_batch_size: int = 32,
         mini_batch_num_tokens: int | None = None,
@@ -216,7 +210,7 @@ class CachedGISTEmbedLoss(CachedLossMixin, GISTEmbedLoss):
         )
         return self.of_vectors(columns, guides, max(self.mini_batch_size, BLOCK_ROWS), with_backward)
 
-    def rows_of_minibatch(self, features: Any, with_grad: bool) -> tuple[Any, ...]:
+    def rows_of_minibatch(self, features: dict[str, Any], with_grad: bool) -> tuple[Any, ...]:
         return sentence_rows(self.model, features), None if with_grad else self.guide_vectors([features])[0]
 
     def forward_joined(self, columns: list[Any], labels: Tensor | None = None) -> Tensor:
@@ -233,7 +227,7 @@ class CachedGISTEmbedLoss(CachedLossMixin, GISTEmbedLoss):
         )
 
 
-def cuts_otherwise(model: Any, guide: Any, loss: str) -> bool:
+def cuts_otherwise(model: SentenceTransformer, guide: SentenceTransformer, loss: str) -> bool:
     """Whether the guide must be given texts instead of the model's tokens.
 
     Raises:
@@ -258,7 +252,7 @@ def cuts_otherwise(model: Any, guide: Any, loss: str) -> bool:
     return longer or model.tokenizer.get_vocab() != guide.tokenizer.get_vocab()
 
 
-def texts_of(model: Any, features: dict[str, Any]) -> list[str]:
+def texts_of(model: SentenceTransformer, features: dict[str, Any]) -> list[str]:
     """The texts of a batch, from its tokens."""
     lengths = batches.text_lengths(features)
     if batches.layout(features) == "attention_mask":

@@ -25,10 +25,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss, check_columns, with_twin
+from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.gradient_cache import CachedLossMixin
 from sentence_transformers.losses.gradient_cache import RandContext as RandContext
 from sentence_transformers.similarity import cos_sim
@@ -43,24 +44,6 @@ PAIRS = Accepts(("anchor", "positive"))
 TUPLES = Accepts(("anchor", "positive", "negative_1"), least=3, most=None)
 PER_DIRECTION: tuple[Direction, ...] = ("query_to_doc", "doc_to_query")
 BLOCK_ROWS = 256
-
-CITATION = """@misc{oord2019representationlearningcontrastivepredictive,
-      title={Representation Learning with Contrastive Predictive Coding},
-      author={Aaron van den Oord and Yazhe Li and Oriol Vinyals},
-      year={2019},
-      eprint={1807.03748},
-      archivePrefix={arXiv},
-      primaryClass={cs.LG},
-      url={https://arxiv.org/abs/1807.03748},
-}"""
-GRADCACHE_CITATION = """@misc{gao2021scaling,
-    title={Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup},
-    author={Luyu Gao and Yunyi Zhang and Jiawei Han and Jamie Callan},
-    year={2021},
-    eprint={2101.06983},
-    archivePrefix={arXiv},
-    primaryClass={cs.LG}
-}"""
 
 
 @dataclass(frozen=True)
@@ -211,6 +194,7 @@ class MultipleNegativesRankingLoss(Loss):
         InputError: for unknown settings.
     """
 
+    citation = cites("oord2019representationlearningcontrastivepredictive")
     accepts = (PAIRS, TUPLES)
     config_keys: ClassVar[tuple[str, ...]] = (
         "scale",
@@ -224,7 +208,7 @@ class MultipleNegativesRankingLoss(Loss):
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         scale: float = 20.0,
         similarity_fct: Similarity = cos_sim,
         gather_across_devices: bool = False,
@@ -260,10 +244,6 @@ class MultipleNegativesRankingLoss(Loss):
         """1 / scale."""
         return 1 / self.scale
 
-    @property
-    def citation(self) -> str:
-        return CITATION
-
 
 @with_twin("sentence_transformers.losses.cross_negatives")
 class CachedMultipleNegativesRankingLoss(CachedLossMixin, MultipleNegativesRankingLoss):
@@ -276,6 +256,7 @@ class CachedMultipleNegativesRankingLoss(CachedLossMixin, MultipleNegativesRanki
         others: see `MultipleNegativesRankingLoss`.
     """
 
+    citation = cites("gao2021scaling")
     config_keys = (
         "scale",
         "similarity_fct",
@@ -290,7 +271,7 @@ class CachedMultipleNegativesRankingLoss(CachedLossMixin, MultipleNegativesRanki
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         scale: float = 20.0,
         similarity_fct: Similarity = cos_sim,
         mini_batch_size: int = 32,
@@ -322,16 +303,16 @@ class CachedMultipleNegativesRankingLoss(CachedLossMixin, MultipleNegativesRanki
         block = max(self.mini_batch_size, BLOCK_ROWS)
         return in_batch_negatives(columns, self.how, self.gather_across_devices, block, with_backward)
 
-    @property
-    def citation(self) -> str:
-        return GRADCACHE_CITATION
-
 
 class MultipleNegativesSymmetricRankingLoss(MultipleNegativesRankingLoss):
     """Older name of `MultipleNegativesRankingLoss` in both directions, one softmax each."""
 
     def __init__(
-        self, model: Any, scale: float = 20.0, similarity_fct: Similarity = cos_sim, gather_across_devices: bool = False
+        self,
+        model: nn.Module,
+        scale: float = 20.0,
+        similarity_fct: Similarity = cos_sim,
+        gather_across_devices: bool = False,
     ) -> None:
         warn_symmetric(type(self).__name__)
         super().__init__(model, scale, similarity_fct, gather_across_devices, PER_DIRECTION, "per_direction")
@@ -342,7 +323,7 @@ class CachedMultipleNegativesSymmetricRankingLoss(CachedMultipleNegativesRanking
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         scale: float = 20.0,
         similarity_fct: Similarity = cos_sim,
         mini_batch_size: int = 32,

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
+from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.listwise import ListwiseLoss, sort_rows
 
 
@@ -121,6 +122,7 @@ class LambdaLoss(ListwiseLoss):
         mini_batch_size: pairs per forward pass on average; None for as many as there are queries, 0 or less for all.
     """
 
+    citation = cites("wang2018lambdaloss")
     config_keys: ClassVar[tuple[str, ...]] = (
         "weighting_scheme",
         "k",
@@ -132,7 +134,7 @@ class LambdaLoss(ListwiseLoss):
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         weighting_scheme: BaseWeightingScheme | None = NDCGLoss2PPScheme(),  # noqa: B008  # the contract; no state
         k: int | None = None,
         sigma: float = 1.0,
@@ -176,16 +178,6 @@ class LambdaLoss(ListwiseLoss):
         """(1, D) discounts of the places."""
         return torch.log2(torch.arange(2, labels.shape[1] + 2, device=labels.device, dtype=labels.dtype))[None]
 
-    @property
-    def citation(self) -> str:
-        return """@inproceedings{wang2018lambdaloss,
-    title={The LambdaLoss Framework for Ranking Metric Optimization},
-    author={Wang, Xuanhui and Li, Cheng and Golbandi, Nadav and Bendersky, Michael and Najork, Marc},
-    booktitle={Proceedings of the 27th ACM international conference on information and knowledge management},
-    pages={1313--1322},
-    year={2018}
-}"""
-
 
 class RankNetLoss(LambdaLoss):
     """Each pair of documents should be in the right order; all pairs weigh the same.
@@ -200,11 +192,12 @@ class RankNetLoss(LambdaLoss):
         mini_batch_size: pairs per forward pass on average; None for as many as there are queries, 0 or less for all.
     """
 
+    citation = cites("burges2005learning")
     config_keys = ("k", "sigma", "eps", "reduction_log", "mini_batch_size")
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         k: int | None = None,
         sigma: float = 1.0,
         eps: float = 1e-10,
@@ -213,13 +206,3 @@ class RankNetLoss(LambdaLoss):
         mini_batch_size: int | None = None,
     ) -> None:
         super().__init__(model, None, k, sigma, eps, reduction_log, activation_fn, mini_batch_size)
-
-    @property
-    def citation(self) -> str:
-        return """@inproceedings{burges2005learning,
-    title={Learning to Rank using Gradient Descent},
-    author={Burges, Chris and Shaked, Tal and Renshaw, Erin and Lazier, Ari and Deeds, Matt and Hamilton, Nicole and Hullender, Greg},
-    booktitle={Proceedings of the 22nd international conference on Machine learning},
-    pages={89--96},
-    year={2005}
-}"""  # noqa: E501

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, list_problem
+from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.cross import CrossLoss, scores_of
 
 LISTS = Accepts(("query", "documents"), "scores", lists=True)
@@ -39,7 +40,9 @@ class ListwiseLoss(CrossLoss):
     accepts = (LISTS,)
     config_keys: ClassVar[tuple[str, ...]] = ("mini_batch_size",)
 
-    def __init__(self, model: Any, activation_fn: nn.Module | None = None, mini_batch_size: int | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, activation_fn: nn.Module | None = None, mini_batch_size: int | None = None
+    ) -> None:
         super().__init__(model, activation_fn)
         self.mini_batch_size = mini_batch_size
 
@@ -102,7 +105,11 @@ class ListNetLoss(ListwiseLoss):
         mini_batch_size: pairs per forward pass on average; None for as many as there are queries, 0 or less for all.
     """
 
-    def __init__(self, model: Any, activation_fn: nn.Module | None = None, mini_batch_size: int | None = None) -> None:
+    citation = cites("cao2007learning")
+
+    def __init__(
+        self, model: nn.Module, activation_fn: nn.Module | None = None, mini_batch_size: int | None = None
+    ) -> None:
         super().__init__(model, activation_fn, mini_batch_size)
         self.cross_entropy_loss = nn.CrossEntropyLoss()
 
@@ -110,16 +117,6 @@ class ListNetLoss(ListwiseLoss):
         targets = labels.masked_fill(~mask, -torch.inf).softmax(1)
         nowhere = torch.finfo(scores.dtype).min / 2  # times a target of 0 it is 0, as infinity is not
         return self.cross_entropy_loss(scores.masked_fill(~mask, nowhere), targets)
-
-    @property
-    def citation(self) -> str:
-        return """@inproceedings{cao2007learning,
-    title={Learning to Rank: From Pairwise Approach to Listwise Approach},
-    author={Cao, Zhe and Qin, Tao and Liu, Tie-Yan and Tsai, Ming-Feng and Li, Hang},
-    booktitle={Proceedings of the 24th international conference on Machine learning},
-    pages={129--136},
-    year={2007}
-}"""
 
 
 class PListMLELambdaWeight(nn.Module):
@@ -153,11 +150,12 @@ class PListMLELoss(ListwiseLoss):
             their labels.
     """
 
+    citation = cites("lan2014position")
     config_keys: ClassVar[tuple[str, ...]] = ("lambda_weight", "mini_batch_size", "respect_input_order")
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         lambda_weight: PListMLELambdaWeight | None = PListMLELambdaWeight(),  # noqa: B008  # the contract; no state
         activation_fn: nn.Module | None = None,
         mini_batch_size: int | None = None,
@@ -177,17 +175,6 @@ class PListMLELoss(ListwiseLoss):
             terms = terms * weights / weights.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
         return terms.sum(1).mean()
 
-    @property
-    def citation(self) -> str:
-        return """@inproceedings{lan2014position,
-    title={Position-Aware ListMLE: A Sequential Learning Process for Ranking},
-    author={Lan, Yanyan and Zhu, Yadong and Guo, Jiafeng and Niu, Shuzi and Cheng, Xueqi},
-    booktitle={UAI},
-    volume={14},
-    pages={449--458},
-    year={2014}
-}"""
-
 
 class ListMLELoss(PListMLELoss):
     """Likelihood of the right order of the documents, all places alike.
@@ -200,27 +187,17 @@ class ListMLELoss(PListMLELoss):
             their labels.
     """
 
+    citation = cites("10.1145/1390156.1390306")
     config_keys = ("mini_batch_size", "respect_input_order")
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         activation_fn: nn.Module | None = None,
         mini_batch_size: int | None = None,
         respect_input_order: bool = True,
     ) -> None:
         super().__init__(model, None, activation_fn, mini_batch_size, respect_input_order)
-
-    @property
-    def citation(self) -> str:
-        return """@inproceedings{10.1145/1390156.1390306,
-    title = {Listwise Approach to Learning to Rank - Theory and Algorithm},
-    author = {Xia, Fen and Liu, Tie-Yan and Wang, Jue and Zhang, Wensheng and Li, Hang},
-    booktitle = {Proceedings of the 25th International Conference on Machine Learning},
-    pages = {1192-1199},
-    year = {2008},
-    url = {https://doi.org/10.1145/1390156.1390306},
-}"""
 
 
 class ADRMSELoss(ListwiseLoss):
@@ -235,11 +212,12 @@ class ADRMSELoss(ListwiseLoss):
     Documents with equal labels share the mean of their ranks.
     """
 
+    citation = cites("schlatt2025rankdistillm")
     config_keys = ("alpha", "mini_batch_size")
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         alpha: float = 1.0,
         activation_fn: nn.Module | None = None,
         mini_batch_size: int | None = None,
@@ -259,13 +237,3 @@ class ADRMSELoss(ListwiseLoss):
         ranks = higher.sum(2) + (equal.sum(2) + 1) / 2
         errors = (ranks - self.approximate_ranks(scores, mask)).square() / torch.log2(1 + ranks)
         return (errors * mask).sum() / mask.sum()
-
-    @property
-    def citation(self) -> str:
-        return """@inproceedings{schlatt2025rankdistillm,
-    title={Rank-DistiLLM: Closing the Effectiveness Gap Between Cross-Encoders and LLMs for Passage Re-ranking},
-    author={Schlatt, Ferdinand and Fröbe, Maik and Scells, Harrisen and Zhuang, Shengyao and Koopman, Bevan and Zuccon, Guido and Stein, Benno and Potthast, Martin and Hagen, Matthias},
-    booktitle={Advances in Information Retrieval (ECIR 2025)},
-    year={2025},
-    doi={10.1007/978-3-031-88714-7_31},
-}"""  # noqa: E501

@@ -14,7 +14,7 @@ import functools
 import itertools
 import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss
 from sentence_transformers.losses.batching import replaced_forward, unwrap
+from sentence_transformers.losses.citations import cites
 from sentence_transformers.util.tensor import normalize_embeddings
 from sentence_transformers.util.whose_code import OWN, is_foreign
 
@@ -55,9 +56,11 @@ class MatryoshkaLoss(Loss):
         InputError: for dimensions below 1 or above the model's, or another number of weights.
     """
 
+    citation = cites("kusupati2024matryoshka")
+
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         loss: nn.Module,
         matryoshka_dims: Sequence[int],
         matryoshka_weights: Sequence[float] | None = None,
@@ -99,7 +102,7 @@ class MatryoshkaLoss(Loss):
             return [pairs[i] for i in places]
         return pairs
 
-    def forward(self, sentence_features: Any, labels: Tensor | None = None) -> Any:
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Any:
         features = list(sentence_features)
         if self.cached:
             return self._forward_cached(features, labels)
@@ -175,19 +178,8 @@ class MatryoshkaLoss(Loss):
             "n_dims_per_step": self.n_dims_per_step,
         }
 
-    @property
-    def citation(self) -> str:
-        return """@misc{kusupati2024matryoshka,
-    title={Matryoshka Representation Learning},
-    author={Aditya Kusupati and Gantavya Bhatt and Aniket Rege and Matthew Wallingford and Aditya Sinha and Vivek Ramanujan and William Howard-Snyder and Kaifeng Chen and Sham Kakade and Prateek Jain and Ali Farhadi},
-    year={2024},
-    eprint={2205.13147},
-    archivePrefix={arXiv},
-    primaryClass={cs.LG}
-}"""  # noqa: E501
 
-
-def is_plain(loss: Any) -> bool:
+def is_plain(loss: nn.Module) -> bool:
     """Whether a loss is a function of its columns' vectors and nothing else: it embeds and computes as `Loss` does."""
     if not isinstance(loss, Loss) or type(loss).compute_loss_from_embeddings is Loss.compute_loss_from_embeddings:
         return False
@@ -198,7 +190,7 @@ def is_plain(loss: Any) -> bool:
 
 
 @contextlib.contextmanager
-def cutting(model: Any, dim: int, kept: dict[int, Any]) -> Iterator[None]:
+def cutting(model: nn.Module, dim: int, kept: dict[int, Any]) -> Iterator[None]:
     """Within the context the model returns vectors of `dim` dimensions; it runs once for each features dictionary.
 
     Args:

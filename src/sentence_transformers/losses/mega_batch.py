@@ -5,13 +5,15 @@ loss = mean_i  max(m_p − cos(a_i, p_i), 0) + max(max_{j≠i} cos(a_i, p_j) −
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sentence_transformers.losses.base import Accepts, Loss, check_columns
+from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.gradient_cache import CachedLossMixin
 from sentence_transformers.losses.gradient_cache import RandContext as RandContext
 from sentence_transformers.similarity import cos_sim, pairwise_cos_sim
@@ -42,6 +44,7 @@ class MegaBatchMarginLoss(CachedLossMixin, Loss):
         show_progress_bar: show a bar over the mini-batches.
     """
 
+    citation = cites("wieting-gimpel-2018-paranmt")
     accepts = (Accepts(("anchor", "positive")),)
     config_keys: ClassVar[tuple[str, ...]] = (
         "positive_margin",
@@ -53,7 +56,7 @@ class MegaBatchMarginLoss(CachedLossMixin, Loss):
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         positive_margin: float = 0.8,
         negative_margin: float = 0.3,
         use_mini_batched_version: bool = True,
@@ -85,26 +88,17 @@ class MegaBatchMarginLoss(CachedLossMixin, Loss):
         loss.backward()
         return loss.detach()
 
-    def forward(self, sentence_features: Any, labels: Tensor | None = None) -> Tensor:
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
         if self.use_mini_batched_version:
             return self.forward_mini_batched(sentence_features, labels)
         return self.forward_non_mini_batched(sentence_features, labels)
 
-    def forward_mini_batched(self, sentence_features: Any, labels: Tensor | None = None) -> Tensor:
+    def forward_mini_batched(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
         """The loss with texts embedded in mini-batches."""
         return self.forward_cached(sentence_features, labels)
 
-    def forward_non_mini_batched(self, sentence_features: Any, labels: Tensor | None = None) -> Tensor:
+    def forward_non_mini_batched(
+        self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None
+    ) -> Tensor:
         """The loss with all texts embedded together."""
         return Loss.forward(self, sentence_features, labels)
-
-    @property
-    def citation(self) -> str:
-        return """@inproceedings{wieting-gimpel-2018-paranmt,
-    title = "{P}ara{NMT}-50{M}: Pushing the Limits of Paraphrastic Sentence Embeddings with Millions of Machine Translations",
-    author = "Wieting, John and Gimpel, Kevin",
-    booktitle = "Proceedings of the 56th Annual Meeting of the Association for Computational Linguistics (Volume 1: Long Papers)",
-    year = "2018",
-    url = "https://www.aclweb.org/anthology/P18-1042",
-    pages = "451--462",
-}"""  # noqa: E501

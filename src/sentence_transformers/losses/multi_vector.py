@@ -13,44 +13,29 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sentence_transformers.engine.batches import Features
 from sentence_transformers.errors import InputError
 from sentence_transformers.features import is_packed, pad_rows
+from sentence_transformers.late_interaction import colbert_kd_scores, colbert_scores, colbert_scores_pairwise
 from sentence_transformers.losses.base import Loss, check_columns
 from sentence_transformers.losses.batching import over_columns, run
-from sentence_transformers.losses.distillation import HOFSTAETTER, DistillKLDivLoss, MarginMSELoss, candidate_scores
+from sentence_transformers.losses.citations import cites
+from sentence_transformers.losses.distillation import DistillKLDivLoss, MarginMSELoss, candidate_scores
 from sentence_transformers.losses.gradient_cache import CachedLossMixin, cached_loss
 from sentence_transformers.losses.gradient_cache import RandContext as RandContext
 from sentence_transformers.losses.in_batch_negatives import (
-    GRADCACHE_CITATION,
     Contrast,
     MultipleNegativesRankingLoss,
     in_batch_negatives,
 )
-from sentence_transformers.token_scores import colbert_kd_scores, colbert_scores, colbert_scores_pairwise
 from sentence_transformers.util.distributed import all_gather, get_world_size
 
 Similarity = Callable[..., Tensor]
 
-KHATTAB = """@inproceedings{khattab2020colbert,
-    title={ColBERT: Efficient and Effective Passage Search via Contextualized Late Interaction over BERT},
-    author={Omar Khattab and Matei Zaharia},
-    booktitle={Proceedings of the 43rd International ACM SIGIR Conference on Research and Development in Information Retrieval},
-    year={2020},
-    url={https://arxiv.org/abs/2004.12832},
-}"""  # noqa: E501
-SANTHANAM = """@inproceedings{santhanam2022colbertv2,
-    title={ColBERTv2: Effective and Efficient Retrieval via Lightweight Late Interaction},
-    author={Keshav Santhanam and Omar Khattab and Jon Saad-Falcon and Christopher Potts and Matei Zaharia},
-    booktitle={Proceedings of the 2022 Conference of the North American Chapter of the Association for Computational Linguistics},
-    year={2022},
-    url={https://arxiv.org/abs/2112.01488},
-}"""  # noqa: E501
 
-
-def token_vectors(model: Any, features: Features, length: int) -> Tensor:
+def token_vectors(model: nn.Module, features: Features, length: int) -> Tensor:
     """Token vectors of b texts, each filled up with zeros to `length` or more rows: (b, L, H)."""
     out = run(model, features)
     vectors = out["token_embeddings"]
@@ -153,6 +138,7 @@ class MultiVectorMultipleNegativesRankingLoss(TokenLoss, MultipleNegativesRankin
         InputError: for a size below 1.
     """
 
+    citation = cites("khattab2020colbert")
     config_keys: ClassVar[tuple[str, ...]] = (
         "scale",
         "similarity_fct",
@@ -163,7 +149,7 @@ class MultiVectorMultipleNegativesRankingLoss(TokenLoss, MultipleNegativesRankin
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         *,
         scale: float = 1.0,
         similarity_fct: Similarity | None = None,
@@ -193,10 +179,6 @@ class MultiVectorMultipleNegativesRankingLoss(TokenLoss, MultipleNegativesRankin
     def how(self) -> Contrast:
         return replace(super().how, similarity_fct=with_masks(self.similarity_fct))
 
-    @property
-    def citation(self) -> str:
-        return KHATTAB
-
 
 class CachedMultiVectorMultipleNegativesRankingLoss(CachedLossMixin, MultiVectorMultipleNegativesRankingLoss):
     """In-batch negatives by MaxSim with batches of any size in the memory of a small one (`losses.gradient_cache`).
@@ -209,6 +191,7 @@ class CachedMultiVectorMultipleNegativesRankingLoss(CachedLossMixin, MultiVector
         others: see `MultiVectorMultipleNegativesRankingLoss`.
     """
 
+    citation = cites("gao2021scaling")
     mini_batch_size: int
     config_keys = (
         "scale",
@@ -221,7 +204,7 @@ class CachedMultiVectorMultipleNegativesRankingLoss(CachedLossMixin, MultiVector
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         *,
         scale: float = 1.0,
         similarity_fct: Similarity | None = None,
@@ -261,10 +244,6 @@ class CachedMultiVectorMultipleNegativesRankingLoss(CachedLossMixin, MultiVector
             rows_of=partial(token_vectors, length=longest_text(columns)),
         )
 
-    @property
-    def citation(self) -> str:
-        return GRADCACHE_CITATION
-
 
 class MultiVectorMarginMSELoss(TokenLoss, MarginMSELoss):
     """The teacher's margins by MaxSim; see `MarginMSELoss`.
@@ -274,20 +253,17 @@ class MultiVectorMarginMSELoss(TokenLoss, MarginMSELoss):
         mini_batch_size: texts embedded together on the average; None for all.
     """
 
+    citation = cites("hofstätter2021improving")
     config_keys: ClassVar[tuple[str, ...]] = ("similarity_fct", "mini_batch_size")
 
     def __init__(
-        self, model: Any, *, similarity_fct: Similarity | None = None, mini_batch_size: int | None = None
+        self, model: nn.Module, *, similarity_fct: Similarity | None = None, mini_batch_size: int | None = None
     ) -> None:
         MarginMSELoss.__init__(self, model, colbert_scores_pairwise if similarity_fct is None else similarity_fct)
         self._set_mini_batch(mini_batch_size)
 
     def candidate_scores(self, embeddings: list[Tensor]) -> Tensor:
         return candidate_scores(embeddings, with_masks(self.similarity_fct))
-
-    @property
-    def citation(self) -> str:
-        return HOFSTAETTER
 
 
 class MultiVectorDistillKLDivLoss(TokenLoss, DistillKLDivLoss):
@@ -301,11 +277,12 @@ class MultiVectorDistillKLDivLoss(TokenLoss, DistillKLDivLoss):
         mini_batch_size: texts embedded together on the average; None for all.
     """
 
+    citation = cites("santhanam2022colbertv2")
     config_keys = ("similarity_fct", "temperature", "student_temperature", "teacher_temperature", "mini_batch_size")
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         *,
         similarity_fct: Similarity | None = None,
         temperature: float = 1.0,
@@ -320,13 +297,9 @@ class MultiVectorDistillKLDivLoss(TokenLoss, DistillKLDivLoss):
     def candidate_scores(self, embeddings: list[Tensor]) -> Tensor:
         return with_masks(self.similarity_fct)(embeddings[0], torch.stack(embeddings[1:], 1))
 
-    @property
-    def citation(self) -> str:
-        return SANTHANAM
-
 
 def embed_columns_padded(
-    model: Any,
+    model: nn.Module,
     features_list: Iterable[Features],
     mini_batch_size: int | None = None,
     task_default: str | None = None,

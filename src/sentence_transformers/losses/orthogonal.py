@@ -11,14 +11,15 @@ which are 0 for directions drawn at random. Zhang et al. 2017. Meant to be added
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Loss
+from sentence_transformers.losses.citations import cites
 from sentence_transformers.similarity import cos_sim
 
 
@@ -36,11 +37,12 @@ class GlobalOrthogonalRegularizationLoss(Loss):
         {"gor_mean": …, "gor_second_moment": …}, without the terms that are left out.
     """
 
+    citation = cites("zhang2017learningspreadoutlocalfeature")
     config_keys: ClassVar[tuple[str, ...]] = ("similarity_fct", "mean_weight", "second_moment_weight", "aggregation")
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         similarity_fct: Callable[[Tensor, Tensor], Tensor] = cos_sim,
         mean_weight: float | None = 1.0,
         second_moment_weight: float | None = 1.0,
@@ -72,15 +74,3 @@ class GlobalOrthogonalRegularizationLoss(Loss):
         similarities = self.similarity_fct(embeddings, embeddings)
         others = similarities[~torch.eye(count, dtype=torch.bool, device=similarities.device)]
         return others.mean() ** 2, F.relu((others**2).mean() - 1 / dimension)
-
-    @property
-    def citation(self) -> str:
-        return """@misc{zhang2017learningspreadoutlocalfeature,
-      title={Learning Spread-out Local Feature Descriptors},
-      author={Xu Zhang and Felix X. Yu and Sanjiv Kumar and Shih-Fu Chang},
-      year={2017},
-      eprint={1708.06320},
-      archivePrefix={arXiv},
-      primaryClass={cs.CV},
-      url={https://arxiv.org/abs/1708.06320},
-}"""

@@ -10,7 +10,7 @@ online        the same, over hard pairs alone: positives farther apart than the 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss, check_columns, check_labels
+from sentence_transformers.losses.citations import cites
 from sentence_transformers.similarity import pairwise_angle_sim, pairwise_cos_sim
 from sentence_transformers.util.misc import fullname
 
@@ -58,11 +59,15 @@ class CoSENTLoss(Loss):
         similarity_fct: (B, H), (B, H) -> (B,).
     """
 
+    citation = cites("10531646")
     accepts: tuple[Accepts, ...] = SCORED_PAIRS
     config_keys: ClassVar[tuple[str, ...]] = ("scale", "similarity_fct")
 
     def __init__(
-        self, model: Any, scale: float = 20.0, similarity_fct: Callable[[Tensor, Tensor], Tensor] = pairwise_cos_sim
+        self,
+        model: nn.Module,
+        scale: float = 20.0,
+        similarity_fct: Callable[[Tensor, Tensor], Tensor] = pairwise_cos_sim,
     ) -> None:
         super().__init__(model)
         self.scale, self.similarity_fct = scale, similarity_fct
@@ -73,16 +78,6 @@ class CoSENTLoss(Loss):
         labels = check_labels(labels, len(embeddings[0]), name)
         return cosent(self.similarity_fct(embeddings[0], embeddings[1]) * self.scale, labels)
 
-    @property
-    def citation(self) -> str:
-        return """@article{10531646,
-    author={Huang, Xiang and Peng, Hao and Zou, Dongcheng and Liu, Zhiwei and Li, Jianxin and Liu, Kay and Wu, Jia and Su, Jianlin and Yu, Philip S.},
-    journal={IEEE/ACM Transactions on Audio, Speech, and Language Processing},
-    title={CoSENT: Consistent Sentence Embedding via Similarity Ranking},
-    year={2024},
-    doi={10.1109/TASLP.2024.3402087}
-}"""  # noqa: E501
-
 
 class AnglELoss(CoSENTLoss):
     """CoSENT with the similarity of angles; also for (anchor, positive, negative, …) without labels.
@@ -92,13 +87,14 @@ class AnglELoss(CoSENTLoss):
         scale: factor of the similarities.
     """
 
+    citation = cites("li2023angleoptimized")
     accepts = (
         *SCORED_PAIRS,
         Accepts(("anchor", "positive", "negative_1"), least=3, most=None),
     )
     config_keys: ClassVar[tuple[str, ...]] = ("scale", "similarity_fct")
 
-    def __init__(self, model: Any, scale: float = 20.0) -> None:
+    def __init__(self, model: nn.Module, scale: float = 20.0) -> None:
         super().__init__(model, scale, pairwise_angle_sim)
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
@@ -109,17 +105,6 @@ class AnglELoss(CoSENTLoss):
             labels = torch.cat([firsts, *[1 - firsts] * (len(others) - 1)])
             embeddings = [anchors.repeat(len(others), 1), torch.cat(others)]
         return super().compute_loss_from_embeddings(embeddings, labels)
-
-    @property
-    def citation(self) -> str:
-        return """@misc{li2023angleoptimized,
-    title={AnglE-optimized Text Embeddings},
-    author={Xianming Li and Jing Li},
-    year={2023},
-    eprint={2309.12871},
-    archivePrefix={arXiv},
-    primaryClass={cs.CL}
-}"""
 
 
 class CosineSimilarityLoss(Loss):
@@ -134,7 +119,7 @@ class CosineSimilarityLoss(Loss):
     accepts = SCORED_PAIRS
 
     def __init__(
-        self, model: Any, loss_fct: nn.Module | None = None, cos_score_transformation: nn.Module | None = None
+        self, model: nn.Module, loss_fct: nn.Module | None = None, cos_score_transformation: nn.Module | None = None
     ) -> None:
         super().__init__(model)
         self.loss_fct = nn.MSELoss() if loss_fct is None else loss_fct
@@ -161,7 +146,7 @@ class SiameseDistanceMetric(Enum):
     COSINE_DISTANCE = lambda x, y: 1 - F.cosine_similarity(x, y)  # noqa: E731
 
 
-def name_of_distance(metric: Any, names: type[Enum]) -> str:
+def name_of_distance(metric: object, names: type[Enum]) -> str:
     """Name of a distance as its enumeration calls it, or the function's own."""
     for name, value in vars(names).items():
         if value is metric:
@@ -199,13 +184,14 @@ class ContrastiveLoss(BinaryLabels):
         size_average: mean over the pairs, or their sum.
     """
 
+    citation = cites("hadsell2006dimensionality")
     accepts = BINARY_PAIRS
     other_labels = "they weigh the positive term, and 1 - label the negative one"
 
     def __init__(
         self,
-        model: Any,
-        distance_metric: Any = SiameseDistanceMetric.COSINE_DISTANCE,
+        model: nn.Module,
+        distance_metric: Callable[[Tensor, Tensor], Tensor] = SiameseDistanceMetric.COSINE_DISTANCE,
         margin: float = 0.5,
         size_average: bool = True,
     ) -> None:
@@ -227,18 +213,6 @@ class ContrastiveLoss(BinaryLabels):
             "size_average": self.size_average,
         }
 
-    @property
-    def citation(self) -> str:
-        return """@inproceedings{hadsell2006dimensionality,
-    author={Hadsell, R. and Chopra, S. and LeCun, Y.},
-    booktitle={2006 IEEE Computer Society Conference on Computer Vision and Pattern Recognition (CVPR'06)},
-    title={Dimensionality Reduction by Learning an Invariant Mapping},
-    year={2006},
-    volume={2},
-    pages={1735-1742},
-    doi={10.1109/CVPR.2006.100}
-}"""
-
 
 class OnlineContrastiveLoss(BinaryLabels):
     """Contrastive loss summed over the hard pairs of a batch alone.
@@ -253,12 +227,17 @@ class OnlineContrastiveLoss(BinaryLabels):
     other_labels = "such pairs are ignored"
 
     def __init__(
-        self, model: Any, distance_metric: Any = SiameseDistanceMetric.COSINE_DISTANCE, margin: float = 0.5
+        self,
+        model: nn.Module,
+        distance_metric: Callable[[Tensor, Tensor], Tensor] = SiameseDistanceMetric.COSINE_DISTANCE,
+        margin: float = 0.5,
     ) -> None:
         super().__init__(model)
         self.distance_metric, self.margin = distance_metric, margin
 
-    def forward(self, sentence_features: Any, labels: Tensor | None = None, size_average: bool = False) -> Tensor:
+    def forward(
+        self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None, size_average: bool = False
+    ) -> Tensor:
         return self.compute_loss_from_embeddings(self.embed(sentence_features), labels)
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ Which parts are joined can be chosen. The layer is trained with the model and is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.losses.base import Accepts, Loss, check_columns, check_labels
+from sentence_transformers.losses.citations import cites
 from sentence_transformers.util.misc import fullname
 
 
@@ -31,6 +32,7 @@ class SoftmaxLoss(Loss):
         loss_fct: (B, classes), (B,) -> scalar; cross entropy by default.
     """
 
+    citation = cites("reimers-2019-sentence-bert")
     accepts = (Accepts(("sentence_A", "sentence_B"), "class"),)
     config_keys: ClassVar[tuple[str, ...]] = (
         "num_labels",
@@ -42,7 +44,7 @@ class SoftmaxLoss(Loss):
     @renamed(sentence_embedding_dimension="embedding_dimension")
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         embedding_dimension: int,
         num_labels: int,
         concatenation_sent_rep: bool = True,
@@ -59,7 +61,7 @@ class SoftmaxLoss(Loss):
         parts = 2 * concatenation_sent_rep + concatenation_sent_difference + concatenation_sent_multiplication
         self.classifier = nn.Linear(parts * embedding_dimension, num_labels, device=getattr(model, "device", None))
 
-    def forward(self, sentence_features: Any, labels: Tensor | None = None) -> Any:
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Any:
         """Loss of a batch; without labels the vectors of both columns and the logits (B, classes)."""
         embeddings = self.embed(sentence_features)
         if labels is None:
@@ -83,18 +85,3 @@ class SoftmaxLoss(Loss):
 
     def get_config_dict(self) -> dict[str, Any]:
         return super().get_config_dict() | {"loss_fct": fullname(self.loss_fct)}
-
-    @property
-    def citation(self) -> str:
-        return SBERT_CITATION
-
-
-SBERT_CITATION = """@inproceedings{reimers-2019-sentence-bert,
-    title = "Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks",
-    author = "Reimers, Nils and Gurevych, Iryna",
-    booktitle = "Proceedings of the 2019 Conference on Empirical Methods in Natural Language Processing",
-    month = "11",
-    year = "2019",
-    publisher = "Association for Computational Linguistics",
-    url = "https://arxiv.org/abs/1908.10084",
-}"""

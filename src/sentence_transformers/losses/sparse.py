@@ -7,7 +7,7 @@ Alone, most of them would make no model sparse: nothing in them asks for few act
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
@@ -18,6 +18,9 @@ from sentence_transformers.losses.in_batch_negatives import Direction, Hardness,
 from sentence_transformers.losses.pairs import AnglELoss, CoSENTLoss, CosineSimilarityLoss
 from sentence_transformers.losses.triplets import TripletDistanceMetric, TripletLoss
 from sentence_transformers.similarity import dot_score, pairwise_cos_sim, pairwise_dot_score
+
+if TYPE_CHECKING:
+    from sentence_transformers.encoders.sparse_encoder import SparseEncoder
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
 
@@ -45,7 +48,7 @@ class SparseMultipleNegativesRankingLoss(Inner, MultipleNegativesRankingLoss):
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         scale: float = 1.0,
         similarity_fct: Similarity = dot_score,
         gather_across_devices: bool = False,
@@ -70,7 +73,10 @@ class SparseTripletLoss(Inner, TripletLoss):
     """Triplets, inside another loss; see `TripletLoss`."""
 
     def __init__(
-        self, model: Any, distance_metric: Any = TripletDistanceMetric.EUCLIDEAN, triplet_margin: float = 5
+        self,
+        model: nn.Module,
+        distance_metric: Callable[[Tensor, Tensor], Tensor] = TripletDistanceMetric.EUCLIDEAN,
+        triplet_margin: float = 5,
     ) -> None:
         super().__init__(model, distance_metric, triplet_margin)
 
@@ -78,14 +84,14 @@ class SparseTripletLoss(Inner, TripletLoss):
 class SparseCoSENTLoss(Inner, CoSENTLoss):
     """The order of similarities as that of the labels, inside another loss; see `CoSENTLoss`."""
 
-    def __init__(self, model: Any, scale: float = 20.0, similarity_fct: Similarity = pairwise_cos_sim) -> None:
+    def __init__(self, model: nn.Module, scale: float = 20.0, similarity_fct: Similarity = pairwise_cos_sim) -> None:
         super().__init__(model, scale, similarity_fct)
 
 
 class SparseAnglELoss(SparseCoSENTLoss, AnglELoss):
     """CoSENT with the similarity of angles, inside another loss; see `AnglELoss`."""
 
-    def __init__(self, model: Any, scale: float = 20.0) -> None:
+    def __init__(self, model: nn.Module, scale: float = 20.0) -> None:
         AnglELoss.__init__(self, model, scale)
 
 
@@ -97,7 +103,7 @@ class SparseCosineSimilarityLoss(Inner, CosineSimilarityLoss):
     """
 
     def __init__(
-        self, model: Any, loss_fct: nn.Module | None = None, cos_score_transformation: nn.Module | None = None
+        self, model: SparseEncoder, loss_fct: nn.Module | None = None, cos_score_transformation: nn.Module | None = None
     ) -> None:
         super().__init__(model, loss_fct, cos_score_transformation)
         model.similarity_fn_name = "cosine"
@@ -106,7 +112,7 @@ class SparseCosineSimilarityLoss(Inner, CosineSimilarityLoss):
 class SparseMarginMSELoss(Inner, MarginMSELoss):
     """The teacher's margins, inside another loss; see `MarginMSELoss`."""
 
-    def __init__(self, model: Any, similarity_fct: Similarity = pairwise_dot_score) -> None:
+    def __init__(self, model: nn.Module, similarity_fct: Similarity = pairwise_dot_score) -> None:
         super().__init__(model, similarity_fct)
 
 
@@ -120,7 +126,7 @@ class SparseDistillKLDivLoss(Inner, DistillKLDivLoss):
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         similarity_fct: Similarity = pairwise_dot_score,
         temperature: float = 2.0,
         student_temperature: float | None = None,
@@ -132,5 +138,5 @@ class SparseDistillKLDivLoss(Inner, DistillKLDivLoss):
 class SparseMSELoss(MSELoss):
     """Each text's vector as the teacher's, a sparse one; see `MSELoss`."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__(model)

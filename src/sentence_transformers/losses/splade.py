@@ -8,7 +8,7 @@ R is by default FLOPS, the square of each dimension's mean weight over the batch
 
 It falls when a dimension is rare rather than when weights are small, so that an inverted index gets short lists.
 With a threshold, texts that have few active dimensions already are left alone. λ rises from 0 in the beginning of a run
-(`training.regularizer_schedule.SpladeRegularizerWeightSchedulerCallback`), or the model would learn to be empty.
+(`training.callbacks.SpladeRegularizerWeightSchedulerCallback`), or the model would learn to be empty.
 Formal et al. 2022, https://arxiv.org/abs/2205.04733.
 """
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from sentence_transformers.engine.batches import Features
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss
+from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.gradient_cache import CachedLossMixin
 from sentence_transformers.losses.gradient_cache import RandContext as RandContext
 
@@ -59,24 +60,16 @@ class FlopsLoss(Regularizer):
         threshold: texts with at most so many active dimensions cost nothing.
     """
 
+    citation = cites("paria2020minimizing")
     config_keys = ("threshold",)
 
-    def __init__(self, model: Any, threshold: float | None = None) -> None:
+    def __init__(self, model: nn.Module, threshold: float | None = None) -> None:
         super().__init__(model)
         check_least("threshold", threshold)
         self.threshold = threshold
 
     def compute_loss_from_embeddings(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:  # type: ignore[override]
         return flops(embeddings, self.threshold)
-
-    @property
-    def citation(self) -> str:
-        return """@article{paria2020minimizing,
-    title={Minimizing flops to learn efficient sparse representations},
-    author={Paria, Biswajit and Yeh, Chih-Kuan and Yen, Ian EH and Xu, Ning and Ravikumar, Pradeep and P{\\'o}czos, Barnab{\\'a}s},
-    journal={arXiv preprint arXiv:2004.05665},
-    year={2020}
-}"""  # noqa: E501
 
 
 class SpladeLoss(Loss):
@@ -100,9 +93,11 @@ class SpladeLoss(Loss):
         InputError: for weights or thresholds below 0, or a loss that cannot work on vectors.
     """
 
+    citation = cites("formal2022distillationhardnegativesampling")
+
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         loss: nn.Module,
         document_regularizer_weight: float,
         query_regularizer_weight: float | None = None,
@@ -160,18 +155,6 @@ class SpladeLoss(Loss):
             **settings,
         }
 
-    @property
-    def citation(self) -> str:
-        return """@misc{formal2022distillationhardnegativesampling,
-      title={From Distillation to Hard Negative Sampling: Making Sparse Neural IR Models More Effective},
-      author={Thibault Formal and Carlos Lassance and Benjamin Piwowarski and Stéphane Clinchant},
-      year={2022},
-      eprint={2205.04733},
-      archivePrefix={arXiv},
-      primaryClass={cs.IR},
-      url={https://arxiv.org/abs/2205.04733},
-}"""
-
 
 class CachedSpladeLoss(CachedLossMixin, SpladeLoss):
     """`SpladeLoss` with batches of any size in the memory of a small one (`losses.gradient_cache`).
@@ -185,7 +168,7 @@ class CachedSpladeLoss(CachedLossMixin, SpladeLoss):
 
     def __init__(
         self,
-        model: Any,
+        model: nn.Module,
         loss: nn.Module,
         document_regularizer_weight: float,
         query_regularizer_weight: float | None = None,
@@ -244,7 +227,7 @@ def terms_of(loss: Any, embeddings: list[Tensor], labels: Tensor | None) -> dict
     return dict(value) if isinstance(value, Mapping) else {"base_loss": value}
 
 
-def check_inner(loss: Any, outer: str) -> None:
+def check_inner(loss: nn.Module, outer: str) -> None:
     """Raise `InputError` if a loss cannot be part of another one."""
     if not hasattr(loss, "compute_loss_from_embeddings"):
         raise InputError(

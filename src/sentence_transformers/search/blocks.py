@@ -257,7 +257,7 @@ def take_block(source: Source, start: int, stop: int, device: torch.device) -> A
     return to_float(rows, device)
 
 
-def as_tensor(rows: Any, device: torch.device) -> Any:
+def as_tensor(rows: Source, device: torch.device) -> Any:
     """Sparse rows as a tensor on `device`; anything else as it is."""
     return rows.to_tensor().to(device) if isinstance(rows, SparseRows) else rows
 
@@ -270,14 +270,14 @@ def as_results(scores: Tensor, ids: Tensor) -> list[list[dict[str, int | float]]
     ]
 
 
-def common_device(queries: Any, documents: Any) -> torch.device:
+def common_device(queries: Source, documents: Source) -> torch.device:
     """The accelerator that either side lies on (documents first), else the CPU; a list lies where its first is."""
     firsts = [side[0] if isinstance(side, list) and side else side for side in (documents, queries)]
     devices = [torch.device(getattr(first, "device", "cpu")) for first in firsts]
     return next((device for device in devices if device.type != "cpu"), devices[0])
 
 
-def check_dimensions(queries: Any, documents: Any) -> None:
+def check_dimensions(queries: Source, documents: Source) -> None:
     """`InputError` unless both sides have rows of one dimension, or one side is empty."""
     if not len(queries) or not len(documents):
         return

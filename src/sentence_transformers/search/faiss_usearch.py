@@ -27,7 +27,7 @@ import numpy as np
 
 from sentence_transformers.errors import InputError, MissingExtraError
 from sentence_transformers.quantization import as_array, find_ranges, quantize, to_numpy
-from sentence_transformers.util.tensor import check_finite, describe
+from sentence_transformers.util.tensor import ArrayLike, check_finite, describe
 
 logger = logging.getLogger(__name__)
 
@@ -250,7 +250,9 @@ def packed_bits(codes: np.ndarray, precision: str) -> np.ndarray:
     return codes.view(np.uint8) ^ np.uint8(128 if precision == "binary" else 0)
 
 
-def check(precision: str, known: tuple[str, ...], library: str, documents: Any, index: Any, top_k: int) -> None:
+def check(
+    precision: str, known: tuple[str, ...], library: str, documents: ArrayLike | None, index: object, top_k: int
+) -> None:
     """`InputError` unless there is something to search, in a precision that the library knows."""
     if documents is None and index is None:
         raise InputError("Either `corpus_embeddings` or `corpus_index` must be given.")
@@ -260,7 +262,7 @@ def check(precision: str, known: tuple[str, ...], library: str, documents: Any, 
         raise InputError(f"`top_k` must be at least 1, got {top_k}.")
 
 
-def check_codes(embeddings: Any, precision: str, name: str = "corpus_embeddings") -> np.ndarray:
+def check_codes(embeddings: ArrayLike | None, precision: str, name: str = "corpus_embeddings") -> np.ndarray:
     """Documents or queries in the dtype of their precision, (N, width); `InputError` if they are not."""
     array = as_array(embeddings)
     wanted = {"float32": np.float32, "int8": np.int8, "binary": np.int8}.get(precision, np.uint8)

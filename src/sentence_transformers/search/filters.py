@@ -50,7 +50,7 @@ class Condition:
     operator: str
     value: Any
 
-    def holds(self, found: Any) -> bool:
+    def holds(self, found: object) -> bool:
         """Whether a value, or MISSING, fulfils it."""
         if self.operator == "exists":
             return (found is not MISSING) == self.value
@@ -58,7 +58,7 @@ class Condition:
             return not self._positive(found)
         return self._positive(found)
 
-    def _positive(self, found: Any) -> bool:
+    def _positive(self, found: object) -> bool:
         if found is MISSING:
             return False
         if self.operator in ("==", "!="):
@@ -81,26 +81,26 @@ class Combined:
 Filter = Condition | Combined
 
 
-def kind(value: Any) -> str:
+def kind(value: object) -> str:
     """What values a value can be in order with."""
     if isinstance(value, bool) or value is None:
         return "none"
     return "number" if isinstance(value, (int, float)) else "string" if isinstance(value, str) else "none"
 
 
-def same(one: Any, other: Any) -> bool:
+def same(one: object, other: object) -> bool:
     """Equal, and booleans only with booleans."""
     return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
-def contains(found: Any, value: Any) -> bool:
+def contains(found: object, value: object) -> bool:
     """Whether a list has a value or a string has it as a part."""
     if isinstance(found, list):
         return any(same(one, value) for one in found)
     return isinstance(found, str) and isinstance(value, str) and value in found
 
 
-def parse(given: Any) -> Filter:
+def parse(given: object) -> Filter:
     """A filter in the form above, checked.
 
     Raises:
@@ -112,7 +112,7 @@ def parse(given: Any) -> Filter:
     return parts[0] if len(parts) == 1 else Combined("and", tuple(parts))
 
 
-def parse_entry(key: Any, value: Any) -> Filter:
+def parse_entry(key: object, value: object) -> Filter:
     """One entry of a filter: a combination, or a field with its comparisons."""
     if not isinstance(key, str):
         raise InputError(f"The keys of a filter are names of fields, got {key!r}.")
@@ -129,7 +129,7 @@ def parse_entry(key: Any, value: Any) -> Filter:
     return parts[0] if len(parts) == 1 else Combined("and", tuple(parts))
 
 
-def condition(field: str, name: Any, value: Any) -> Condition:
+def condition(field: str, name: object, value: object) -> Condition:
     """One comparison, checked."""
     if name not in OPERATORS:
         raise InputError(

@@ -16,19 +16,25 @@ import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
 from sentence_transformers._deprecation import deprecated
 from sentence_transformers.errors import InputError, MissingExtraError
+from sentence_transformers.protocols import Reranker
 from sentence_transformers.search.blocks import as_source, best_documents
 from sentence_transformers.similarity import cos_sim, dot_score, named_function, pairwise_cos_sim
 from sentence_transformers.storage.fingerprint import of_model
 from sentence_transformers.util.atomic import replacing
 from sentence_transformers.util.misc import column_values, similarity_fct_name
 from sentence_transformers.util.tensor import to_tensor
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from sentence_transformers.encoders.sentence_transformer import SentenceTransformer
 
 logger = logging.getLogger(__name__)
 
@@ -104,12 +110,12 @@ class Pairs:
 
 
 def mine_hard_negatives(
-    dataset: Any,
-    model: Any,
+    dataset: Dataset,
+    model: SentenceTransformer,
     anchor_column_name: str | None = None,
     positive_column_name: str | None = None,
     corpus: list[str] | None = None,
-    cross_encoder: Any = None,
+    cross_encoder: Reranker | None = None,
     range_min: int = 0,
     range_max: int | None = None,
     max_score: float | None = None,
@@ -137,7 +143,7 @@ def mine_hard_negatives(
     """Add hard negatives to a data set of (query, positive) pairs.
 
     Args:
-        dataset: a `datasets.Dataset`. A query with several positives is given in several rows.
+        dataset: a `Dataset`. A query with several positives is given in several rows.
         model: embeds queries and documents.
         anchor_column_name, positive_column_name: the columns; default: the first two.
         corpus: candidates besides the positives.
@@ -163,7 +169,7 @@ def mine_hard_negatives(
         as_triplets, margin: older names of `output_format` and `absolute_margin`.
 
     Returns:
-        A `datasets.Dataset` in the output format.
+        A `Dataset` in the output format.
 
     Raises:
         InputError: for missing columns, rows with None, an empty data set, or settings that contradict each other.
@@ -221,7 +227,7 @@ def mine_hard_negatives(
 # ---- what there is
 
 
-def check_model(model: Any) -> None:
+def check_model(model: SentenceTransformer) -> None:
     """Raise `InputError` for models whose embeddings are not one dense vector a text."""
     from sentence_transformers import CrossEncoder, MultiVectorEncoder, SparseEncoder
 
@@ -232,7 +238,7 @@ def check_model(model: Any) -> None:
         )
 
 
-def columns_of(dataset: Any, anchor: str | None, positive: str | None) -> tuple[str, str]:
+def columns_of(dataset: Dataset, anchor: str | None, positive: str | None) -> tuple[str, str]:
     """The names of the two columns."""
     try:
         import datasets  # noqa: F401
@@ -251,7 +257,7 @@ def columns_of(dataset: Any, anchor: str | None, positive: str | None) -> tuple[
     return anchor, positive
 
 
-def texts_in(dataset: Any, column: str) -> list[str]:
+def texts_in(dataset: Dataset, column: str) -> list[str]:
     """A column; `InputError` naming the first row that holds no text."""
     values = column_values(dataset, column)
     for i, value in enumerate(values):
@@ -263,7 +269,9 @@ def texts_in(dataset: Any, column: str) -> list[str]:
 class Encoding:
     """Embeds texts of one side, keeping the vectors in a folder if one is given."""
 
-    def __init__(self, model: Any, batch_size: int, processes: list[str] | bool, folder: str | None, bar: bool) -> None:
+    def __init__(
+        self, model: SentenceTransformer, batch_size: int, processes: list[str] | bool, folder: str | None, bar: bool
+    ) -> None:
         self.model, self.batch_size, self.folder, self.bar = model, batch_size, folder, bar
         self.processes = processes
 
@@ -306,7 +314,8 @@ class Encoding:
 
 
 def search(
-    pairs: Pairs, queries: np.ndarray, texts: np.ndarray, rules: Rules, with_positives: bool, model: Any,
+    pairs: Pairs, queries: np.ndarray, texts: np.ndarray, rules: Rules, with_positives: bool,
+    model: SentenceTransformer,
     use_faiss: bool, faiss_batch_size: int,
 ) -> Found:  # fmt: skip
     """The candidates of each query, by rank; its positives are left out unless they are wanted."""
@@ -345,14 +354,16 @@ def search_faiss(queries: np.ndarray, documents: np.ndarray, top_k: int, batch: 
     return np.concatenate([scores for scores, _ in parts]), np.concatenate([ids for _, ids in parts])
 
 
-def pair_scores(model: Any, queries: np.ndarray, texts: np.ndarray, pairs: Pairs) -> np.ndarray:
+def pair_scores(model: SentenceTransformer, queries: np.ndarray, texts: np.ndarray, pairs: Pairs) -> np.ndarray:
     """(M,) similarity of each pair."""
     pairwise = named_function(getattr(model, "similarity_pairwise", pairwise_cos_sim))
     found = pairwise(queries[pairs.query_of], texts[pairs.document_of])
     return to_tensor(found).detach().float().cpu().numpy()
 
 
-def rescored(cross_encoder: Any, pairs: Pairs, found: Found, batch_size: int, bar: bool) -> tuple[np.ndarray, Found]:
+def rescored(
+    cross_encoder: Reranker, pairs: Pairs, found: Found, batch_size: int, bar: bool
+) -> tuple[np.ndarray, Found]:
     """Scores of the pairs and of the candidates by a cross-encoder; candidates in their new order."""
     rows, places = np.nonzero(found.mask)
     asked = [(pairs.queries[q], pairs.texts[d]) for q, d in zip(pairs.query_of, pairs.document_of, strict=True)]

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from sentence_transformers.quantization import PRECISIONS, Precision, to_numpy
 from sentence_transformers.search.blocks import Product, best_documents, best_of_blocks
 from sentence_transformers.search.topk import Best, merge
 from sentence_transformers.similarity import cos_sim, dot_score
-from sentence_transformers.util.tensor import to_tensor
+from sentence_transformers.util.tensor import ArrayLike, to_tensor
 
 FEW_QUERIES = 8
 """Up to so many queries, counting bits is quicker than unpacking and multiplying them."""
@@ -303,7 +303,7 @@ def rescored(
     return np.take_along_axis(values, order, 1), np.take_along_axis(ids, order, 1)
 
 
-def check_queries(queries: Any) -> np.ndarray:
+def check_queries(queries: ArrayLike) -> np.ndarray:
     """Queries as float32 (Q, H); `InputError` if they are codes, or not finite."""
     array = to_numpy(queries).astype(np.float32)
     if array.ndim not in (1, 2):

@@ -228,6 +228,6 @@ def read_header(folder: Path) -> dict[str, Any]:
     return header
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: object) -> bool:
     """Whether a value is a whole number that is not negative."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -13,7 +13,9 @@ anything is loaded.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +25,8 @@ from transformers import TrainingArguments
 from transformers.utils import ExplicitEnum
 
 from sentence_transformers.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 Prompts = Union[str, None, dict[str, str], dict[str, dict[str, str]]]  # noqa: UP007
 """Unions of this form and order are those that `transformers.HfArgumentParser` can read."""
@@ -144,7 +148,7 @@ class MultiVectorEncoderTrainingArguments(BaseTrainingArguments):
             raise InputError(f"max_length must be integers of at least 1, got {bad[0]!r}.")
 
 
-def from_json(value: Any, name: str, plain_text: bool = False) -> Any:
+def from_json(value: object, name: str, plain_text: bool = False) -> Any:
     """A setting that may be JSON text."""
     if not isinstance(value, str) or (plain_text and not value.lstrip().startswith("{")):
         return value
@@ -154,7 +158,7 @@ def from_json(value: Any, name: str, plain_text: bool = False) -> Any:
         raise InputError(f"{name} is text that is not JSON: {error}. Got {value!r:.100}.") from error
 
 
-def sampler_named(value: Any, names: type[ExplicitEnum], argument: str) -> Any:
+def sampler_named(value: str | Callable[..., Any], names: type[ExplicitEnum], argument: str) -> Any:
     """A sampler's name as a member of its enumeration; classes and functions stay as they are."""
     if isinstance(value, Callable) and not isinstance(value, str | ExplicitEnum):  # type: ignore[arg-type]
         return value
@@ -165,3 +169,39 @@ def sampler_named(value: Any, names: type[ExplicitEnum], argument: str) -> Any:
         raise InputError(
             f"{argument}={value!r} is unknown; known are {known}, a sampler class or a function."
         ) from None
+
+
+def checked_args(args: BaseTrainingArguments | None, kind: type[BaseTrainingArguments], trainer: str) -> Any:
+    """The arguments of a run, all defaults if there are none; what has no effect is logged.
+
+    Raises:
+        InputError: for those of another trainer.
+    """
+    if args is None:
+        return kind(output_dir="tmp_trainer")
+    if not isinstance(args, kind):
+        raise InputError(f"args is a {type(args).__name__}; {trainer} needs a {kind.__name__}.")
+    if args.fp16 and args.device.type == "cpu":
+        logger.warning(
+            "fp16=True (use_amp of fit) has no effect on a CPU, which computes in float32 or with bf16=True."
+        )
+    if args.n_gpu > 1:
+        logger.warning(
+            "Only the first of %d GPUs is used: one process trains on one GPU. Start one for each with "
+            "`torchrun --nproc-per-node=%d script.py`.",
+            args.n_gpu,
+            args.n_gpu,
+        )
+        args._n_gpu = 1
+    return args
+
+
+def defaults_of(arguments: type[BaseTrainingArguments]) -> dict[str, Any]:
+    """The defaults of a class of arguments."""
+    found = {}
+    for entry in dataclasses.fields(arguments):
+        if entry.default is not dataclasses.MISSING:
+            found[entry.name] = entry.default
+        elif entry.default_factory is not dataclasses.MISSING:
+            found[entry.name] = entry.default_factory()
+    return found

@@ -13,7 +13,7 @@ import pickle
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,10 @@ from torch import Tensor, nn
 from sentence_transformers import _names
 from sentence_transformers.errors import InputError
 from sentence_transformers.util.atomic import replacing
+
+if TYPE_CHECKING:
+    from sentence_transformers.encoders.base import BaseModel
+    from sentence_transformers.training.arguments import BaseTrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +55,7 @@ def save_loss(parameters: Mapping[str, nn.Parameter], folder: str) -> None:
         save_file(tensors, str(path))
 
 
-def save_arguments(args: Any, folder: str) -> None:
+def save_arguments(args: BaseTrainingArguments, folder: str) -> None:
     """Write the arguments of a run; left out where they hold what cannot be written, a function in a function say."""
     try:
         with replacing(Path(folder, "training_args.bin")) as path:
@@ -75,7 +79,7 @@ def load_loss(parameters: Mapping[str, nn.Parameter], folder: str) -> None:
             parameter.copy_(tensors[name])
 
 
-def load_model(model: Any, folder: str) -> None:
+def load_model(model: BaseModel, folder: str) -> None:
     """Read a checkpoint's weights into a model; the classes that it is made of are trusted."""
     kind = next(base for base in type(model).__mro__ if base.__module__.startswith("sentence_transformers."))
     parts = [*model.modules(), *(getattr(part, "tokenizer", None) for part in model.modules())]

@@ -9,16 +9,21 @@ a DataLoader of InputExamples, rows or texts         its batches, as they come (
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 
 from sentence_transformers.errors import InputError
+from sentence_transformers.protocols import Example
 from sentence_transformers.training.arguments import BatchSamplers, MultiDatasetBatchSamplers
-from sentence_transformers.training.collator import DATASET_NAME
+from sentence_transformers.training.collator import DATASET_NAME, LABEL_COLUMNS
 from sentence_transformers.util.distributed import get_rank, get_world_size
+
+if TYPE_CHECKING:
+    from sentence_transformers.protocols import AnyDataset, Data
+    from sentence_transformers.training.trainer import BaseTrainer
 
 Rows = list[dict[str, Any]]
 
@@ -26,7 +31,7 @@ Rows = list[dict[str, Any]]
 class NamedRows(Dataset):
     """A data set whose rows tell which data set they are from; nothing is copied."""
 
-    def __init__(self, dataset: Any, name: str) -> None:
+    def __init__(self, dataset: AnyDataset, name: str) -> None:
         self.dataset, self.name = dataset, name
         self.column_names = list(dataset.column_names)
 
@@ -40,7 +45,7 @@ class NamedRows(Dataset):
         return [{**row, DATASET_NAME: self.name} for row in rows_at(self.dataset, indices)]
 
 
-class ManyRows(torch.utils.data.ConcatDataset):
+class ManyRows(ConcatDataset):
     """Several named data sets, one after the other, read by whole batches."""
 
     def __getitems__(self, indices: list[int]) -> Rows:
@@ -49,10 +54,37 @@ class ManyRows(torch.utils.data.ConcatDataset):
         return self.datasets[which].__getitems__([i - starts[which] for i in indices])  # type: ignore[attr-defined]
 
 
-def rows_at(dataset: Any, indices: list[int]) -> Rows:
+def rows_at(dataset: AnyDataset, indices: list[int]) -> Rows:
     if hasattr(dataset, "__getitems__"):
         return dataset.__getitems__(indices)
     return [dataset[i] for i in indices]
+
+
+def as_datasets(data: Any, argument: str) -> Any:
+    """Data sets as transformers' trainer takes them; dictionaries stay dictionaries.
+
+    Raises:
+        InputError: naming the argument, for what is no data set; says what to do with lists of `InputExample`.
+    """
+    if data is None or isinstance(data, str):
+        return data
+    if isinstance(data, Mapping):
+        if not data:
+            raise InputError(f"{argument} is an empty dictionary.")
+        return {name: as_datasets(part, f"{argument}[{name!r}]") for name, part in data.items()}
+    if isinstance(data, list) and all(isinstance(row, Mapping) for row in data):
+        from datasets import Dataset
+
+        return Dataset.from_list(data)
+    if hasattr(data, "column_names"):
+        return data
+    first = data[0] if isinstance(data, list) else next(iter(getattr(data, "examples", ())), None)
+    examples = type(data).__module__.startswith("sentence_transformers.") or hasattr(first, "texts")
+    raise InputError(
+        f"{argument} is a {type(data).__name__}{f' of {type(first).__name__}' if first is not None else ''}, not a "
+        "datasets.Dataset. Make one: datasets.Dataset.from_dict({'anchor': […], 'positive': […]})"
+        + ("; or give train_dataloader=DataLoader(examples, batch_size=16)." if examples else ".")
+    )
 
 
 def random_source(seed: int, number: int = 0) -> dict[str, Any]:
@@ -63,7 +95,9 @@ def random_source(seed: int, number: int = 0) -> dict[str, Any]:
     return {"generator": generator, "seed": seed}
 
 
-def make_batch_sampler(kind: Any, dataset: Any, batch_size: int, drop_last: bool, **settings: Any) -> Any:
+def make_batch_sampler(
+    kind: str | Callable[..., Any], dataset: Data | Dataset, batch_size: int, drop_last: bool, **settings: Any
+) -> Any:
     """The sampler that an argument asks for.
 
     Args:
@@ -83,7 +117,9 @@ def make_batch_sampler(kind: Any, dataset: Any, batch_size: int, drop_last: bool
     return samplers.DefaultBatchSampler(dataset, batch_size, drop_last, **settings)
 
 
-def make_multi_sampler(kind: Any, dataset: Any, batch_samplers: list[Any], **settings: Any) -> Any:
+def make_multi_sampler(
+    kind: str | Callable[..., Any], dataset: ConcatDataset, batch_samplers: list[Any], **settings: Any
+) -> Any:
     """The sampler that says from which data set the next batch is."""
     from sentence_transformers.training import samplers
 
@@ -105,9 +141,9 @@ class BatchStream(IterableDataset):
     lists of texts with the labels last. Its own collate function is left out where it has a list to collate.
     """
 
-    def __init__(self, loaders: Any, collate: Callable[[Rows], Any]) -> None:
+    def __init__(self, loaders: Iterable[Any] | Mapping[str, Iterable[Any]], collate: Callable[[Rows], Any]) -> None:
         named = isinstance(loaders, Mapping)
-        self.loaders: dict[str | None, Any] = dict(loaders) if named else {None: loaders}
+        self.loaders: dict[Any, Any] = dict(loaders) if named else {None: loaders}
         self.collate = collate
         for loader in self.loaders.values():
             if hasattr(loader, "collate_fn"):
@@ -138,7 +174,7 @@ class BatchStream(IterableDataset):
                 yield [{**row, DATASET_NAME: name} for row in rows] if name is not None else rows
 
 
-def rows_of_batch(batch: Any) -> Rows:
+def rows_of_batch(batch: Iterable[Any]) -> Rows:
     """A data loader's batch as rows.
 
     Raises:
@@ -163,7 +199,7 @@ def rows_of_batch(batch: Any) -> Rows:
     )
 
 
-def rows_of_texts(batch: Any) -> Rows:
+def rows_of_texts(batch: Sequence[Any]) -> Rows:
     """Rows given as (text, …, label), or columns given as (texts, …, labels)."""
     same_length = len({len(part) for part in batch}) == 1
     columns = isinstance(batch[-1], torch.Tensor) or (isinstance(batch, tuple) and same_length)
@@ -179,19 +215,48 @@ def row_of_values(values: list[Any]) -> dict[str, Any]:
     return row
 
 
-def row_of_example(example: Any) -> dict[str, Any]:
+def row_of_example(example: Example) -> dict[str, Any]:
     """An `InputExample` as a row."""
     row: dict[str, Any] = {f"sentence_{i}": text for i, text in enumerate(example.texts)}
     return row | {"label": example.label}
 
 
-def named_datasets(data: Any) -> dict[str, Any] | None:
-    """Several data sets by name, or None for a single one."""
-    if isinstance(data, Mapping):
-        return dict(data)
-    return None
-
-
-def is_stream(dataset: Any) -> bool:
+def is_stream(dataset: object) -> bool:
     """Whether rows come without a known number."""
     return not hasattr(dataset, "__len__")
+
+
+def make_loader(trainer: BaseTrainer, data: Any, batch_size: int, training: bool) -> DataLoader:
+    """Batches of a data set, of several or of a stream, as the trainer's arguments, collator and samplers make them."""
+    args, collator = trainer.args, trainer.data_collator
+    settings: dict[str, Any] = {
+        "collate_fn": collator,
+        "num_workers": args.dataloader_num_workers,
+        "pin_memory": args.dataloader_pin_memory and torch.accelerator.is_available(),
+        "persistent_workers": args.dataloader_persistent_workers,
+        "prefetch_factor": args.dataloader_prefetch_factor,
+    }
+    parts = dict(data) if isinstance(data, Mapping) else None
+    drop_last = args.dataloader_drop_last and training
+    labels = list(getattr(collator, "valid_label_columns", LABEL_COLUMNS))
+    if any(is_stream(part) for part in (parts.values() if parts else [data])):
+        if training and parts is None:
+            trainer.get_batch_sampler(data, batch_size, drop_last, labels)
+        if parts is not None:
+            raise InputError(
+                "Several IterableDatasets cannot be mixed; interleave them with datasets.interleave_datasets."
+            )
+        trainer.accelerator.dataloader_config.dispatch_batches = False  # batches of unpadded tokens are not cut in two
+        return trainer.accelerator.prepare(DataLoader(data, batch_size=batch_size, drop_last=drop_last, **settings))
+    seed = args.seed if args.data_seed is None else args.data_seed
+    if parts is None:
+        rows = data
+        sampler = trainer.get_batch_sampler(rows, batch_size, drop_last, labels, **random_source(seed))
+    else:
+        rows = ManyRows([trainer.add_dataset_name_column(part, name) for name, part in parts.items()])
+        samplers = [
+            trainer.get_batch_sampler(part, batch_size, drop_last, labels, **random_source(seed, i))
+            for i, part in enumerate(parts.values())
+        ]
+        sampler = trainer.get_multi_dataset_batch_sampler(rows, samplers, **random_source(seed))
+    return trainer.accelerator.prepare(DataLoader(rows, batch_sampler=sampler, **settings))

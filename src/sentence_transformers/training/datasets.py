@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.utils.data import Dataset, IterableDataset
@@ -13,6 +13,10 @@ from torch.utils.data import Dataset, IterableDataset
 from sentence_transformers.errors import InputError, MissingExtraError
 from sentence_transformers.training.readers import opened
 from sentence_transformers.util.input_example import InputExample
+
+if TYPE_CHECKING:
+    from sentence_transformers.encoders.sentence_transformer import SentenceTransformer
+    from sentence_transformers.protocols import Encoder
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +29,7 @@ class SentencesDataset(Dataset):
         model: kept for compatibility.
     """
 
-    def __init__(self, examples: list[InputExample], model: Any = None) -> None:
+    def __init__(self, examples: list[InputExample], model: object = None) -> None:
         self.examples = examples
 
     def __getitem__(self, item: int) -> InputExample:
@@ -165,7 +169,11 @@ class ParallelSentencesDataset(Dataset):
     """
 
     def __init__(
-        self, student_model: Any, teacher_model: Any, batch_size: int = 8, use_embedding_cache: bool = True
+        self,
+        student_model: SentenceTransformer,
+        teacher_model: Encoder,
+        batch_size: int = 8,
+        use_embedding_cache: bool = True,
     ) -> None:
         self.student_model, self.teacher_model = student_model, teacher_model
         self.batch_size, self.use_embedding_cache = batch_size, use_embedding_cache

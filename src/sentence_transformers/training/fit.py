@@ -12,19 +12,33 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from sentence_transformers import _names
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import check_labels
 from sentence_transformers.losses.cross import CrossLoss
+from sentence_transformers.protocols import Evaluator
 from sentence_transformers.training.collator import BaseDataCollator, split_columns
 from sentence_transformers.training.dataloaders import rows_of_batch
+from sentence_transformers.training.trainers import (
+    CrossEncoderTrainer,
+    MultiVectorEncoderTrainer,
+    SentenceTransformerTrainer,
+    SparseEncoderTrainer,
+)
 
+if TYPE_CHECKING:
+    from transformers import TrainerControl as Control
+    from transformers import TrainerState as State
+    from transformers import TrainingArguments as Arguments
+
+    from sentence_transformers.encoders.cross_encoder import CrossEncoder
+
+TRAINERS = (CrossEncoderTrainer, MultiVectorEncoderTrainer, SentenceTransformerTrainer, SparseEncoderTrainer)
 LEARNING_RATE = 2e-5
 SCHEDULERS = {
     "constantlr": "constant",
@@ -46,7 +60,7 @@ class EvaluatorCallback(TrainerCallback):
         trainer: if set, its other callbacks are told of the evaluation.
     """
 
-    def __init__(self, evaluator: Any, output_path: str | None = None) -> None:
+    def __init__(self, evaluator: Evaluator, output_path: str | None = None) -> None:
         super().__init__()
         self.evaluator = evaluator
         self.output_path = None if output_path is None else str(Path(output_path, "eval"))
@@ -55,7 +69,7 @@ class EvaluatorCallback(TrainerCallback):
         if self.output_path is not None:
             Path(self.output_path).mkdir(parents=True, exist_ok=True)
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def on_epoch_end(self, args: Arguments, state: State, control: Control, model: Any = None, **kwargs: Any) -> None:
         found = self.evaluator(model, output_path=self.output_path, epoch=state.epoch, steps=state.global_step)
         metrics = found if isinstance(found, dict) else {"evaluator": found}
         prefix = f"{self.metric_key_prefix}_"
@@ -72,12 +86,12 @@ class OriginalCallback(TrainerCallback):
         evaluator: its primary metric is the score.
     """
 
-    def __init__(self, callback: Callable[[float, int, int], None], evaluator: Any) -> None:
+    def __init__(self, callback: Callable[[float, int, int], None], evaluator: Evaluator | None) -> None:
         super().__init__()
         self.callback, self.evaluator = callback, evaluator
 
     def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **kwargs: Any
+        self, args: Arguments, state: Any, control: Control, metrics: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         if (score := score_of(self.evaluator, metrics)) is not None:
             self.callback(score, state.epoch, state.global_step)
@@ -95,7 +109,7 @@ class SaveModelCallback(TrainerCallback):
         best_metric: the best score so far, or None.
     """
 
-    def __init__(self, output_dir: str, evaluator: Any, save_best_model: bool) -> None:
+    def __init__(self, output_dir: str, evaluator: Evaluator | None, save_best_model: bool) -> None:
         super().__init__()
         self.output_dir, self.evaluator, self.save_best_model = output_dir, evaluator, save_best_model
         self.best_metric: float | None = None
@@ -110,9 +124,9 @@ class SaveModelCallback(TrainerCallback):
 
     def on_evaluate(
         self,
-        args: Any,
-        state: Any,
-        control: Any,
+        args: Arguments,
+        state: State,
+        control: Control,
         metrics: dict[str, Any] | None = None,
         model: Any = None,
         **kwargs: Any,
@@ -124,7 +138,7 @@ class SaveModelCallback(TrainerCallback):
             self.best_metric = score
             model.save(self.output_dir)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def on_train_end(self, args: Arguments, state: State, control: Control, model: Any = None, **kwargs: Any) -> None:
         if self.evaluator is None:
             model.save(self.output_dir)
 
@@ -135,14 +149,14 @@ class EpochEvaluation(TrainerCallback):
     def __init__(self) -> None:
         self.evaluated = -1
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_evaluate(self, args: Arguments, state: State, control: Control, **kwargs: Any) -> None:
         self.evaluated = state.global_step
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_epoch_end(self, args: Arguments, state: State, control: Control, **kwargs: Any) -> None:
         control.should_evaluate |= state.global_step != self.evaluated
 
 
-def score_of(evaluator: Any, metrics: dict[str, Any] | None) -> float | None:
+def score_of(evaluator: Evaluator | None, metrics: dict[str, Any] | None) -> float | None:
     """The primary metric of an evaluator among the metrics of an evaluation, with or without the prefix of them."""
     key = getattr(evaluator, "primary_metric", None) or "evaluator"
     return (metrics or {}).get(key if key.startswith("eval_") else f"eval_{key}")
@@ -151,12 +165,12 @@ def score_of(evaluator: Any, metrics: dict[str, Any] | None) -> float | None:
 def fit(
     model: Any,
     train_objectives: Iterable[tuple[Any, Any]],
-    evaluator: Any,
+    evaluator: Evaluator | None,
     epochs: int,
     steps_per_epoch: int | None,
     scheduler: str,
     warmup_steps: int,
-    optimizer_class: Any,
+    optimizer_class: type[torch.optim.Optimizer],
     optimizer_params: dict[str, Any] | None,
     weight_decay: float,
     evaluation_steps: int,
@@ -172,7 +186,7 @@ def fit(
     resume_from_checkpoint: bool,
 ) -> None:
     """Train a model; see `SentenceTransformer.fit` for the arguments."""
-    trainer_class = _names.home(f"{model.model_type}Trainer")
+    trainer_class = next(kind for kind in TRAINERS if isinstance(model, kind.model_class))
     optimizer_params = {"lr": LEARNING_RATE} if optimizer_params is None else optimizer_params
     loaders, losses = zip(*train_objectives, strict=True)
     if scheduler.lower() not in SCHEDULERS:
@@ -218,7 +232,7 @@ def fit(
         model.save_pretrained(output_path)
 
 
-def epochs_if(evaluator: Any) -> str:
+def epochs_if(evaluator: Evaluator | None) -> str:
     return "no" if evaluator is None else "epoch"
 
 
@@ -240,7 +254,7 @@ class FitMixinLoss(CrossLoss):
 
     one_score = False
 
-    def __init__(self, model: Any, loss_fct: nn.Module, activation_fn: nn.Module | None = None) -> None:
+    def __init__(self, model: CrossEncoder, loss_fct: nn.Module, activation_fn: nn.Module | None = None) -> None:
         super().__init__(model, activation_fn)
         self.loss_fct = loss_fct
 

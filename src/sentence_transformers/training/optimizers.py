@@ -1,4 +1,4 @@
-"""Which parameters are trained, in which groups.
+"""What is trained: the model in its trainable form, its parameters and those of the loss, in groups.
 
 Parameters of the model and of the loss (a classifier on top, a learned scale) are trained together. A group has one
 learning rate and decays or does not; biases and the weights of normalisation never decay.
@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from sentence_transformers.encoders.base import BaseModel
 from sentence_transformers.errors import InputError
 from sentence_transformers.util.environment import is_dist_initialized
 
@@ -78,3 +79,26 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         dist.all_reduce(gradient)
         parameter.grad = gradient / dist.get_world_size()
+
+
+def why_untrainable(model: nn.Module) -> str:
+    """Why a model has no parameters to train."""
+    backend = getattr(model, "backend", "torch")
+    if backend != "torch":
+        return f"The model was loaded with backend={backend!r}, a finished graph: load it with backend='torch'."
+    return "Call requires_grad_(True) on the parts to train."
+
+
+def prepare_for_training(model: nn.Module) -> None:
+    """Bring the transformers models into trainable form and prove how they compute, before anything wraps them."""
+    for module in model.modules():
+        if hasattr(module, "packs") and hasattr(module, "auto_model"):
+            _ = module.auto_model
+            _ = getattr(module, "packs_in_transformers", module.packs) or module.pads_safely
+
+
+def is_encoder(module: nn.Module) -> bool:
+    """Whether a part of a loss is the model, or what wraps it."""
+    while not isinstance(module, BaseModel) and isinstance(inner := getattr(module, "module", None), nn.Module):
+        module = inner
+    return isinstance(module, BaseModel)

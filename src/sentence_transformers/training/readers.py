@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Literal, TextIO
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.util.input_example import InputExample
@@ -128,7 +128,7 @@ class STSDataReader:
         s2_col_idx: int = 1,
         score_col_idx: int = 2,
         delimiter: str = "\t",
-        quoting: Any = csv.QUOTE_NONE,
+        quoting: Literal[0, 1, 2, 3] = csv.QUOTE_NONE,
         normalize_scores: bool = True,
         min_score: float = 0,
         max_score: float = 5,
@@ -166,7 +166,7 @@ class STSBenchmarkDataReader(STSDataReader):
         s2_col_idx: int = 6,
         score_col_idx: int = 4,
         delimiter: str = "\t",
-        quoting: Any = csv.QUOTE_NONE,
+        quoting: Literal[0, 1, 2, 3] = csv.QUOTE_NONE,
         normalize_scores: bool = True,
         min_score: float = 0,
         max_score: float = 5,
@@ -202,7 +202,7 @@ class TripletReader:
         s3_col_idx: int = 2,
         has_header: bool = False,
         delimiter: str = "\t",
-        quoting: Any = csv.QUOTE_NONE,
+        quoting: Literal[0, 1, 2, 3] = csv.QUOTE_NONE,
     ) -> None:
         self.dataset_folder, self.has_header = dataset_folder, has_header
         self.s1_col_idx, self.s2_col_idx, self.s3_col_idx = s1_col_idx, s2_col_idx, s3_col_idx

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from sentence_transformers.errors import InputError
@@ -54,7 +54,7 @@ class Lookup:
         return [found[self.places[key]] for key in ids]
 
 
-def only(column: str, names: list[str], fits: Any, what: str) -> str:
+def only(column: str, names: list[str], fits: Callable[[str], bool], what: str) -> str:
     """The single column that fits; `InputError` if there are none or several."""
     found = [name for name in names if fits(name)]
     if len(found) != 1:
@@ -113,7 +113,7 @@ class Resolver:
         return value[: self.max_list_length] if isinstance(value, list | tuple) else value
 
 
-def plain_rows(batch: Mapping[str, Any], column: str, ids: Any = ()) -> list[Any]:
+def plain_rows(batch: Mapping[str, Any], column: str, ids: Iterable[Any] = ()) -> list[Any]:
     """The values of a column; texts that are lists, "['d1', 'd2']", as lists.
 
     Args:
@@ -143,7 +143,7 @@ def as_list(text: str, column: str) -> list[Any]:
     return found
 
 
-def formatted(what: str, found: Any) -> str:
+def formatted(what: str, found: object) -> str:
     """What to do with a data set that gives something else than lists of plain values."""
     return (
         f"{what} is a {type(found).__name__}, not lists of plain values: the data set has a format, or is not read in "

@@ -16,7 +16,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from torch.utils.data import BatchSampler, ConcatDataset, Sampler
 from sentence_transformers.errors import InputError
 from sentence_transformers.training.collator import DATASET_NAME, LABEL_COLUMNS
 from sentence_transformers.util.misc import column_values
+
+if TYPE_CHECKING:
+    from sentence_transformers.protocols import AnyDataset
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +57,7 @@ class DefaultBatchSampler(SetEpochMixin, BatchSampler):
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: AnyDataset,
         batch_size: int,
         drop_last: bool,
         valid_label_columns: list[str] | None = None,
@@ -101,7 +104,7 @@ class GroupByLabelBatchSampler(DefaultBatchSampler):
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: AnyDataset,
         batch_size: int,
         drop_last: bool,
         valid_label_columns: list[str] | None = None,
@@ -178,7 +181,7 @@ class NoDuplicatesBatchSampler(DefaultBatchSampler):
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: AnyDataset,
         batch_size: int,
         drop_last: bool,
         valid_label_columns: list[str] | None = None,
@@ -282,7 +285,7 @@ def number_of(value: Any, numbers: dict[Any, int]) -> tuple[int, ...]:
     return tuple(numbers.setdefault(key_of(one), len(numbers)) for one in (value if texts else [value]))
 
 
-def key_of(value: Any) -> Any:
+def key_of(value: object) -> Any:
     """Something that can be a key of a dictionary, equal for equal values."""
     if isinstance(value, str):
         return value

@@ -11,12 +11,13 @@ before the first step, evaluators, and checkpoints that are model folders.
 from __future__ import annotations
 
 import logging
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,40 +27,30 @@ from transformers.trainer_utils import EvalLoopOutput, speed_metrics
 
 from sentence_transformers._deprecation import renamed
 from sentence_transformers.backends.extension_points import is_untouched
-from sentence_transformers.encoders.base import BaseModel, LazyClass
-from sentence_transformers.errors import InputError, NonFiniteLossError
-from sentence_transformers.storage.model_card import as_list
+from sentence_transformers.encoders.base import BaseModel
+from sentence_transformers.errors import InputError
+from sentence_transformers.evaluation.base import SequentialEvaluator
+from sentence_transformers.storage.model_card import BaseModelCardData, as_list
 from sentence_transformers.storage.readme import replace_card
 from sentence_transformers.training import checkpoints, dataloaders
-from sentence_transformers.training.arguments import BaseTrainingArguments, BatchSamplers
-from sentence_transformers.training.card import BaseModelCardCallback
-from sentence_transformers.training.collator import (
-    DATASET_NAME,
-    LABEL_COLUMNS,
-    BaseDataCollator,
-    Preprocess,
-    split_columns,
-)
+from sentence_transformers.training.arguments import BaseTrainingArguments, BatchSamplers, checked_args, defaults_of
+from sentence_transformers.training.callbacks import BaseModelCardCallback
+from sentence_transformers.training.collator import DATASET_NAME, BaseDataCollator, Preprocess, split_columns
 from sentence_transformers.training.optimizers import (
     average_gradients,
     forget_gradients,
+    is_encoder,
     loss_parameters,
     parameter_groups,
-)
-from sentence_transformers.training.preparation import (
-    as_datasets,
-    as_evaluator,
-    defaults_of,
-    is_encoder,
-    names_in,
-    needs_mapping,
     prepare_for_training,
-    unknown_names,
     why_untrainable,
 )
-from sentence_transformers.training.validation import check_dataset
+from sentence_transformers.training.validation import check_dataset, check_finite, check_loss_names, check_mappings
 from sentence_transformers.util.distributed import broadcast_object, distributed_evaluation
 from sentence_transformers.util.whose_code import is_foreign
+
+if TYPE_CHECKING:
+    from sentence_transformers.protocols import AnyDataset, Data, Evaluator, LossOrLosses, LossOrMaker
 
 logger = logging.getLogger(__name__)
 
@@ -84,14 +75,15 @@ class BaseTrainer(Trainer, ABC):
     """
 
     model_class: ClassVar[Any] = BaseModel
-    model_card_data_class: ClassVar[Any] = LazyClass("BaseModelCardData")
-    model_card_callback_class: ClassVar[Any] = LazyClass("BaseModelCardCallback")
+    model_card_data_class: ClassVar[Any] = BaseModelCardData
+    model_card_callback_class: ClassVar[Any] = BaseModelCardCallback
     data_collator_class: ClassVar[Any] = BaseDataCollator
     training_args_class: ClassVar[Any] = BaseTrainingArguments
     args: Any
     model: Any
     eval_dataset: Any
     model_init: Any
+    evaluator: Any
     _made: Any = None
     evaluation_folder: str | None = None
     """Where the folder `eval` with the evaluators' files goes; None for the output folder."""
@@ -99,12 +91,12 @@ class BaseTrainer(Trainer, ABC):
     @renamed(tokenizer="processing_class")
     def __init__(
         self,
-        model: Any = None,
+        model: BaseModel | None = None,
         args: BaseTrainingArguments | None = None,
-        train_dataset: Any = None,
-        eval_dataset: Any = None,
-        loss: Any = None,
-        evaluator: Any = None,
+        train_dataset: Data | None = None,
+        eval_dataset: Data | None = None,
+        loss: LossOrLosses | None = None,
+        evaluator: Evaluator | Sequence[Evaluator] | None = None,
         data_collator: BaseDataCollator | None = None,
         processing_class: Any = None,
         model_init: Callable[[], Any] | None = None,
@@ -113,9 +105,9 @@ class BaseTrainer(Trainer, ABC):
         optimizers: tuple[Any, Any] = (None, None),
         optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
         preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Tensor] | None = None,
-        train_dataloader: Any = None,
+        train_dataloader: Iterable[Any] | Mapping[str, Iterable[Any]] | None = None,
     ) -> None:
-        args = self._checked_args(args)
+        args = checked_args(args, self.training_args_class, type(self).__name__)
         if (model is None) == (model_init is None):
             raise InputError("Give either model or model_init, a function that makes the model.")
         if train_dataset is not None and train_dataloader is not None:
@@ -134,16 +126,17 @@ class BaseTrainer(Trainer, ABC):
         processing_class = getattr(model, "tokenizer", None) if processing_class is None else processing_class
         self._train_batches = train_dataloader
         self._given_collator, self.processing_class = data_collator, processing_class
-        train_dataset = as_datasets(train_dataset, "train_dataset")
-        eval_dataset = as_datasets(eval_dataset, "eval_dataset")
-        self._check_mappings(model, args, train_dataset, eval_dataset)
+        train_dataset = dataloaders.as_datasets(train_dataset, "train_dataset")
+        eval_dataset = dataloaders.as_datasets(eval_dataset, "eval_dataset")
+        if train_dataloader is None:
+            by_mapping = data_collator is None and self.data_collator_class.needs_router_mapping
+            check_mappings(model, args, (train_dataset, eval_dataset), by_mapping)
         self._given_loss = self.get_default_loss(model) if loss is None else loss
         self.loss = self._prepare_losses(self._given_loss, model)
-        self._check_names(train_dataset, "train_dataset")
-        self._check_names(eval_dataset, "eval_dataset")
+        check_loss_names(self.loss, train_dataset=train_dataset, eval_dataset=eval_dataset)
         for dataset in (train_dataset, eval_dataset):
             self.validate_column_names(dataset)
-        self.evaluator = as_evaluator(evaluator)
+        self.evaluator = SequentialEvaluator(evaluator) if isinstance(evaluator, list | tuple) else evaluator
         self._components: dict[str, list[float]] = {}
         self._evaluating = self._evaluated = False
         self._unchecked: Callable[[], None] | None = None
@@ -166,28 +159,7 @@ class BaseTrainer(Trainer, ABC):
 
     # ---- settings
 
-    def _checked_args(self, args: Any) -> Any:
-        if args is None:
-            return self.training_args_class(output_dir="tmp_trainer")
-        if not isinstance(args, self.training_args_class):
-            raise InputError(
-                f"args is a {type(args).__name__}; {type(self).__name__} needs a {self.training_args_class.__name__}."
-            )
-        if args.fp16 and args.device.type == "cpu":
-            logger.warning(
-                "fp16=True (use_amp of fit) has no effect on a CPU, which computes in float32 or with bf16=True."
-            )
-        if args.n_gpu > 1:
-            logger.warning(
-                "Only the first of %d GPUs is used: one process trains on one GPU. Start one for each with "
-                "`torchrun --nproc-per-node=%d script.py`.",
-                args.n_gpu,
-                args.n_gpu,
-            )
-            args._n_gpu = 1
-        return args
-
-    def _without_length(self, dataset: Any, args: Any) -> Any:
+    def _without_length(self, dataset: Data | None, args: BaseTrainingArguments) -> Any:
         """The data that transformers is shown: data loaders, or streams, which need `max_steps`."""
         if self._train_batches is not None:
             return dataloaders.BatchStream(self._train_batches, lambda rows: rows)
@@ -196,7 +168,9 @@ class BaseTrainer(Trainer, ABC):
             raise InputError("An IterableDataset has no length, so max_steps must be set in the arguments.")
         return dataset
 
-    def get_data_collator(self, model: Any, args: Any, processing_class: Any = None) -> BaseDataCollator:
+    def get_data_collator(
+        self, model: BaseModel, args: BaseTrainingArguments, processing_class: Any = None
+    ) -> BaseDataCollator:
         """The collator of a run that brings none."""
         return self.data_collator_class(
             preprocess_fn=Preprocess(model, self._computes_alone()),
@@ -219,9 +193,9 @@ class BaseTrainer(Trainer, ABC):
     def call_model_init(self, trial: Any = None) -> Any:
         """A fresh model; the losses are made for it anew."""
         if self._made is not None:  # transformers asks for it too, when the trainer is made
-            model, self._made = self._made, None
-            return model
-        model = super().call_model_init(trial=trial)
+            made, self._made = self._made, None
+            return made
+        model: Any = super().call_model_init(trial=trial)
         if hasattr(self, "_given_loss"):
             prepare_for_training(model)
             self.loss = self._prepare_losses(self._given_loss, model)
@@ -233,42 +207,24 @@ class BaseTrainer(Trainer, ABC):
                     callback.on_init_end(self.args, self.state, self.control, model=model, trainer=self)
         return model
 
-    def _check_mappings(self, model: Any, args: Any, *data: Any) -> None:
-        """Raise `InputError` if a `Router` is not told which column goes where; warn of settings for other columns."""
-        if self._train_batches is not None:
-            return
-        unmapped = not args.router_mapping and self.data_collator_class.needs_router_mapping
-        if unmapped and self._given_collator is None and needs_mapping(model):
-            raise InputError(
-                "The model has a Router, but the training arguments have no router_mapping, so that all columns would "
-                "go one way. Name the route of each: router_mapping={'question': 'query', 'answer': 'document'}."
-            )
-        names = names_in(data)
-        for setting in ("prompts", "router_mapping"):
-            given = getattr(args, setting)
-            if names and isinstance(given, dict) and (unknown := unknown_names(given, names)):
-                logger.warning(
-                    "%s names %s, but there is no such column or data set; there are %s.", setting, unknown, names
-                )
-
     # ---- losses
 
     @abstractmethod
-    def get_default_loss(self, model: Any) -> nn.Module:
+    def get_default_loss(self, model: BaseModel) -> nn.Module:
         """The loss of a run that names none."""
 
-    def _prepare_losses(self, loss: Any, model: Any) -> Any:
+    def _prepare_losses(self, loss: LossOrLosses, model: BaseModel) -> Any:
         if isinstance(loss, Mapping):
             return {name: self.prepare_loss(part, model) for name, part in loss.items()}
         return self.prepare_loss(loss, model)
 
-    def prepare_loss(self, loss: Any, model: Any) -> nn.Module:
+    def prepare_loss(self, loss: LossOrMaker, model: BaseModel) -> nn.Module:
         """A loss, or a function that makes one, for this model and on its device."""
         if not isinstance(loss, nn.Module):
             return loss(model).to(model.device)
         return self.override_model_in_loss(loss.to(model.device), model)
 
-    def override_model_in_loss(self, loss: nn.Module, model: Any) -> nn.Module:
+    def override_model_in_loss(self, loss: nn.Module, model: nn.Module) -> nn.Module:
         """Let a loss, and the losses inside it, compute with `model` where they had the encoder, or what wraps it."""
         for name, part in list(loss.named_children()):
             if name == "model" and is_encoder(part):
@@ -288,19 +244,8 @@ class BaseTrainer(Trainer, ABC):
             raise InputError(f"There is no loss for the data set {dataset_name!r}; losses are for {sorted(self.loss)}.")
         return self.loss[dataset_name]
 
-    def _check_names(self, dataset: Any, argument: str) -> None:
-        """Raise `InputError` where losses are named after data sets that do not match."""
-        if not isinstance(self.loss, Mapping) or dataset is None:
-            return
-        if not isinstance(dataset, Mapping):
-            raise InputError(f"loss has one loss per data set, but {argument} is a single data set. Give a dictionary.")
-        if missing := sorted(set(dataset) - set(self.loss)):
-            raise InputError(
-                f"{argument} has {missing}, for which there is no loss; losses are for {sorted(self.loss)}."
-            )
-
     def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Loss of one batch; named terms are summed and each is logged."""
         inputs = dict(inputs)
@@ -314,20 +259,8 @@ class BaseTrainer(Trainer, ABC):
             self.track_loss_components(value)
             value = torch.stack([term.reshape(()) for term in value.values()]).sum()
         if self.model.training:
-            self._unchecked = partial(self._check_finite, value.detach(), loss, name, inputs)
+            self._unchecked = partial(check_finite, value.detach(), loss, name, inputs, self.state)
         return (value, {}) if return_outputs else value
-
-    def _check_finite(self, value: Tensor, loss: nn.Module, name: str | None, inputs: dict[str, Any]) -> None:
-        """Stop a run whose loss is no number, before the weights are spoiled."""
-        if bool(torch.isfinite(value).all()):
-            return
-        columns = sorted({key.removesuffix("_lengths") for key in inputs if column_of(key, inputs[key])})
-        where = f" of data set {name!r}" if name else ""
-        raise NonFiniteLossError(
-            f"{type(loss).__name__} is {value.item()} at step {self.state.global_step}{where}, for a batch with the "
-            f"columns {columns} and labels {inputs.get('label')}. The weights are as they were after step "
-            f"{self.state.global_step}. Look at the labels, lower the learning rate, or train in a wider type."
-        )
 
     def track_loss_components(self, loss: Mapping[str, Tensor]) -> None:
         """Keep the named terms of a loss for the next log entry."""
@@ -366,19 +299,18 @@ class BaseTrainer(Trainer, ABC):
         kind, kwargs = Trainer.get_optimizer_cls_and_kwargs(args, model)
         return kind, self._with_groups(kwargs, args, model)
 
-    def _with_groups(self, kwargs: dict[str, Any], args: Any, model: Any) -> dict[str, Any]:
+    def _with_groups(self, kwargs: dict[str, Any], args: Any, model: nn.Module | None) -> dict[str, Any]:
         """Arguments of an optimizer with our groups of parameters, unless it brings its own."""
         if {"params", "model", "optimizer_dict"} & kwargs.keys():
             return kwargs
         model = self.model if model is None else model
         own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        decaying = set(self.get_decay_parameter_names(model))
         extra = loss_parameters(self._losses, model)
-        decaying |= {name for name, parameter in extra.items() if parameter.dim() > 1}
+        decaying = {*self.get_decay_parameter_names(model), *(name for name, one in extra.items() if one.dim() > 1)}
         groups = parameter_groups(own | extra, decaying, args.weight_decay, args.learning_rate_mapping)
         return kwargs | {"params": groups}
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer over the parameters of model and losses."""
         if self.optimizer is None and self.optimizer_cls_and_kwargs is not None:
             kind, kwargs = self.optimizer_cls_and_kwargs
@@ -401,7 +333,7 @@ class BaseTrainer(Trainer, ABC):
 
     # ---- data
 
-    def validate_column_names(self, dataset: Any, dataset_name: str | None = None) -> None:
+    def validate_column_names(self, dataset: Data | None, dataset_name: str | None = None) -> None:
         """Raise `InputError` if a data set, or one of several, does not fit its loss."""
         if dataset is None:
             return
@@ -416,17 +348,17 @@ class BaseTrainer(Trainer, ABC):
         by_name = isinstance(self.loss, Mapping)
         check_dataset(dataset, None if by_name and not dataset_name else self._loss_of(dataset_name), dataset_name)
 
-    def preprocess_dataset(self, dataset: Any = None, dataset_name: str | None = None) -> Any:
+    def preprocess_dataset(self, dataset: Data | None = None, dataset_name: str | None = None) -> Any:
         """A data set as rows that tell where they are from, where there are several."""
         if isinstance(dataset, Mapping):
             return {name: self.add_dataset_name_column(part, name) for name, part in dataset.items()}
         return dataset
 
-    def should_dataset_name_column_be_added(self, dataset: Any, args: Any, loss: Any) -> bool:
+    def should_dataset_name_column_be_added(self, dataset: Data, args: Any, loss: LossOrLosses) -> bool:
         """Whether rows must tell where they are from."""
         return isinstance(dataset, Mapping) or isinstance(loss, Mapping)
 
-    def add_dataset_name_column(self, dataset: Any, dataset_name: str | None = None) -> Any:
+    def add_dataset_name_column(self, dataset: AnyDataset | None, dataset_name: str | None = None) -> Any:
         """Rows with the name of their data set."""
         if dataset is None or dataset_name is None:
             return dataset
@@ -453,7 +385,7 @@ class BaseTrainer(Trainer, ABC):
 
     def get_batch_sampler(
         self,
-        dataset: Any,
+        dataset: Data,
         batch_size: int,
         drop_last: bool,
         valid_label_columns: list[str] | None = None,
@@ -465,15 +397,8 @@ class BaseTrainer(Trainer, ABC):
             if self.args.batch_sampler != BatchSamplers.BATCH_SAMPLER:
                 logger.warning("batch_sampler=%s has no effect on an IterableDataset.", self.args.batch_sampler)
             return None
-        return dataloaders.make_batch_sampler(
-            self.args.batch_sampler,
-            dataset,
-            batch_size,
-            drop_last,
-            valid_label_columns=valid_label_columns,
-            generator=generator,
-            seed=seed,
-        )
+        settings = {"valid_label_columns": valid_label_columns, "generator": generator, "seed": seed}
+        return dataloaders.make_batch_sampler(self.args.batch_sampler, dataset, batch_size, drop_last, **settings)
 
     def get_multi_dataset_batch_sampler(
         self,
@@ -493,63 +418,23 @@ class BaseTrainer(Trainer, ABC):
             return DataLoader(stream, batch_size=None)
         if self.train_dataset is None:
             raise InputError("Training needs a train_dataset or a train_dataloader.")
-        return self._dataloader(self.train_dataset, self._train_batch_size, training=True)
+        return dataloaders.make_loader(self, self.train_dataset, self._train_batch_size, training=True)
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+    def get_eval_dataloader(self, eval_dataset: str | Data | None = None) -> DataLoader:
         """Batches to compute the evaluation loss on."""
         if isinstance(eval_dataset, str):
             rows = self.add_dataset_name_column(self.eval_dataset[eval_dataset], eval_dataset)
         else:
-            rows = self.eval_dataset if eval_dataset is None else as_datasets(eval_dataset, "eval_dataset")
+            rows = self.eval_dataset if eval_dataset is None else dataloaders.as_datasets(eval_dataset, "eval_dataset")
         if rows is None:
             raise InputError("Evaluation needs an eval_dataset or an evaluator.")
-        return self._dataloader(rows, self.args.eval_batch_size, training=False)
+        return dataloaders.make_loader(self, rows, self.args.eval_batch_size, training=False)
 
-    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+    def get_test_dataloader(self, test_dataset: Data) -> DataLoader:
         """Batches of another data set."""
-        test_dataset = as_datasets(test_dataset, "test_dataset")
+        test_dataset = dataloaders.as_datasets(test_dataset, "test_dataset")
         self.validate_column_names(test_dataset)
-        return self._dataloader(test_dataset, self.args.eval_batch_size, training=False)
-
-    def _dataloader(self, data: Any, batch_size: int, training: bool) -> DataLoader:
-        settings: dict[str, Any] = {
-            "collate_fn": self.data_collator,
-            "num_workers": self.args.dataloader_num_workers,
-            "pin_memory": self.args.dataloader_pin_memory and torch.accelerator.is_available(),
-            "persistent_workers": self.args.dataloader_persistent_workers,
-            "prefetch_factor": self.args.dataloader_prefetch_factor,
-        }
-        parts = dataloaders.named_datasets(data)
-        drop_last = self.args.dataloader_drop_last and training
-        labels = list(getattr(self.data_collator, "valid_label_columns", LABEL_COLUMNS))
-        if any(dataloaders.is_stream(part) for part in (parts.values() if parts else [data])):
-            if training and parts is None:
-                self.get_batch_sampler(data, batch_size, drop_last, labels)
-            return self._stream_loader(parts, data, batch_size, drop_last, settings)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        if parts is None:
-            rows = data
-            sampler = self.get_batch_sampler(rows, batch_size, drop_last, labels, **dataloaders.random_source(seed))
-        else:
-            rows = dataloaders.ManyRows([self.add_dataset_name_column(part, name) for name, part in parts.items()])
-            samplers = [
-                self.get_batch_sampler(part, batch_size, drop_last, labels, **dataloaders.random_source(seed, i))
-                for i, part in enumerate(parts.values())
-            ]
-            sampler = self.get_multi_dataset_batch_sampler(rows, samplers, **dataloaders.random_source(seed))
-        return self.accelerator.prepare(DataLoader(rows, batch_sampler=sampler, **settings))
-
-    def _stream_loader(
-        self, parts: dict[str, Any] | None, data: Any, batch_size: int, drop_last: bool, settings: dict[str, Any]
-    ) -> DataLoader:
-        """Batches of a stream; one of several data sets at a time is not possible with streams."""
-        if parts is not None:
-            raise InputError(
-                "Several IterableDatasets cannot be mixed; interleave them with datasets.interleave_datasets."
-            )
-        self.accelerator.dataloader_config.dispatch_batches = False  # batches of unpadded tokens are not cut in two
-        loader = DataLoader(data, batch_size=batch_size, drop_last=drop_last, **settings)
-        return self.accelerator.prepare(loader)
+        return dataloaders.make_loader(self, test_dataset, self.args.eval_batch_size, training=False)
 
     # ---- evaluation
 
@@ -563,7 +448,7 @@ class BaseTrainer(Trainer, ABC):
         """
         if eval_dataset is None and self.eval_dataset is None:
             return self._evaluate_without_data(metric_key_prefix)
-        eval_dataset = as_datasets(eval_dataset, "eval_dataset")
+        eval_dataset = dataloaders.as_datasets(eval_dataset, "eval_dataset")
         if not isinstance(eval_dataset, str):
             self.validate_column_names(eval_dataset)
         outermost, self._evaluating = not self._evaluating, True
@@ -577,8 +462,6 @@ class BaseTrainer(Trainer, ABC):
 
     def _evaluate_without_data(self, prefix: str) -> dict[str, float]:
         """The evaluators alone."""
-        import time
-
         if self.evaluator is None:
             raise InputError("Evaluation needs an eval_dataset or an evaluator.")
         start = time.time()
@@ -626,7 +509,7 @@ class BaseTrainer(Trainer, ABC):
         return {key if key.startswith(f"{prefix}_") else f"{prefix}_{key}": value for key, value in metrics.items()}
 
     def prediction_step(
-        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[Tensor | None, None, None]:
         """Loss of one batch of evaluation data."""
         inputs = self._prepare_inputs(inputs)
@@ -635,7 +518,7 @@ class BaseTrainer(Trainer, ABC):
 
     # ---- checkpoints
 
-    def train(self, resume_from_checkpoint: Any = None, trial: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
+    def train(self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
         """Train.
 
         Args:
@@ -659,7 +542,7 @@ class BaseTrainer(Trainer, ABC):
         checkpoints.save_loss(loss_parameters(self._losses, model), folder)
         checkpoints.save_arguments(self.args, folder)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
@@ -703,23 +586,12 @@ class BaseTrainer(Trainer, ABC):
         if not self.is_world_process_zero():
             return
         data = self.model.model_card_data
-        if language:
-            data.set_language(language)
-        if license:
-            data.set_license(license)
-        if tags:
-            data.add_tags(tags)
-        if model_name:
-            data.model_name = model_name
-        if finetuned_from:
-            data.base_model = finetuned_from
+        for value, tell in ((language, data.set_language), (license, data.set_license), (tags, data.add_tags)):
+            if value:
+                tell(value)
+        data.model_name, data.base_model = model_name or data.model_name, finetuned_from or data.base_model
         data.add_tags(as_list(tasks))
         for name, tag, part in zip_longest(*map(as_list, (dataset, dataset_tags, dataset_args))):
             title = " ".join(filter(None, (name or tag, part and f"({part})")))
             data.train_datasets.append({"name": title} | ({"id": tag} if tag else {}))
         replace_card(self.model, Path(self.args.output_dir))
-
-
-def column_of(key: str, value: Any) -> bool:
-    """Whether an entry of a batch stands for a column: its lengths, or its texts as they are."""
-    return key.endswith("_lengths") or isinstance(value, list | tuple)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, TypeAlias
 from uuid import uuid4
 
@@ -61,14 +61,14 @@ class Engine(ABC):
         """Make an empty index."""
 
     @abstractmethod
-    def write(self, name: str, first: int, documents: Any) -> None:
+    def write(self, name: str, first: int, documents: Sequence[TokenWeights]) -> None:
         """Store documents under the numbers `first`, `first` + 1, …"""
 
     def publish(self, name: str) -> None:  # noqa: B027  most engines have nothing to do here
         """Make everything that was written visible to searches."""
 
     @abstractmethod
-    def find(self, name: str, queries: Any, top_k: int) -> list[Hits]:
+    def find(self, name: str, queries: Sequence[TokenWeights], top_k: int) -> list[Hits]:
         """The best documents of each query."""
 
     @abstractmethod
@@ -106,7 +106,7 @@ def search(
     return (results, seconds, (client, name)) if output_index else (results, seconds)
 
 
-def find_all(engine: Engine, name: str, queries: Any, top_k: int) -> tuple[list[Hits], float]:
+def find_all(engine: Engine, name: str, queries: Sequence[TokenWeights], top_k: int) -> tuple[list[Hits], float]:
     """The hits of all queries, and how many seconds that took."""
     if not top_k:
         return [[] for _ in range(len(queries))], 0.0
@@ -167,7 +167,7 @@ def check_given(documents: Any | None, index: Any | None, name: str) -> None:
         raise InputError(f"There is nothing to search: pass `{name}`, or `corpus_index` from an earlier call.")
 
 
-def check_tokens(texts: Any, name: str) -> list[TokenWeights]:
+def check_tokens(texts: object, name: str) -> list[TokenWeights]:
     """The argument `name`, lists of (token, weight), with plain numbers and without zeros.
 
     Raises:
@@ -188,17 +188,17 @@ def check_tokens(texts: Any, name: str) -> list[TokenWeights]:
     return checked
 
 
-def is_pair(pair: Any) -> bool:
+def is_pair(pair: object) -> bool:
     """Whether this is (token, weight)."""
     return isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str) and is_number(pair[1])
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether a weight is a number: Python's, numpy's or a tensor of one value."""
     return hasattr(value, "__float__")
 
 
-def with_queries(queries: Sequence[Any], find: Any) -> list[Hits]:
+def with_queries(queries: Sequence[Any], find: Callable[[list[Any]], Iterable[Hits]]) -> list[Hits]:
     """Ask for the queries that have any term at all, with `find(those)`; the others have no hits.
 
     The hits of a query come best first, equal scores by document.

@@ -1,4 +1,4 @@
-"""MaxSim: the similarity of two texts that have one vector per token (ColBERT, https://arxiv.org/abs/2004.12832).
+"""Late interaction: the similarity of texts that have a vector per token (ColBERT, https://arxiv.org/abs/2004.12832).
 
 Every query token looks for the document token that it likes best, and the likings are added up:
 
@@ -13,13 +13,26 @@ Of all pairs nothing is computed for padding: the tokens of a block of documents
 and meet those of a block of queries in one product; documents of equal length are a group whose maxima are taken
 together. The token similarities are never held at once: blocks keep them below `chunk_elements` values. Only each
 maximum is kept for the backward pass.
+
+Losses call it by names of their own, of all pairs, of pairs in a row, of a query's own candidates:
+
+    colbert_scores            (Q, I, H), (D, J, H)      -> (Q, D)        documents (D, n, J, H) count as D · n
+    colbert_scores_pairwise   (N, I, H), (N, J, H)      -> (N,)
+    colbert_kd_scores         (B, I, H), (B, n, J, H)   -> (B, n)
+
+XTR counts those tokens alone that a search would have found (Lee et al. 2023, https://arxiv.org/abs/2304.01982). Each
+query token finds the `top_k` nearest of all document tokens of a batch, and adds nothing where it found nothing:
+
+    xtr(q, d) = Σᵢ maxⱼ {qᵢᵀdⱼ : j found by i} / Zd          Zd: query tokens that found something in d
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -36,7 +49,10 @@ EMPTY_DOCUMENT = -1e9
 CHUNK_ELEMENTS = 100_000_000
 CACHED_ELEMENTS = 1 << 22  # of a block on a CPU without gradients, where nothing but the maxima is kept
 QUERY_TOKENS = 1024  # of a block of queries
+TOP_K = 256  # document tokens that a query token finds in XTR
 ARRAYS = (Tensor, np.ndarray, list, tuple)  # a tuple: TorchDynamo before 2.8 takes no unions in `isinstance`
+
+F = TypeVar("F", bound=Callable[..., Tensor])
 
 
 @functools.cache
@@ -152,30 +168,228 @@ def maxsim_pairwise(
     return torch.cat(scores) if scores else like.new_zeros(0)
 
 
-def mean_maxsim(
-    a: ArrayLike,
-    b: ArrayLike,
-    a_mask: Tensor | None = None,
-    b_mask: Tensor | None = None,
-    chunk_elements: int | None = None,
-    length_normalize: bool = True,
-    device: str | torch.device | None = None,
-) -> Tensor:
-    """`maxsim` divided by the number of query tokens, so that short and long queries have scores of one scale."""
-    return maxsim(a, b, a_mask, b_mask, chunk_elements, length_normalize, device)
+def averaged(function: F) -> F:
+    """The same function under the name mean_…, which divides by the number of query tokens unless it is told not to."""
+    defaults = tuple(
+        True if value is False else value for value in function.__defaults__ or ()
+    )  # of `length_normalize`
+    mean = FunctionType(function.__code__, function.__globals__, f"mean_{function.__name__}", defaults)
+    mean.__annotations__ = function.__annotations__
+    mean.__doc__ = f"`{function.__name__}` by the mean over the query's tokens: short and long ones have one scale."
+    return cast("F", mean)
 
 
-def mean_maxsim_pairwise(
-    a: ArrayLike,
-    b: ArrayLike,
-    a_mask: Tensor | None = None,
-    b_mask: Tensor | None = None,
+mean_maxsim = averaged(maxsim)
+mean_maxsim_pairwise = averaged(maxsim_pairwise)
+
+
+def colbert_scores(
+    queries_embeddings: ArrayLike,
+    documents_embeddings: ArrayLike,
+    queries_mask: Tensor | None = None,
+    documents_mask: Tensor | None = None,
     chunk_elements: int | None = None,
-    length_normalize: bool = True,
-    device: str | torch.device | None = None,
+    length_normalize: bool = False,
 ) -> Tensor:
-    """`maxsim_pairwise` divided by the number of query tokens."""
-    return maxsim_pairwise(a, b, a_mask, b_mask, chunk_elements, length_normalize, device)
+    """`maxsim` of every query and every document: float (Q, D)."""
+    documents, mask = flat_documents(documents_embeddings, documents_mask)
+    return maxsim(queries_embeddings, documents, queries_mask, mask, chunk_elements, length_normalize)
+
+
+def colbert_scores_pairwise(
+    queries_embeddings: ArrayLike,
+    documents_embeddings: ArrayLike,
+    queries_mask: Tensor | None = None,
+    documents_mask: Tensor | None = None,
+    chunk_elements: int | None = None,
+    length_normalize: bool = False,
+) -> Tensor:
+    """`maxsim` of query n and document n: float (N,)."""
+    masks = queries_mask, documents_mask
+    return maxsim_pairwise(queries_embeddings, documents_embeddings, *masks, chunk_elements, length_normalize)
+
+
+def colbert_kd_scores(
+    queries_embeddings: ArrayLike,
+    documents_embeddings: Any,
+    queries_mask: Tensor | None = None,
+    documents_mask: Tensor | None = None,
+    chunk_elements: int | None = None,
+    length_normalize: bool = False,
+) -> Tensor:
+    """`maxsim` of each query and its own candidates: float (B, n).
+
+    Args:
+        queries_embeddings: (B, I, H), or a list of (I, H).
+        documents_embeddings: (B, n, J, H), or for each query a list of n (J, H).
+        queries_mask: (B, I).
+        documents_mask: (B, n, J).
+        chunk_elements, length_normalize: see `maxsim`.
+
+    Raises:
+        InputError: if queries have different numbers of candidates, or there are not as many lists as queries.
+    """
+    counts = {len(candidates) for candidates in documents_embeddings}
+    if len(counts) > 1 or len(documents_embeddings) != len(queries_embeddings):
+        raise InputError(
+            f"{len(queries_embeddings)} queries need as many lists of candidates, each of one length; got "
+            f"{len(documents_embeddings)} lists of {sorted(counts)} candidates."
+        )
+    count = counts.pop() if counts else 0
+    whole = isinstance(documents_embeddings, Tensor)
+    documents = documents_embeddings.flatten(0, 1) if whole else [one for part in documents_embeddings for one in part]
+    queries: Any = queries_embeddings
+    if isinstance(queries, Tensor):
+        queries = queries.repeat_interleave(count, 0)
+    else:
+        queries = [query for query in queries for _ in range(count)]
+    scores = maxsim_pairwise(
+        queries,
+        documents,
+        None if queries_mask is None else torch.as_tensor(queries_mask).repeat_interleave(count, 0),
+        None if documents_mask is None else torch.as_tensor(documents_mask).flatten(0, 1),
+        chunk_elements,
+        length_normalize,
+    )
+    return scores.view(-1, count)
+
+
+def flat_documents(documents: Any, mask: Tensor | None) -> tuple[Any, Tensor | None]:
+    """Documents (D, n, J, H) and their mask (D, n, J) as D · n of them; anything else as it is."""
+    if not (isinstance(documents, Tensor) and documents.ndim == 4):
+        return documents, mask
+    return documents.flatten(0, 1), None if mask is None else torch.as_tensor(mask).flatten(0, 1)
+
+
+mean_colbert_scores = averaged(colbert_scores)
+mean_colbert_scores_pairwise = averaged(colbert_scores_pairwise)
+mean_colbert_kd_scores = averaged(colbert_kd_scores)
+
+
+def xtr_scores(
+    queries_embeddings: ArrayLike,
+    documents_embeddings: ArrayLike,
+    queries_mask: Tensor | None = None,
+    documents_mask: Tensor | None = None,
+    top_k: int = TOP_K,
+    chunk_elements: int | None = None,
+) -> Tensor:
+    """Every query with every document, whose tokens compete with each other.
+
+    Args:
+        queries_embeddings: (Q, I, H), or a list of (I, H).
+        documents_embeddings: (D, J, H), a list of (J, H), or (D, n, J, H), which count as D · n documents.
+        queries_mask, documents_mask: 0 for padding; None: all-zero vectors are padding.
+        top_k: document tokens that each query token finds.
+        chunk_elements: most token similarities held at once, by blocks of queries; None means 100 million.
+
+    Returns:
+        Float of shape (Q, D), where the queries are.
+
+    Raises:
+        InputError: if `top_k` is less than 1, or shapes do not fit.
+    """
+    check_top_k(top_k)
+    documents, mask = flat_documents(documents_embeddings, documents_mask)
+    q, d = token_embeddings(queries_embeddings, queries_mask, "a"), token_embeddings(documents, mask, "b")
+    place = q.vectors.device
+    tokens, there = d.vectors.to(place).flatten(0, 1).float(), d.mask.to(place) != 0
+    step = max(1, (chunk_elements or CHUNK_ELEMENTS) // max(1, q.mask.shape[1] * len(tokens)))
+    scores = [
+        of_similarities(vectors.float() @ tokens.T, wanted != 0, there, top_k)
+        for vectors, wanted in zip(q.vectors.split(step), q.mask.to(place).split(step), strict=True)
+    ]
+    return torch.cat(scores) if scores else tokens.new_zeros(0, len(d.mask))
+
+
+def xtr_scores_pairwise(
+    queries_embeddings: ArrayLike,
+    documents_embeddings: ArrayLike,
+    queries_mask: Tensor | None = None,
+    documents_mask: Tensor | None = None,
+    top_k: int = TOP_K,
+    chunk_elements: int | None = None,
+) -> Tensor:
+    """Query n with document n, among the tokens of all documents: (N,). Arguments: `xtr_scores`."""
+    masks = queries_mask, documents_mask
+    return xtr_scores(queries_embeddings, documents_embeddings, *masks, top_k, chunk_elements).diagonal()
+
+
+def xtr_kd_scores(
+    queries_embeddings: ArrayLike,
+    documents_embeddings: Any,
+    queries_mask: Tensor | None = None,
+    documents_mask: Tensor | None = None,
+    top_k: int = TOP_K,
+    chunk_elements: int | None = None,
+) -> Tensor:
+    """Each query with its own n candidates, among the tokens of all candidates of the batch: (B, n).
+
+    Args:
+        documents_embeddings: (B, n, J, H), or for each query a list of n (J, H).
+        documents_mask: (B, n, J).
+        others: see `xtr_scores`.
+    """
+    count = len(queries_embeddings)
+    whole = isinstance(documents_embeddings, Tensor)
+    documents = documents_embeddings if whole else [one for part in documents_embeddings for one in part]
+    scores = xtr_scores(queries_embeddings, documents, queries_mask, documents_mask, top_k, chunk_elements)
+    return scores.view(count, count, -1)[torch.arange(count), torch.arange(count)]
+
+
+def of_similarities(similarities: Tensor, wanted: Tensor, there: Tensor, top_k: int) -> Tensor:
+    """Scores (q, D) of token similarities (q, I, D · J), query tokens (q, I) bool and document tokens (D, J) bool."""
+    similarities = similarities.masked_fill(~there.flatten(), -torch.inf)
+    found = torch.zeros_like(similarities, dtype=torch.bool)
+    count = min(top_k, similarities.shape[-1])
+    found.scatter_(-1, similarities.detach().topk(count, dim=-1).indices, True)
+    best = similarities.masked_fill(~found, -torch.inf).unflatten(-1, there.shape).amax(-1)  # (q, I, D)
+    counts = best.isfinite() & wanted[..., None]
+    total = best.masked_fill(~counts, 0).sum(1)
+    return total / counts.sum(1).clamp_min(1)
+
+
+class XTRScores:
+    """`xtr_scores` with its settings, for a loss: `MultiVectorMultipleNegativesRankingLoss(model, similarity_fct=…)`.
+
+    Args:
+        top_k, chunk_elements: see `xtr_scores`.
+
+    Raises:
+        InputError: if `top_k` is less than 1.
+    """
+
+    scores = staticmethod(xtr_scores)
+
+    def __init__(self, top_k: int = TOP_K, *, chunk_elements: int | None = None) -> None:
+        check_top_k(top_k)
+        self.top_k, self.chunk_elements = top_k, chunk_elements
+
+    def __call__(
+        self,
+        queries_embeddings: ArrayLike,
+        documents_embeddings: ArrayLike,
+        queries_mask: Tensor | None = None,
+        documents_mask: Tensor | None = None,
+    ) -> Tensor:
+        masks = queries_mask, documents_mask
+        return self.scores(queries_embeddings, documents_embeddings, *masks, self.top_k, self.chunk_elements)
+
+    def get_config_dict(self) -> dict[str, int | None]:
+        """The settings."""
+        return {"top_k": self.top_k, "chunk_elements": self.chunk_elements}
+
+
+class XTRKDScores(XTRScores):
+    """`xtr_kd_scores` with its settings, for `MultiVectorDistillKLDivLoss`."""
+
+    scores = staticmethod(xtr_kd_scores)
+
+
+def check_top_k(top_k: int) -> None:
+    """Raise `InputError` unless at least one token is to be found."""
+    if top_k < 1:
+        raise InputError(f"top_k must be at least 1, got {top_k}.")
 
 
 def _compiled(
@@ -212,11 +426,7 @@ class Run(NamedTuple):
 
 
 class Ragged:
-    """N items of different numbers of tokens, of which blocks are taken.
-
-    Args:
-        items, mask, name: as `maxsim` is given them, and what the argument is called.
-    """
+    """N items of different numbers of tokens, given as to `maxsim` by an argument of that name; blocks are taken."""
 
     def __init__(self, items: ArrayLike, mask: Tensor | None, name: str) -> None:
         self.parts: list[Tensor] | None = None
@@ -299,7 +509,6 @@ def _best(similarities: Tensor, mask: Tensor) -> Tensor:
         return similarities.new_zeros(similarities.shape[:-1])
     if torch.compiler.is_compiling() or not mask.all():
         similarities = similarities.masked_fill(mask == 0, EMPTY_DOCUMENT)
-    # `amax` is the faster one, but it would keep all similarities for the backward pass; `max` keeps indices only.
     return similarities.max(dim=-1).values if similarities.requires_grad else similarities.amax(dim=-1)
 
 
