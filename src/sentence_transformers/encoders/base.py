@@ -50,18 +50,6 @@ class class_property:  # used as `property` is
         return self.function(owner)
 
 
-class LazyClass:
-    """A class attribute that is a public class, imported when it is first asked for."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __get__(self, instance: Any, owner: type) -> Any:
-        from sentence_transformers import _names
-
-        return _names.home(self.name)
-
-
 NOT_PICKLED = ("_batchers", "_survey")  # threads; what was found in the parts of this very object
 
 
