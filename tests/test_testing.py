@@ -74,10 +74,9 @@ FORMS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("given", FORMS, ids=str)
-@pytest.mark.parametrize("inputs", ["cat", ["cat"], ["cat", "dog", "cat"], (), iter(["a", "b"])], ids=str)
+@pytest.mark.parametrize("inputs", ["cat", ["cat"], ["cat", "dog", "cat"], ()], ids=str)
 def test_results_have_the_form_of_a_model_s(bert_folder: Path, given: dict[str, Any], inputs: Any) -> None:
-    inputs = inputs if isinstance(inputs, str) else list(inputs) or ["x", "y"][:0]
-    own = MockEncoder(HIDDEN).encode(inputs, **given)
+    own = MockEncoder(HIDDEN).encode(inputs if isinstance(inputs, str) else iter(inputs), **given)
     wanted = SentenceTransformer(str(bert_folder), device="cpu").encode(inputs, **given)
     assert type(own) is type(wanted) and len(own) == len(wanted)
     if not isinstance(own, list):
