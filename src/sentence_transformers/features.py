@@ -1,4 +1,4 @@
-"""Packed batches: sequences laid end to end, nothing computed for padding.
+"""One batch on its way through the modules: `Features`; `Packing` holds the lengths of its texts, if none is padded.
 
 A batch of B sequences with lengths l_1 … l_B is one run of T = Σ l_i tokens. `Packing` holds the lengths. Sequences are
 sorted by length, so those of equal length lie side by side and form a *group*: a slice of the run that can be viewed as
@@ -8,10 +8,10 @@ on plain dense arrays; whatever does not (linear layers, normalisation) runs on 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -91,6 +91,14 @@ class Packing:
         places = np.arange(self.total) - np.repeat(self._offsets[:-1], self.lengths)
         return torch.from_numpy(places).to(self.device)
 
+    @classmethod
+    def join(cls, parts: Sequence[Packing]) -> Packing:
+        """The sequences of all parts, one after the other."""
+        seen = None
+        if any(part.seen is not None for part in parts):
+            seen = [count for part in parts for count in part.seen or part.lengths]
+        return cls([length for part in parts for length in part.lengths], parts[0].device, seen)
+
     def on(self, device: torch.device) -> Packing:
         """The same packing with its index tensors on another device; made once for each."""
         if device == self.device:
@@ -124,6 +132,156 @@ class Packing:
         """Each group of each (T, …) tensor as a (count, length, …) view."""
         for group in self.groups:
             yield tuple(t[group.start : group.stop].unflatten(0, (group.count, group.length)) for t in tensors)
+
+
+FeatureDict: TypeAlias = dict[str, Any]
+LAYOUTS = {"packing": "packed", "attention_mask": "padded", "offsets": "offsets"}  # entry -> layout that it tells
+PER_TOKEN = ("input_ids", "position_ids", "token_type_ids", "attention_mask", "kept_mask")
+KNOWN = {*PER_TOKEN, "packing", "offsets", "modality", "prompt_length", "task"}
+
+
+class Features(dict[str, Any]):
+    """A batch as `preprocess` gives it: a dictionary whose entries are attributes too, as those of transformers'
+    `BatchEncoding` are.
+
+    Example:
+        >>> features = model.preprocess(["A cat sleeps."]).to(model.device)
+        >>> features.input_ids.shape
+        torch.Size([1, 6])
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self:
+            return self[name]
+        raise AttributeError(f"The features have no entry {name!r}; they have {', '.join(self)}.")
+
+    def __or__(self, other: Mapping[str, Any]) -> Self:  # type: ignore[override]
+        return type(self)({**self, **other})
+
+    def copy(self) -> Self:
+        return type(self)(self)
+
+    @property
+    def data(self) -> Self:
+        """The entries."""
+        return self
+
+    def to(self, device: str | int | torch.device, *, non_blocking: bool = False) -> Self:
+        """Move all tensors, in place; the features themselves are returned."""
+        for key, value in self.items():
+            if isinstance(value, Tensor):
+                self[key] = value.to(device, non_blocking=non_blocking)
+        return self
+
+    @classmethod
+    def of(cls, features: FeatureDict) -> Self:
+        """Any dictionary of features, as a module of the caller's may return it."""
+        return features if isinstance(features, cls) else cls(features)
+
+    @property
+    def layout(self) -> str | None:
+        """ "packed", "padded" or "offsets" (the run of a table of static vectors); None for features of another kind,
+        which can be neither cut nor joined.
+        """
+        if "input_ids" not in self or not self.keys() <= KNOWN:
+            return None
+        return next((name for key, name in LAYOUTS.items() if self.get(key) is not None), None)
+
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        """Equal for batches that may be joined."""
+        return (self.layout, tuple(sorted(self)), *map(self.get, ("prompt_length", "task", "modality")))
+
+    @property
+    def count(self) -> int:
+        """B, the number of texts."""
+        for key in ("packing", "offsets"):
+            if self.get(key) is not None:
+                return len(self[key])
+        return next(len(value) for value in self.values() if isinstance(value, Tensor) and value.dim())
+
+    @property
+    def kept_mask(self) -> Tensor:
+        """(B, L), not 0 at the tokens of a padded batch, those included that attention does not look at."""
+        found: Tensor = self["kept_mask"] if "kept_mask" in self else self["attention_mask"]
+        return found
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each text."""
+        if self.layout == "packed":
+            return list(self["packing"].lengths)
+        if self.layout == "padded":
+            return list(self.kept_mask.sum(1).tolist())
+        offsets = self["offsets"].tolist()
+        return [stop - start for start, stop in zip(offsets, [*offsets[1:], len(self["input_ids"])], strict=True)]
+
+    @classmethod
+    def join(cls, parts: Sequence[FeatureDict]) -> Self:
+        """Batches with equal `signature` as one, text after text."""
+        joined = cls(parts[0])
+        if len(parts) == 1:
+            return joined
+        names = [key for key in PER_TOKEN if key in joined]
+        if joined.layout == "padded":
+            longest = max(part["attention_mask"].shape[1] for part in parts)
+            left = any(bool((part["attention_mask"][:, 0] == 0).any()) for part in parts)
+            return joined | {key: torch.cat([widened(part[key], longest, left) for part in parts]) for key in names}
+        joined |= {key: torch.cat([part[key] for part in parts]) for key in names}
+        if joined.layout == "packed":
+            return joined | {"packing": Packing.join([part["packing"] for part in parts])}
+        starts = torch.tensor([len(part["input_ids"]) for part in parts], device="cpu").cumsum(0).tolist()
+        shifts = [0, *starts[:-1]]
+        offsets = torch.cat([part["offsets"] + shift for part, shift in zip(parts, shifts, strict=True)])
+        return joined | {"offsets": offsets}
+
+    def take(self, texts: Sequence[int]) -> Self:
+        """Some texts, in the given order; a padded batch loses the columns that none of them needs."""
+        names = [key for key in PER_TOKEN if key in self]
+        if self.layout == "padded":
+            index = torch.as_tensor(texts, device=self["attention_mask"].device)
+            taken = self | {key: self[key][index] for key in names}
+            used = taken.kept_mask.any(0).nonzero()[:, 0]
+            if not len(used):
+                return taken
+            needed = slice(int(used[0]), int(used[-1]) + 1)
+            return taken | {key: taken[key][:, needed] for key in names}
+        lengths, chosen = torch.tensor(self.lengths, device="cpu"), torch.as_tensor(texts, device="cpu")
+        device = self["input_ids"].device
+        index = rows_of_texts(lengths, chosen).to(device)
+        taken = self | {key: self[key][index] for key in names}
+        kept = lengths[chosen]
+        if self.layout == "packed":
+            packing = self["packing"]
+            seen = None if packing.seen is None else [packing.seen[text] for text in texts]
+            return taken | {"packing": Packing(kept.tolist(), packing.device, seen)}
+        return taken | {"offsets": (kept.cumsum(0) - kept).to(device)}
+
+    def pack(self, position_offset: int) -> Self:
+        """A padded batch in the packed layout.
+
+        Args:
+            position_offset: position of each text's first token.
+        """
+        mask = self.kept_mask.bool()
+        seen = self["attention_mask"].sum(1).tolist() if "kept_mask" in self else None
+        packing = Packing(mask.sum(1).tolist(), mask.device, seen)
+        packed = {key: value for key, value in self.items() if key not in PER_TOKEN}
+        packed |= {key: self[key][mask] for key in ("input_ids", "token_type_ids") if key in self}
+        return type(self)(packed | {"packing": packing, "position_ids": packing.positions + position_offset})
+
+
+def widened(tensor: Tensor, longest: int, left: bool) -> Tensor:
+    """(B, l) -> (B, L), padded with zeros."""
+    missing = longest - tensor.shape[1]
+    return torch.nn.functional.pad(tensor, (missing, 0) if left else (0, missing)) if missing else tensor
+
+
+def rows_of_texts(lengths: Tensor, texts: Tensor) -> Tensor:
+    """Which rows of a run the given texts take: (B,) lengths of all texts, (b,) texts -> (t,) int64."""
+    starts, kept = lengths.cumsum(0) - lengths, lengths[texts]
+    begins = kept.cumsum(0) - kept
+    return torch.arange(int(kept.sum()), device="cpu") + torch.repeat_interleave(starts[texts] - begins, kept)
 
 
 TOKEN_KEYS = ("input_ids", "token_type_ids", "token_embeddings", "token_weights", "position_ids")

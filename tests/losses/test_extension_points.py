@@ -106,12 +106,12 @@ def test_a_forward_pass_of_ones_own_sees_padded_batches(name: str, way: str, ber
 
 
 def test_features_that_were_packed_are_padded_for_it(model: Any) -> None:
-    from sentence_transformers.engine import batches
+    from sentence_transformers.features import Features
 
     seen: list[Any] = []
     expected = losses.MultipleNegativesRankingLoss(model)(batch(model)).detach()
     model.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    packed = [batches.unpad(features, 0) for features in batch(model)]
+    packed = [Features.of(features).pack(0) for features in batch(model)]
     for loss in (losses.MultipleNegativesRankingLoss(model), losses.CachedMultipleNegativesRankingLoss(model)):
         assert float(loss(packed).detach()) == pytest.approx(float(expected), rel=1e-4)
     assert all(features["attention_mask"].dim() == 2 for features in seen)

@@ -29,11 +29,9 @@ import torch
 from torch import Tensor, nn
 
 from sentence_transformers.backends.extension_points import is_untouched, unseen
-from sentence_transformers.engine import batches
-from sentence_transformers.engine.batches import Features
 from sentence_transformers.engine.engine import input_module
 from sentence_transformers.errors import InputError
-from sentence_transformers.features import is_packed, pad, pad_rows
+from sentence_transformers.features import FeatureDict, Features, is_packed, pad, pad_rows
 from sentence_transformers.util.distributed import all_gather, get_world_size
 
 WIDEST = 1.25  # longest : shortest text of a padded batch
@@ -81,7 +79,7 @@ def replaced_forward(model: nn.Module, forward: Callable[..., Any]) -> Iterator[
             encoder.forward = before
 
 
-def embed_columns(model: nn.Module, features_list: Iterable[Features], separate_first: bool = True) -> list[Tensor]:
+def embed_columns(model: nn.Module, features_list: Iterable[FeatureDict], separate_first: bool = True) -> list[Tensor]:
     """One vector per text.
 
     Args:
@@ -95,18 +93,19 @@ def embed_columns(model: nn.Module, features_list: Iterable[Features], separate_
     return over_columns(model, features_list, functools.partial(sentence_rows, model), separate_first=separate_first)
 
 
-def merge_feature_batches(features_list: Iterable[Features]) -> Features | None:
+def merge_feature_batches(features_list: Iterable[FeatureDict]) -> FeatureDict | None:
     """The features of several columns as one batch, column after column; None if they cannot be joined."""
     parts = list(features_list)
-    if not _merging.get() or len({batches.signature(part) for part in parts}) != 1 or not batches.layout(parts[0]):
+    signatures = {Features.of(part).signature for part in parts}
+    if not _merging.get() or len(signatures) != 1 or not Features.of(parts[0]).layout:
         return None
-    return batches.join(parts)
+    return Features.join(parts)
 
 
 def over_columns(
     model: nn.Module,
-    sentence_features: Iterable[Features],
-    rows_of: Callable[[Features], Tensor],
+    sentence_features: Iterable[FeatureDict],
+    rows_of: Callable[[FeatureDict], Tensor],
     most: int | None = None,
     separate_first: bool = False,
 ) -> list[Tensor]:
@@ -126,14 +125,14 @@ def over_columns(
     results: list[Any] = [None] * len(columns)
     for members in alike(model, columns, separate_first):
         parts = [columns[i] for i in members]
-        sizes = [batches.count(part) for part in parts]
-        if batches.layout(parts[0]) is None:
+        sizes = [Features.of(part).count for part in parts]
+        if Features.of(parts[0]).layout is None:
             results[members[0]] = rows_of(parts[0])
             continue
         check_sizes(sizes)
-        joined = batches.join(parts)
+        joined = Features.join(parts)
         order, groups = forwards(model, joined, most)
-        rows = torch.cat([rows_of(batches.take(joined, group)) for group in groups])
+        rows = torch.cat([rows_of(joined.take(group)) for group in groups])
         back = torch.empty(len(order), dtype=torch.int64, device="cpu")
         back[torch.tensor(order, device="cpu")] = torch.arange(len(order), device="cpu")
         for i, part in zip(members, rows[back.to(rows.device)].split(sizes), strict=True):
@@ -147,7 +146,7 @@ def check_sizes(sizes: Sequence[int]) -> None:
         raise InputError("The batch has no texts: a loss needs one row or more.")
 
 
-def as_padded(model: nn.Module, features: Features) -> Features:
+def as_padded(model: nn.Module, features: FeatureDict) -> FeatureDict:
     """Features of a batch in the padded layout, with the tokenizer's id of padding."""
     if not is_packed(features):
         return features
@@ -156,48 +155,48 @@ def as_padded(model: nn.Module, features: Features) -> Features:
 
 
 def over_padded_columns(
-    columns: Sequence[Features], rows_of: Callable[[Features], Tensor], most: int | None
+    columns: Sequence[FeatureDict], rows_of: Callable[[FeatureDict], Tensor], most: int | None
 ) -> list[Tensor]:
     """As `over_columns`, of padded batches with their texts in order: the first column, then all others."""
     results: list[Tensor] = []
     for members in (columns[:1], columns[1:]):
         joined = merge_feature_batches(members) if len(members) > 1 else None
         for batch in members if joined is None else [joined]:
-            if most is None or batches.layout(batch) is None:
+            if most is None or Features.of(batch).layout is None:
                 results.append(rows_of(batch))
                 continue
-            places = range(batches.count(batch))
+            places = range(Features.of(batch).count)
             chunks = [places[start : start + most] for start in places[::most]]
-            results.append(torch.cat([rows_of(batches.take(batch, chunk)) for chunk in chunks]))
+            results.append(torch.cat([rows_of(Features.of(batch).take(chunk)) for chunk in chunks]))
         if joined is not None:
-            results.extend(results.pop().split([batches.count(member) for member in members]))
+            results.extend(results.pop().split([Features.of(member).count for member in members]))
     return results
 
 
-def alike(model: nn.Module, columns: list[Features], separate_first: bool = False) -> list[list[int]]:
+def alike(model: nn.Module, columns: list[FeatureDict], separate_first: bool = False) -> list[list[int]]:
     """Columns that can be joined, as lists of their numbers. Padded columns become packed ones, in place, if the model
     can take them.
     """
     inner = unwrap(model)
-    for i, features in enumerate(columns):
-        if batches.layout(features) == "attention_mask":
+    for i, features in enumerate(map(Features.of, columns)):
+        if features.layout == "padded":
             module = input_module(inner, features.get("task"))
             if getattr(module, "packs", False) and hasattr(module, "tokens"):
-                columns[i] = batches.unpad(features, getattr(module, "position_offset", 0))
+                columns[i] = features.pack(getattr(module, "position_offset", 0))
     if not _merging.get():
         return [[i] for i in range(len(columns))]
     groups: dict[Any, list[int]] = {}
-    for i, features in enumerate(columns):
-        alone = batches.layout(features) is None or (separate_first and i == 0)
-        groups.setdefault(i if alone else batches.signature(features), []).append(i)
+    for i, features in enumerate(map(Features.of, columns)):
+        alone = features.layout is None or (separate_first and i == 0)
+        groups.setdefault(i if alone else features.signature, []).append(i)
     return list(groups.values())
 
 
 def forwards(model: nn.Module, features: Features, most: int | None = None) -> tuple[list[int], list[list[int]]]:
     """The texts in the order in which they are computed, and the same cut into forward passes."""
-    lengths = batches.text_lengths(features)
+    lengths = features.lengths
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
-    if batches.layout(features) != "attention_mask":
+    if features.layout != "padded":
         return order, in_step(model, mini_batches(lengths, most or len(order), None))
     module = input_module(unwrap(model), features.get("task"))
     equal = not getattr(module, "pads_safely", True)
@@ -236,7 +235,7 @@ def is_sharded(model: nn.Module) -> bool:
     return wrapped or any(hasattr(one, "placements") or hasattr(one, "ds_id") for one in model.parameters())
 
 
-def run(model: nn.Module, features: Features) -> Features:
+def run(model: nn.Module, features: FeatureDict) -> FeatureDict:
     """Features through the model, with the task of their column."""
     features = dict(features)
     task = features.pop("task", None)
@@ -244,7 +243,7 @@ def run(model: nn.Module, features: Features) -> Features:
         return model(features, **({"task": task} if task is not None else {}))
 
 
-def sentence_rows(model: nn.Module, features: Features) -> Tensor:
+def sentence_rows(model: nn.Module, features: FeatureDict) -> Tensor:
     """One vector per text: (b, H)."""
     return run(model, features)["sentence_embedding"]
 

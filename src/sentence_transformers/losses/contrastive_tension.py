@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.engine import batches
 from sentence_transformers.errors import InputError
+from sentence_transformers.features import Features
 from sentence_transformers.losses.base import Accepts, Loss, check_columns, check_labels
 from sentence_transformers.losses.batching import embed_columns
 from sentence_transformers.losses.citations import cites
@@ -63,10 +63,9 @@ class ContrastiveTensionLoss(Loss):
 def same_tokens(first: dict[str, Any], second: dict[str, Any]) -> Tensor:
     """(B,) whether the texts of two columns have equal tokens."""
     columns = []
-    for features in (first, second):
-        if batches.layout(features) == "attention_mask":
-            features = batches.unpad(features, 0)
-        parts = features["input_ids"].split(batches.text_lengths(features))
+    for features in map(Features.of, (first, second)):
+        batch = features.pack(0) if features.layout == "padded" else features
+        parts = batch["input_ids"].split(batch.lengths)
         columns.append([part.tolist() for part in parts])
     return torch.tensor([a == b for a, b in zip(*columns, strict=True)], device=first["input_ids"].device)
 

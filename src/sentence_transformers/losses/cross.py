@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from sentence_transformers.backends.extension_points import is_untouched
-from sentence_transformers.engine.batches import Features
 from sentence_transformers.engine.engine import input_module, plans_by_tokens
 from sentence_transformers.errors import InputError
+from sentence_transformers.features import FeatureDict
 from sentence_transformers.losses.base import Accepts, check_labels, shown
 from sentence_transformers.losses.batching import over_columns, run, unwrap
 from sentence_transformers.losses.citations import cites
@@ -39,7 +39,7 @@ def is_cross_encoder(model: nn.Module) -> bool:
     return isinstance(model, CrossEncoder)
 
 
-def pair_features(model: nn.Module, pairs: Pairs, prompt: str | None = None, task: str | None = None) -> Features:
+def pair_features(model: nn.Module, pairs: Pairs, prompt: str | None = None, task: str | None = None) -> FeatureDict:
     """Pairs of texts as the model computes them in training: packed, where it can take that."""
     encoder = unwrap(model)
     module = input_module(encoder, task)

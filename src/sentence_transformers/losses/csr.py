@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sentence_transformers.engine.batches import Features
 from sentence_transformers.errors import InputError
+from sentence_transformers.features import FeatureDict
 from sentence_transformers.losses.base import Accepts, Loss
 from sentence_transformers.losses.batching import over_columns, run
 from sentence_transformers.losses.citations import cites
@@ -57,7 +57,7 @@ class CSRReconstructionLoss(Loss):
         super().__init__(model)
         self.beta = beta
 
-    def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(self, sentence_features: Iterable[FeatureDict], labels: Tensor | None = None) -> dict[str, Tensor]:
         """Raise `InputError`: alone it knows nothing of what texts mean."""
         raise InputError("CSRReconstructionLoss is a part of CSRLoss, not a loss of its own. Use CSRLoss(model).")
 
@@ -102,7 +102,7 @@ class CSRLoss(Loss):
         """What the inner loss takes."""
         return tuple(getattr(self.loss, "accepts", ()))
 
-    def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(self, sentence_features: Iterable[FeatureDict], labels: Tensor | None = None) -> dict[str, Tensor]:
         outputs = model_outputs(self.model, sentence_features)
         terms = self.reconstruction_loss.compute_loss_from_embeddings(outputs)
         base = terms_of(self.loss, [one[CODE] for one in outputs], labels)
@@ -112,11 +112,11 @@ class CSRLoss(Loss):
         return {"beta": self.beta, "gamma": self.gamma, "loss": type(self.loss).__name__}
 
 
-def model_outputs(model: nn.Module, sentence_features: Iterable[Features]) -> list[dict[str, Tensor]]:
+def model_outputs(model: nn.Module, sentence_features: Iterable[FeatureDict]) -> list[dict[str, Tensor]]:
     """What the autoencoder makes of each column, all columns in one forward pass."""
     widths: list[int] = []
 
-    def rows_of(features: Features) -> Tensor:
+    def rows_of(features: FeatureDict) -> Tensor:
         out = run(model, features)
         if missing := [name for name in PARTS if name not in out]:
             raise InputError(f"CSRLoss needs a model with a SparseAutoEncoder; this one gives no {', '.join(missing)}.")

@@ -25,14 +25,13 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sentence_transformers.backends.extension_points import is_untouched
-from sentence_transformers.engine import batches
-from sentence_transformers.engine.batches import Features
 from sentence_transformers.errors import InputError
+from sentence_transformers.features import FeatureDict, Features
 from sentence_transformers.losses.batching import alike, as_padded, check_sizes, in_step, mini_batches, sentence_rows
 from sentence_transformers.util.whose_code import OWN, is_foreign
 
 LossOf = Callable[[list[Tensor], bool], Tensor]
-RowsOf = Callable[[Any, Features], Tensor]
+RowsOf = Callable[[Any, FeatureDict], Tensor]
 
 
 class RandContext:
@@ -84,7 +83,7 @@ def uses_gradient_cache(loss: nn.Module) -> bool:
 class Slice:
     """One mini-batch: its features, and where its rows belong in the joined batch."""
 
-    def __init__(self, features: Features, places: Tensor) -> None:
+    def __init__(self, features: FeatureDict, places: Tensor) -> None:
         self.features, self.places = features, places
         self.state: RandContext | None = None
 
@@ -94,7 +93,7 @@ class Slice:
 
 def cached_loss(
     model: nn.Module,
-    sentence_features: Iterable[Features],
+    sentence_features: Iterable[FeatureDict],
     loss_of: LossOf,
     mini_batch_size: int = 32,
     mini_batch_num_tokens: int | None = None,
@@ -116,7 +115,7 @@ def cached_loss(
         A scalar. Its `backward` sends gradients through the model.
     """
     columns = list(sentence_features)
-    sizes = [batches.count(column) for column in columns]
+    sizes = [Features.of(column).count for column in columns]
     check_sizes(sizes)
     slices = cut(model, columns, sizes, mini_batch_size, mini_batch_num_tokens)
     rows: Tensor | None = None
@@ -154,7 +153,9 @@ def gradients_of(reps: list[list[Tensor]]) -> list[list[Any]]:
     return [[part.grad for part in column] for column in reps]
 
 
-def cut(model: nn.Module, columns: list[Features], sizes: list[int], size: int, most_tokens: int | None) -> list[Slice]:
+def cut(
+    model: nn.Module, columns: list[FeatureDict], sizes: list[int], size: int, most_tokens: int | None
+) -> list[Slice]:
     """The texts of all columns as mini-batches; padded ones of one column, if the model was overridden or patched."""
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     slices = []
@@ -169,12 +170,12 @@ def cut(model: nn.Module, columns: list[Features], sizes: list[int], size: int, 
     for members in alike(model, columns):
         parts = [columns[i] for i in members]
         places = torch.cat([torch.arange(starts[i], starts[i] + sizes[i], device="cpu") for i in members])
-        if batches.layout(parts[0]) is None:
+        if Features.of(parts[0]).layout is None:
             slices.append(Slice(parts[0], places))
             continue
-        joined = batches.join(parts)
-        for group in in_step(model, mini_batches(batches.text_lengths(joined), size, most_tokens)):
-            slices.append(Slice(batches.take(joined, group), places[torch.tensor(group, device="cpu")]))
+        joined = Features.join(parts)
+        for group in in_step(model, mini_batches(joined.lengths, size, most_tokens)):
+            slices.append(Slice(joined.take(group), places[torch.tensor(group, device="cpu")]))
     return slices
 
 
@@ -239,7 +240,7 @@ class CachedLossMixin:
 
     def embed_minibatch(
         self,
-        sentence_feature: Features,
+        sentence_feature: FeatureDict,
         begin: int,
         end: int,
         with_grad: bool,
@@ -262,13 +263,13 @@ class CachedLossMixin:
             state = RandContext(*part.tensors()) if copy_random_state else None
             return *self.rows_of_minibatch(part.features, with_grad), state
 
-    def rows_of_minibatch(self, features: Features, with_grad: bool) -> tuple[Any, ...]:
+    def rows_of_minibatch(self, features: FeatureDict, with_grad: bool) -> tuple[Any, ...]:
         """What `embed_minibatch` returns, without the random state."""
         return (sentence_rows(self.model, features),)
 
     def embed_minibatch_iter(
         self,
-        sentence_feature: Features,
+        sentence_feature: FeatureDict,
         with_grad: bool,
         copy_random_state: bool,
         random_states: list[RandContext] | None = None,
@@ -300,7 +301,7 @@ class CachedLossMixin:
             value.backward()
         return value.detach().requires_grad_(), gradients_of(reps)
 
-    def forward_cached(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
+    def forward_cached(self, sentence_features: Iterable[FeatureDict], labels: Tensor | None = None) -> Tensor:
         """Loss of one batch; the model's gradients come when `backward` is called on it.
 
         Raises:
@@ -311,7 +312,7 @@ class CachedLossMixin:
             return cached_loss_of_columns(self, columns, labels)
         return self.forward_joined(columns, labels)
 
-    def forward_joined(self, columns: list[Features], labels: Tensor | None = None) -> Tensor:
+    def forward_joined(self, columns: list[FeatureDict], labels: Tensor | None = None) -> Tensor:
         """`forward_cached` with mini-batches that are cut across columns."""
         size = self.mini_batch_size
         return cached_loss(
@@ -325,27 +326,27 @@ class CachedLossMixin:
             self.show_progress_bar,
         )
 
-    def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Any:
+    def forward(self, sentence_features: Iterable[FeatureDict], labels: Tensor | None = None) -> Any:
         """See `forward_cached`."""
         return self.forward_cached(sentence_features, labels)
 
 
-def part_of(features: Features, begin: int, end: int) -> Features:
+def part_of(features: FeatureDict, begin: int, end: int) -> FeatureDict:
     """The texts `begin:end` of a batch."""
-    if (begin, end) == (0, batches.count(features)):
-        return features
-    return batches.take(features, range(begin, end))
+    whole = Features.of(features)
+    return features if (begin, end) == (0, whole.count) else whole.take(range(begin, end))
 
 
-def ranges_of(model: nn.Module, features: Features, size: int, most_tokens: int | None) -> list[tuple[int, int]]:
+def ranges_of(model: nn.Module, features: FeatureDict, size: int, most_tokens: int | None) -> list[tuple[int, int]]:
     """(begin, end) of the mini-batches of a column, its texts in order."""
-    count = batches.count(features)
-    if batches.layout(features) is None:
+    batch = Features.of(features)
+    count = batch.count
+    if batch.layout is None:
         return [(0, count)]
     if most_tokens is None:
         return [(start, min(start + size, count)) for start in range(0, count, size)]
     starts, total = [0], 0
-    for i, length in enumerate(batches.text_lengths(features)):
+    for i, length in enumerate(batch.lengths):
         if total + length > most_tokens and i > starts[-1]:
             starts.append(i)
             total = 0
@@ -354,7 +355,7 @@ def ranges_of(model: nn.Module, features: Features, size: int, most_tokens: int 
     return [(group[0], group[-1] + 1) for group in in_step(model, groups)]
 
 
-def cached_loss_of_columns(loss: CachedLossMixin, columns: list[Features], labels: Tensor | None) -> Tensor:
+def cached_loss_of_columns(loss: CachedLossMixin, columns: list[FeatureDict], labels: Tensor | None) -> Tensor:
     """`cached_loss`, column by column through the methods of the loss, on padded batches with their texts in order."""
     columns = [as_padded(loss.model, column) for column in columns]
     found = [list(loss.embed_minibatch_iter(column, with_grad=False, copy_random_state=True)) for column in columns]

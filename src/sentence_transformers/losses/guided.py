@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.engine import batches
 from sentence_transformers.errors import InputError
+from sentence_transformers.features import Features
 from sentence_transformers.losses.base import Accepts, Loss, check_columns
 from sentence_transformers.losses.batching import embed_columns, sentence_rows, unwrap
 from sentence_transformers.losses.citations import cites
@@ -254,11 +254,9 @@ def cuts_otherwise(model: SentenceTransformer, guide: SentenceTransformer, loss:
 
 def texts_of(model: SentenceTransformer, features: dict[str, Any]) -> list[str]:
     """The texts of a batch, from its tokens."""
-    lengths = batches.text_lengths(features)
-    if batches.layout(features) == "attention_mask":
-        features = batches.unpad(features, 0)
-        lengths = features["packing"].lengths
-    parts = [part.tolist() for part in features["input_ids"].split(lengths)]
+    batch = Features.of(features)
+    batch = batch.pack(0) if batch.layout == "padded" else batch
+    parts = [part.tolist() for part in batch["input_ids"].split(batch.lengths)]
     tokenizer = model.tokenizer
     decode = getattr(tokenizer, "batch_decode", None) or tokenizer.decode_batch
     return decode(parts, skip_special_tokens=True)

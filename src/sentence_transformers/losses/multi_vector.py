@@ -15,9 +15,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.engine.batches import Features
 from sentence_transformers.errors import InputError
-from sentence_transformers.features import is_packed, pad_rows
+from sentence_transformers.features import FeatureDict, is_packed, pad_rows
 from sentence_transformers.late_interaction import colbert_kd_scores, colbert_scores, colbert_scores_pairwise
 from sentence_transformers.losses.base import Loss, check_columns
 from sentence_transformers.losses.batching import over_columns, run
@@ -35,7 +34,7 @@ from sentence_transformers.util.distributed import all_gather, get_world_size
 Similarity = Callable[..., Tensor]
 
 
-def token_vectors(model: nn.Module, features: Features, length: int) -> Tensor:
+def token_vectors(model: nn.Module, features: FeatureDict, length: int) -> Tensor:
     """Token vectors of b texts, each filled up with zeros to `length` or more rows: (b, L, H)."""
     out = run(model, features)
     vectors = out["token_embeddings"]
@@ -46,7 +45,7 @@ def token_vectors(model: nn.Module, features: Features, length: int) -> Tensor:
     return of_length(vectors, max(length, vectors.shape[1]))
 
 
-def longest_text(columns: Sequence[Features]) -> int:
+def longest_text(columns: Sequence[FeatureDict]) -> int:
     """Tokens of the longest text of a batch, padding included where texts are padded."""
     padded = [column["attention_mask"].shape[1] for column in columns if column.get("attention_mask") is not None]
     packed = [max(column["packing"].lengths, default=0) for column in columns if is_packed(column)]
@@ -114,7 +113,7 @@ class TokenLoss(Loss):
             raise InputError(f"mini_batch_size must be at least 1 or None, got {size}.")
         self.mini_batch_size = size
 
-    def embed(self, sentence_features: Iterable[Features]) -> list[Tensor]:
+    def embed(self, sentence_features: Iterable[FeatureDict]) -> list[Tensor]:
         """(B, L, H) for each column; L is one number for queries and one for documents."""
         columns = list(sentence_features)
         rows_of = partial(token_vectors, self.model, length=longest_text(columns))
@@ -229,11 +228,11 @@ class CachedMultiVectorMultipleNegativesRankingLoss(CachedLossMixin, MultiVector
         columns = [part if isinstance(part, Tensor) else joined(part) for part in reps]
         return self.of_vectors(fitted(columns), with_backward)
 
-    def rows_of_minibatch(self, features: Features, with_grad: bool) -> tuple[Any, ...]:
+    def rows_of_minibatch(self, features: FeatureDict, with_grad: bool) -> tuple[Any, ...]:
         vectors = token_vectors(self.model, features, 0)
         return vectors, (vectors != 0).any(-1)
 
-    def forward_joined(self, columns: list[Features], labels: Tensor | None = None) -> Tensor:
+    def forward_joined(self, columns: list[FeatureDict], labels: Tensor | None = None) -> Tensor:
         return cached_loss(
             self.model,
             columns,
@@ -300,7 +299,7 @@ class MultiVectorDistillKLDivLoss(TokenLoss, DistillKLDivLoss):
 
 def embed_columns_padded(
     model: nn.Module,
-    features_list: Iterable[Features],
+    features_list: Iterable[FeatureDict],
     mini_batch_size: int | None = None,
     task_default: str | None = None,
 ) -> tuple[list[Tensor], list[Tensor]]:

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.engine.batches import Features
 from sentence_transformers.errors import InputError
+from sentence_transformers.features import FeatureDict
 from sentence_transformers.losses.base import Accepts, Loss
 from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.gradient_cache import CachedLossMixin
@@ -46,7 +46,7 @@ def flops(embeddings: Tensor, threshold: float | None = None) -> Tensor:
 class Regularizer(Loss):
     """A price for active dimensions, inside `SpladeLoss`: `compute_loss_from_embeddings` of (B, V)."""
 
-    def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
+    def forward(self, sentence_features: Iterable[FeatureDict], labels: Tensor | None = None) -> Tensor:
         """Raise `InputError`: alone it would empty every vector."""
         name = type(self).__name__
         raise InputError(f"{name} is not a loss of its own, it would empty every vector. Use it within SpladeLoss.")
@@ -195,7 +195,7 @@ class CachedSpladeLoss(CachedLossMixin, SpladeLoss):
         )
         self._set_mini_batches(mini_batch_size, mini_batch_num_tokens, show_progress_bar)
 
-    def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> dict[str, Tensor]:  # type: ignore[override]
+    def forward(self, sentence_features: Iterable[FeatureDict], labels: Tensor | None = None) -> dict[str, Tensor]:  # type: ignore[override]
         """The named terms of one batch. The gradients of all come with the first, the others are for the log."""
         value = self.forward_cached(sentence_features, labels)
         plain = self._terms

@@ -19,10 +19,9 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.engine.features import Features
 from sentence_transformers.engine.tokenization import Tokens
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.features import Packing, is_packed, pad
+from sentence_transformers.features import Features, Packing, is_packed, pad
 from sentence_transformers.modules.lookup_input import LookupInput
 from sentence_transformers.storage import weights
 from sentence_transformers.storage.files import Source

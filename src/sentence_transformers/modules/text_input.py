@@ -22,11 +22,10 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.backends.checkpoint import TokenizerFile
-from sentence_transformers.engine.features import Features
 from sentence_transformers.engine.inputs import as_batch, as_inputs, with_prompt
 from sentence_transformers.engine.tokenization import BatchTokenizer, Tokens, check_ids, settings_of
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.features import Packing, pad_rows
+from sentence_transformers.features import Features, Packing, pad_rows
 from sentence_transformers.modules import query_expansion
 from sentence_transformers.modules.base import InputModule
 from sentence_transformers.modules.chat import Chat, message_format, put_back
