@@ -51,9 +51,8 @@ class MockEncoder:
 
     Example:
         >>> model = MockEncoder(dimension=8)
-        >>> embeddings = model.encode_document(["a text", "another text"])
-        >>> util.semantic_search(model.encode_query("a text"), embeddings, top_k=1)[0][0]["corpus_id"]
-        0
+        >>> model.similarity(model.encode_query("a text"), model.encode_document(["a text", "another"])).argmax()
+        tensor(0)
     """
 
     model_type = "SentenceTransformer"
