@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sentence_transformers.errors import InputError
+
 
 class Group(NamedTuple):
     """Neighbouring sequences of equal length: rows `start:stop` of the run are `count` sequences of `length` tokens."""
@@ -193,27 +195,30 @@ class Features(dict[str, Any]):
         return (self.layout, tuple(sorted(self)), *map(self.get, ("prompt_length", "task", "modality")))
 
     @property
-    def count(self) -> int:
+    def text_count(self) -> int:
         """B, the number of texts."""
         for key in ("packing", "offsets"):
             if self.get(key) is not None:
                 return len(self[key])
-        return next(len(value) for value in self.values() if isinstance(value, Tensor) and value.dim())
+        rows = (len(value) for value in self.values() if isinstance(value, Tensor) and value.dim())
+        if (count := next(rows, None)) is None:
+            raise InputError(f"No entry of the features tells how many texts there are; they have {', '.join(self)}.")
+        return count
 
     @property
-    def kept_mask(self) -> Tensor:
+    def token_mask(self) -> Tensor:
         """(B, L), not 0 at the tokens of a padded batch, those included that attention does not look at."""
-        found: Tensor = self["kept_mask"] if "kept_mask" in self else self["attention_mask"]
+        found: Tensor = self.get("kept_mask", self.attention_mask)
         return found
 
     @property
-    def lengths(self) -> list[int]:
+    def text_lengths(self) -> list[int]:
         """Tokens of each text."""
         if self.layout == "packed":
             return list(self["packing"].lengths)
         if self.layout == "padded":
-            return list(self.kept_mask.sum(1).tolist())
-        offsets = self["offsets"].tolist()
+            return list(self.token_mask.sum(1).tolist())
+        offsets = self.offsets.tolist()
         return [stop - start for start, stop in zip(offsets, [*offsets[1:], len(self["input_ids"])], strict=True)]
 
     @classmethod
@@ -241,12 +246,12 @@ class Features(dict[str, Any]):
         if self.layout == "padded":
             index = torch.as_tensor(texts, device=self["attention_mask"].device)
             taken = self | {key: self[key][index] for key in names}
-            used = taken.kept_mask.any(0).nonzero()[:, 0]
+            used = taken.token_mask.any(0).nonzero()[:, 0]
             if not len(used):
                 return taken
             needed = slice(int(used[0]), int(used[-1]) + 1)
             return taken | {key: taken[key][:, needed] for key in names}
-        lengths, chosen = torch.tensor(self.lengths, device="cpu"), torch.as_tensor(texts, device="cpu")
+        lengths, chosen = torch.tensor(self.text_lengths, device="cpu"), torch.as_tensor(texts, device="cpu")
         device = self["input_ids"].device
         index = rows_of_texts(lengths, chosen).to(device)
         taken = self | {key: self[key][index] for key in names}
@@ -263,7 +268,7 @@ class Features(dict[str, Any]):
         Args:
             position_offset: position of each text's first token.
         """
-        mask = self.kept_mask.bool()
+        mask = self.token_mask.bool()
         seen = self["attention_mask"].sum(1).tolist() if "kept_mask" in self else None
         packing = Packing(mask.sum(1).tolist(), mask.device, seen)
         packed = {key: value for key, value in self.items() if key not in PER_TOKEN}

@@ -125,7 +125,7 @@ def over_columns(
     results: list[Any] = [None] * len(columns)
     for members in alike(model, columns, separate_first):
         parts = [columns[i] for i in members]
-        sizes = [Features.of(part).count for part in parts]
+        sizes = [Features.of(part).text_count for part in parts]
         if Features.of(parts[0]).layout is None:
             results[members[0]] = rows_of(parts[0])
             continue
@@ -165,11 +165,11 @@ def over_padded_columns(
             if most is None or Features.of(batch).layout is None:
                 results.append(rows_of(batch))
                 continue
-            places = range(Features.of(batch).count)
+            places = range(Features.of(batch).text_count)
             chunks = [places[start : start + most] for start in places[::most]]
             results.append(torch.cat([rows_of(Features.of(batch).take(chunk)) for chunk in chunks]))
         if joined is not None:
-            results.extend(results.pop().split([Features.of(member).count for member in members]))
+            results.extend(results.pop().split([Features.of(member).text_count for member in members]))
     return results
 
 
@@ -194,7 +194,7 @@ def alike(model: nn.Module, columns: list[FeatureDict], separate_first: bool = F
 
 def forwards(model: nn.Module, features: Features, most: int | None = None) -> tuple[list[int], list[list[int]]]:
     """The texts in the order in which they are computed, and the same cut into forward passes."""
-    lengths = features.lengths
+    lengths = features.text_lengths
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
     if features.layout != "padded":
         return order, in_step(model, mini_batches(lengths, most or len(order), None))

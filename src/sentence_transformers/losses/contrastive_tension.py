@@ -65,7 +65,7 @@ def same_tokens(first: dict[str, Any], second: dict[str, Any]) -> Tensor:
     columns = []
     for features in map(Features.of, (first, second)):
         batch = features.pack(0) if features.layout == "padded" else features
-        parts = batch["input_ids"].split(batch.lengths)
+        parts = batch["input_ids"].split(batch.text_lengths)
         columns.append([part.tolist() for part in parts])
     return torch.tensor([a == b for a, b in zip(*columns, strict=True)], device=first["input_ids"].device)
 

@@ -115,7 +115,7 @@ def cached_loss(
         A scalar. Its `backward` sends gradients through the model.
     """
     columns = list(sentence_features)
-    sizes = [Features.of(column).count for column in columns]
+    sizes = [Features.of(column).text_count for column in columns]
     check_sizes(sizes)
     slices = cut(model, columns, sizes, mini_batch_size, mini_batch_num_tokens)
     rows: Tensor | None = None
@@ -174,7 +174,7 @@ def cut(
             slices.append(Slice(parts[0], places))
             continue
         joined = Features.join(parts)
-        for group in in_step(model, mini_batches(joined.lengths, size, most_tokens)):
+        for group in in_step(model, mini_batches(joined.text_lengths, size, most_tokens)):
             slices.append(Slice(joined.take(group), places[torch.tensor(group, device="cpu")]))
     return slices
 
@@ -334,19 +334,19 @@ class CachedLossMixin:
 def part_of(features: FeatureDict, begin: int, end: int) -> FeatureDict:
     """The texts `begin:end` of a batch."""
     whole = Features.of(features)
-    return features if (begin, end) == (0, whole.count) else whole.take(range(begin, end))
+    return features if (begin, end) == (0, whole.text_count) else whole.take(range(begin, end))
 
 
 def ranges_of(model: nn.Module, features: FeatureDict, size: int, most_tokens: int | None) -> list[tuple[int, int]]:
     """(begin, end) of the mini-batches of a column, its texts in order."""
     batch = Features.of(features)
-    count = batch.count
+    count = batch.text_count
     if batch.layout is None:
         return [(0, count)]
     if most_tokens is None:
         return [(start, min(start + size, count)) for start in range(0, count, size)]
     starts, total = [0], 0
-    for i, length in enumerate(batch.lengths):
+    for i, length in enumerate(batch.text_lengths):
         if total + length > most_tokens and i > starts[-1]:
             starts.append(i)
             total = 0
