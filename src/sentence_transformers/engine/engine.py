@@ -119,8 +119,8 @@ def run(model: Any, inputs: Sequence[Any], request: EncodeRequest) -> Any:
     """
     check_sizes(batch_size=request.batch_size, chunk_size=request.chunk_size, num_workers=request.num_workers)
     with progress_bar(len(inputs), request.show_progress_bar) as advance:
-        if request.pool is not None or (devices := request.devices):
-            return run_in_workers(model, inputs, request, [] if request.pool is not None else devices, advance)
+        if request.pool is not None or request.devices:
+            return run_in_workers(model, inputs, request, advance)
         model = model if request.device is None else on_device(model, request.device)
         plan = make_plan(inputs)
         buffer = ResultBuffer(plan, advance)
@@ -139,11 +139,9 @@ def run(model: Any, inputs: Sequence[Any], request: EncodeRequest) -> Any:
         return buffer.result()
 
 
-def run_in_workers(
-    model: Any, inputs: Sequence[Any], request: EncodeRequest, devices: Sequence[str], advance: Any
-) -> Any:
+def run_in_workers(model: Any, inputs: Sequence[Any], request: EncodeRequest, advance: Any) -> Any:
     """Rows of all inputs, computed by a pool, which is started and ended here if none is given."""
-    pool = model.start_multi_process_pool(list(devices)) if request.pool is None else request.pool
+    pool = model.start_multi_process_pool(request.devices) if request.pool is None else request.pool
     parts: dict[int, Any] = {}
     given = {"request": request.for_worker()}
     try:
