@@ -327,7 +327,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
 
         Example:
             >>> SentenceTransformer("all-MiniLM-L6-v2").explain_runner()
-            'BertModel by PackedBert, without transformers, packed batches'
+            'BertModel by BertCpuRunner, without transformers, packed batches'
         """
         if (foreign := next(extensions(self), None)) is not None:
             return f"{type(self).__name__}: padded batches by preprocess and forward, in the caller's thread: {foreign}"

@@ -83,7 +83,7 @@ class SharedWeights:
         changed = bool(settings)
         for name, kept in self.tensors.items():
             weight, guard = found[name].detach(), self._watches.get(name)
-            if guard is not None and guard.unchanged(found[name]):
+            if guard is not None and guard.tensors[0] is found[name] and guard.unchanged():
                 continue
             if address(weight) != address(kept) and not torch.equal(weight.to(kept.device), kept):
                 kept.copy_(weight)
