@@ -8,9 +8,11 @@ are what it knows. Training and other devices get the transformers model.
 
 from __future__ import annotations
 
+import operator
 import re
 import threading
 import weakref
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -66,7 +68,7 @@ class BertNetwork:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
 
-    # ---- what is known of the network (`runner.NetworkInfo`)
+    # ---- what is known of the network, as of a `runner.ModelRunner`
 
     @property
     def architecture(self) -> str:
@@ -247,8 +249,8 @@ class Prepared:
     def __init__(self, runner: BertCpuRunner, facts: list[Fact], guard: Watch) -> None:
         self.runner, self.guard = runner, guard
         surveyed = [isinstance(value, nn.Module) or value is None or key == "forward" for _, key, value in facts]
-        self.parts = [fact for fact, is_surveyed in zip(facts, surveyed, strict=True) if is_surveyed]
-        self.facts = [fact for fact, is_surveyed in zip(facts, surveyed, strict=True) if not is_surveyed]
+        self.parts = columns(fact for fact, is_surveyed in zip(facts, surveyed, strict=True) if is_surveyed)
+        self.others = columns(fact for fact, is_surveyed in zip(facts, surveyed, strict=True) if not is_surveyed)
         self.survey: weakref.ref[Survey] | None = None
 
     def holds(self, survey: Survey | None) -> bool:
@@ -256,10 +258,19 @@ class Prepared:
         were not yet since the survey was made.
         """
         if survey is None or self.survey is None or self.survey() is not survey:
-            if any(place.get(key) is not value for place, key, value in self.parts):
+            if not all_hold(*self.parts):
                 return False
             self.survey = None if survey is None else weakref.ref(survey)
-        return not any(place.get(key) is not value for place, key, value in self.facts) and self.guard.unchanged()
+        return all_hold(*self.others) and self.guard.unchanged()
+
+
+def columns(facts: Iterable[Fact]) -> tuple[list[Any], ...]:
+    return tuple(map(list, zip(*facts, strict=True))) or ([], [], [])
+
+
+def all_hold(places: list[dict[str, Any]], keys: list[str], values: list[Any]) -> bool:
+    """Whether each place has its value under its key."""
+    return all(map(operator.is_, map(dict.get, places, keys), values))
 
 
 def asks_for_more(model: nn.Module) -> bool:

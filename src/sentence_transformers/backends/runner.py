@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from sentence_transformers.backends.capabilities import Capabilities
 from sentence_transformers.backends.deferred_logits import VocabularyRows
@@ -47,45 +47,6 @@ class Runner(Protocol):
         """(B, L, …) of a padded batch, (T, …) of a packed one, (B, labels) of a classifier."""
 
 
-class NetworkInfo(Protocol):
-    """What is known of a network, whoever computes it.
-
-    Attributes:
-        model: the network as a module, whose parameters are those of the transformer.
-        saved_config: content of its config.json.
-        architecture: name of the class that transformers has for it.
-        hidden_size: H.
-        vocabulary_size: V.
-        vocabulary_rows: tokens that the table of word vectors has rows for; None where there is no such table.
-        num_labels: scores per text of a classifier.
-        max_position_embeddings: as its config says, if it does.
-        position_offset: position of a text's first token.
-        learned_positions: tokens that the table of learned positions has rows for; None for rotary, relative and
-            computed ones.
-    """
-
-    model: nn.Module
-
-    @property
-    def saved_config(self) -> dict[str, Any]: ...
-    @property
-    def architecture(self) -> str: ...
-    @property
-    def hidden_size(self) -> int: ...
-    @property
-    def vocabulary_size(self) -> int: ...
-    @property
-    def vocabulary_rows(self) -> int | None: ...
-    @property
-    def num_labels(self) -> int: ...
-    @property
-    def max_position_embeddings(self) -> int | None: ...
-    @property
-    def position_offset(self) -> int: ...
-    @property
-    def learned_positions(self) -> int | None: ...
-
-
 class ModelRunner:
     """Calls a model as transformers models are called, on padded batches, and knows of it what its config says.
 
@@ -97,6 +58,15 @@ class ModelRunner:
     Attributes:
         arguments: names of the features that the model takes.
         fixed: number of texts and of tokens of each batch, where the model takes no others.
+        architecture: name of the class of the model.
+        hidden_size: H.
+        vocabulary_size: V.
+        vocabulary_rows: tokens that the table of word vectors has rows for; None where there is no such table.
+        num_labels: scores per text of a classifier.
+        max_position_embeddings: as the config says, if it does.
+        position_offset: position of a text's first token.
+        learned_positions: tokens that the table of learned positions has rows for; None for rotary, relative and
+            computed ones.
         capabilities: what trials have shown of it.
     """
 

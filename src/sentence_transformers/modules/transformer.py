@@ -28,7 +28,7 @@ from sentence_transformers.backends.deferred_logits import VocabularyRows
 from sentence_transformers.backends.extension_points import Survey, unseen
 from sentence_transformers.backends.graph import Graph, GraphRunner
 from sentence_transformers.backends.prepacked_linear import bind_to_replicas
-from sentence_transformers.backends.runner import ModelRunner, NetworkInfo, RunOptions
+from sentence_transformers.backends.runner import ModelRunner, RunOptions
 from sentence_transformers.backends.tasks import TASKS
 from sentence_transformers.backends.torch_runner import VOCABULARY_TASKS, TorchRunner, as_padded, with_learned_prompt
 from sentence_transformers.engine.tokenization import check_template
@@ -277,7 +277,7 @@ class Transformer(TextInput):
     _make_runner_of_model._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     @property
-    def _network(self) -> NetworkInfo:
+    def _network(self) -> BertNetwork | ModelRunner:
         """What is known of the network, without a detour through transformers where it is not in use."""
         model = self._modules["model"]
         return self._bert if isinstance(model, Part) and self._bert is not None else self._runner_of_model()
