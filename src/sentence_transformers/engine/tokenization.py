@@ -12,11 +12,13 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from sentence_transformers.engine.text_prefix import TextPrefix, longest_whole
 from sentence_transformers.engine.word_cache import WordTable
 from sentence_transformers.errors import ModelFormatError
 
@@ -239,8 +241,9 @@ class BatchTokenizer:
                 own.encode_special_tokens = splits_special_tokens(tokenizer, rust)
             if max_length is not None:
                 self.rust.enable_truncation(max_length, direction=truncation_side(tokenizer, rust))
-        plain = self.rust is not None and not special_tokens
-        plain = plain and (max_length is None or truncation_side(tokenizer, rust) == "right")
+        at_end = self.rust is not None and (max_length is None or truncation_side(tokenizer, rust) == "right")
+        plain = at_end and not special_tokens
+        self._longest = longest_whole(max_length) if at_end else None
         self.words = WordTable.of(self.parts) if plain else None
         self.single_types = with_types and (self.rust is None or any(self.rust.encode("a").type_ids))
 
@@ -296,19 +299,46 @@ class BatchTokenizer:
         if pairs and self.rust.post_processor is not None:
             encodings = self._pairs(texts)
         else:
-            encodings = self.rust.encode_batch_fast(texts, add_special_tokens=self.special_tokens)
+            encodings = self._encode(texts)
         ids = [e.ids for e in encodings]
         cut = sum(1 for e, i in zip(encodings, ids, strict=True) if len(i) == self.max_length and e.overflowing)
         types = [e.type_ids for e in encodings] if self.single_types or (self.with_types and pairs) else None
         return Tokens.from_lists(ids, types, prompt_length=prompt_length, cut=cut)
 
+    def _encode(self, texts: Sequence[Any]) -> list[Any]:
+        """Texts, or pairs, as encodings that are cut already."""
+        encode = partial(self.rust.encode_batch_fast, add_special_tokens=self.special_tokens)
+        if not self._are_long(texts) or self.prefix is None:
+            return encode(texts)
+        return self.prefix.encode(texts, encode, lambda encoding: bool(encoding.overflowing))
+
+    def _are_long(self, texts: Sequence[Any]) -> bool:
+        """Whether some of these texts may be cut before they are tokenised."""
+        if self._longest is None or not texts or not isinstance(texts[0], str):
+            return False
+        return max(map(len, texts)) > self._longest
+
+    @cached_property
+    def prefix(self) -> TextPrefix | None:
+        """What cuts long texts before they are tokenised; None where their tokens might change by that."""
+        return TextPrefix.of(self.parts, self._longest) if self._longest is not None else None
+
     def _pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Any]:
         """Pairs as encodings; a text that is part of several is cut into tokens once."""
         texts = list(dict.fromkeys(chain.from_iterable(pairs)))
-        encodings = self.parts.encode_batch_fast(texts, add_special_tokens=False)
-        found = dict(zip(texts, encodings, strict=True))
+        encode = partial(self.parts.encode_batch_fast, add_special_tokens=False)
+        if not self._are_long(texts) or self.prefix is None:
+            found = dict(zip(texts, encode(texts), strict=True))
+        else:  # which of two long texts loses more tokens is known of whole texts only
+            found = dict(zip(texts, self.prefix.encode(texts, encode, self._is_long), strict=True))
+            both = [pair for pair in pairs if all(self._is_long(found[text]) for text in pair)]
+            long = list(dict.fromkeys(chain.from_iterable(both)))
+            found |= dict(zip(long, encode(long), strict=True))
         join = self.rust.post_process
         return [join(found[first], found[second], self.special_tokens) for first, second in pairs]
+
+    def _is_long(self, encoding: Any) -> bool:
+        return len(encoding) > (self.max_length or 0)
 
     def _slow(self, texts: Sequence[Any], prompt_length: int) -> Tokens:
         """Tokenizers without a Rust backend, one call per batch."""
