@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.data import DataLoader
+
+    from sentence_transformers.encoders.cross_encoder import CrossEncoder
+    from sentence_transformers.protocols import Evaluator
 
 
 class FitMixin:
@@ -15,14 +22,14 @@ class FitMixin:
 
     def fit(
         self,
-        train_dataloader: Any,
-        evaluator: Any = None,
+        train_dataloader: DataLoader,
+        evaluator: Evaluator | None = None,
         epochs: int = 1,
-        loss_fct: Any = None,
-        activation_fct: Any = None,
+        loss_fct: nn.Module | None = None,
+        activation_fct: nn.Module | None = None,
         scheduler: str = "WarmupLinear",
         warmup_steps: int = 10000,
-        optimizer_class: Any = torch.optim.AdamW,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
         optimizer_params: dict[str, Any] | None = None,
         weight_decay: float = 0.01,
         evaluation_steps: int = 0,
@@ -44,9 +51,10 @@ class FitMixin:
         """
         from sentence_transformers.training import fit
 
+        model = cast("CrossEncoder", self)
         fit.fit(
-            self,
-            [(train_dataloader, fit.pair_loss(self, loss_fct, activation_fct))],
+            model,
+            [(train_dataloader, fit.pair_loss(model, loss_fct, activation_fct))],
             evaluator,
             epochs,
             None,
@@ -74,7 +82,7 @@ class FitMixin:
         """A list of `InputExample` of two texts as (features of the pairs, labels)."""
         from sentence_transformers.training import fit
 
-        return fit.collate_pairs(self, batch)
+        return fit.collate_pairs(cast("CrossEncoder", self), batch)
 
     def smart_batching_collate_text_only(self, batch: list[Any]) -> dict[str, Any]:
         """A list of pairs of texts as features."""

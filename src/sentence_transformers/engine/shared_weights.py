@@ -155,7 +155,7 @@ def settings_of(model: nn.Module) -> dict[tuple[str, str], Any]:
     }
 
 
-def equal(first: Any, second: Any) -> bool:
+def equal(first: object, second: object) -> bool:
     """Whether two settings are the same; of modules and what has no equality, whether they look the same."""
     return first is second or repr(first) == repr(second)
 

@@ -14,13 +14,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sentence_transformers.engine.text_prefix import TextPrefix, longest_whole
 from sentence_transformers.engine.word_cache import WordTable
 from sentence_transformers.errors import ModelFormatError
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+    from tokenizers.normalizers import Normalizer
+    from tokenizers.pre_tokenizers import PreTokenizer
+    from tokenizers.processors import PostProcessor
+
+    from sentence_transformers.protocols import AnyTokenizer
 
 logger = logging.getLogger(__name__)
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -106,7 +114,7 @@ def _flat(lists: Sequence[Sequence[int]], total: int) -> np.ndarray:
     return np.fromiter(chain.from_iterable(lists), np.int64, int(total))
 
 
-def spans_of(encoding: Any, text: str) -> np.ndarray:
+def spans_of(encoding: Encoding, text: str) -> np.ndarray:
     """(n, 2) int64: the characters of each token of a text, before it was repaired; -1 for special tokens."""
     spans = np.array(encoding.offsets, np.int64).reshape(-1, 2)
     special = np.array(encoding.special_tokens_mask, bool)
@@ -137,12 +145,12 @@ MODEL_SETTINGS = (
 )
 
 
-def splits_special_tokens(tokenizer: Any, rust: Any) -> bool:
+def splits_special_tokens(tokenizer: AnyTokenizer, rust: Tokenizer) -> bool:
     """Whether the names of special tokens are cut up where they occur in a text."""
     return bool(getattr(tokenizer, "split_special_tokens", False) or rust.encode_special_tokens)
 
 
-def settings_of(tokenizer: Any) -> tuple[Any, ...]:
+def settings_of(tokenizer: AnyTokenizer) -> tuple[Any, ...]:
     """All that decides how a tokenizer cuts texts, but for the words of its vocabulary: their number stands for them.
 
     Two calls give equal values unless the tokenizer was changed in between. Takes about ten microseconds.
@@ -165,13 +173,13 @@ def settings_of(tokenizer: Any) -> tuple[Any, ...]:
     )
 
 
-def truncation_side(tokenizer: Any, rust: Any) -> str:
+def truncation_side(tokenizer: AnyTokenizer, rust: Tokenizer) -> str:
     """Where texts are cut: by the transformers tokenizer, or else by the settings of a `tokenizers.Tokenizer`."""
     side = getattr(tokenizer, "truncation_side", None)
     return side if side is not None else (rust.truncation or {}).get("direction", "right")
 
 
-def check_rows(tokenizer: Any, rows: int, where: str) -> None:
+def check_rows(tokenizer: Tokenizer, rows: int, where: str) -> None:
     """Raise `ModelFormatError` if a `tokenizers.Tokenizer` has more tokens than the table of the weights has rows."""
     words = tokenizer.get_vocab_size(with_added_tokens=False)
     if words > rows:
@@ -180,7 +188,7 @@ def check_rows(tokenizer: Any, rows: int, where: str) -> None:
         )
 
 
-def check_template(rust: Any, where: str) -> None:
+def check_template(rust: Tokenizer | None, where: str) -> None:
     """Raise `ModelFormatError` if the post-processor of a `tokenizers.Tokenizer` names tokens that it does not define:
     the library panics at the first text then.
     """
@@ -205,7 +213,7 @@ def check_ids(ids: np.ndarray, rows: int, where: str) -> None:
         )
 
 
-def step_state(step: Any) -> bytes:
+def step_state(step: Normalizer | PreTokenizer | PostProcessor) -> bytes:
     """One step of a tokenizer in bytes; of one written in Python, which has no such form, its identity."""
     try:
         return step.__getstate__()
@@ -224,14 +232,14 @@ class BatchTokenizer:
     """
 
     def __init__(
-        self, tokenizer: Any, max_length: int | None, special_tokens: bool = True, with_types: bool = False
+        self, tokenizer: AnyTokenizer, max_length: int | None, special_tokens: bool = True, with_types: bool = False
     ) -> None:
         from tokenizers import Tokenizer
 
         rust = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "backend_tokenizer", None)
         self.max_length, self.special_tokens, self.with_types = max_length, special_tokens, with_types
         self.rust: Any = None
-        self.slow = tokenizer
+        self.slow: Any = tokenizer
         if isinstance(rust, Tokenizer):
             self.rust = Tokenizer.from_str(rust.to_str())
             self.rust.no_padding()
@@ -241,7 +249,7 @@ class BatchTokenizer:
                 own.encode_special_tokens = splits_special_tokens(tokenizer, rust)
             if max_length is not None:
                 self.rust.enable_truncation(max_length, direction=truncation_side(tokenizer, rust))
-        at_end = self.rust is not None and (max_length is None or truncation_side(tokenizer, rust) == "right")
+        at_end = self.rust is not None and (max_length is None or truncation_side(tokenizer, self.rust) == "right")
         plain = at_end and not special_tokens
         self._longest = longest_whole(max_length) if at_end else None
         self.words = WordTable.of(self.parts) if plain else None

@@ -124,7 +124,7 @@ VIDEO_HOSTS = ("www.youtube.com", "youtube.com", "youtu.be", "m.youtube.com")
 AXES = {1: "audio", 2: "audio", 3: "image", 4: "video", 5: "video"}  # number of axes of an array -> kind
 
 
-def infer_modality(sample: Any, supported_modalities: Sequence[Any] | None = None) -> Any:
+def infer_modality(sample: object, supported_modalities: Sequence[Any] | None = None) -> Any:
     """The kind of one input.
 
     Args:
@@ -188,13 +188,13 @@ def infer_batch_modality(samples: Sequence[Any], supported_modalities: Sequence[
     return kinds.pop() if len(kinds) == 1 else "message"
 
 
-def format_modality(modality: Any) -> str:
+def format_modality(modality: Modality) -> str:
     """A kind as text: "text", "text+image"."""
     return modality if isinstance(modality, str) else "+".join(modality)
 
 
 def raise_unsupported_modality_error(
-    inputs: Sequence[Any], modality: Any, supported_modalities: Sequence[Any], source: str
+    inputs: Sequence[Any], modality: Modality, supported_modalities: Sequence[Any], source: str
 ) -> NoReturn:
     """Raise `InputError`: the inputs are of a kind that a model does not take.
 
@@ -208,7 +208,7 @@ def raise_unsupported_modality_error(
     )
 
 
-def is_message_dict(value: Any) -> bool:
+def is_message_dict(value: object) -> bool:
     """Whether a value is one message of a conversation."""
     return is_message(value)
 

@@ -15,7 +15,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from sentence_transformers.modules import query_expansion
 from sentence_transformers.modules.base import InputModule
 from sentence_transformers.modules.chat import Chat, message_format, put_back
 from sentence_transformers.modules.processing import TokenizerCall, calls_as_transformers, check_arguments
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -454,7 +457,7 @@ class TextInput(InputModule):
         """Tokens that the prompt takes at the start of a text, without the closing special token."""
         return self.without_closing(tokenizer([prompt]).ids)
 
-    def without_closing(self, ids: Any) -> int:
+    def without_closing(self, ids: np.ndarray) -> int:
         """The number of tokens of a text, without the closing special token."""
         closing = len(ids) and int(ids[-1]) in (self._cutter.sep_token_id, self._cutter.eos_token_id)
         return len(ids) - int(bool(closing))
@@ -478,11 +481,12 @@ class TextInput(InputModule):
         return getattr(self._cutter, "pad_token_id", None) or 0
 
 
-def known_token_id(tokenizer: Any, token: str) -> int | None:
+def known_token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:
     """The id of a token of a transformers tokenizer; None if it has no such token."""
     found = tokenizer.convert_tokens_to_ids(token)
     unknown = getattr(tokenizer, "unk_token_id", None)
-    return None if found == unknown and token != getattr(tokenizer, "unk_token", None) else found
+    known = found != unknown or token == getattr(tokenizer, "unk_token", None)
+    return found if known and isinstance(found, int) else None
 
 
 def unpadded_tokens(features: dict[str, Any]) -> Tokens:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ ScoreFunction: TypeAlias = Callable[[Any, Any], Tensor]
 Source: TypeAlias = Tensor | np.ndarray | SparseRows | list
 Blocks: TypeAlias = Iterable[tuple[int, Any]]
 """Parts of a source in order, each with the number of its first row."""
+T = TypeVar("T")
 
 CPU = torch.device("cpu")
 BLOCK_SCORES = 2**25
@@ -204,7 +205,7 @@ def is_dense(source: Source) -> TypeGuard[Tensor | np.ndarray]:
     return isinstance(source, (np.ndarray, Tensor)) and source.ndim == 2
 
 
-def identity(rows: Any) -> Any:
+def identity(rows: T) -> T:
     """Rows that need no preparation."""
     return rows
 

@@ -32,10 +32,12 @@ from sentence_transformers.training.trainers import (
 )
 
 if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
     from transformers import TrainerControl as Control
     from transformers import TrainerState as State
     from transformers import TrainingArguments as Arguments
 
+    from sentence_transformers.encoders.base import BaseModel
     from sentence_transformers.encoders.cross_encoder import CrossEncoder
 
 TRAINERS = (CrossEncoderTrainer, MultiVectorEncoderTrainer, SentenceTransformerTrainer, SparseEncoderTrainer)
@@ -69,7 +71,7 @@ class EvaluatorCallback(TrainerCallback):
         if self.output_path is not None:
             Path(self.output_path).mkdir(parents=True, exist_ok=True)
 
-    def on_epoch_end(self, args: Arguments, state: State, control: Control, model: Any = None, **kwargs: Any) -> None:
+    def on_epoch_end(self, args: Arguments, state: State, control: Control, model: BaseModel, **kwargs: Any) -> None:
         found = self.evaluator(model, output_path=self.output_path, epoch=state.epoch, steps=state.global_step)
         metrics = found if isinstance(found, dict) else {"evaluator": found}
         prefix = f"{self.metric_key_prefix}_"
@@ -91,10 +93,10 @@ class OriginalCallback(TrainerCallback):
         self.callback, self.evaluator = callback, evaluator
 
     def on_evaluate(
-        self, args: Arguments, state: Any, control: Control, metrics: dict[str, Any] | None = None, **kwargs: Any
+        self, args: Arguments, state: State, control: Control, metrics: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         if (score := score_of(self.evaluator, metrics)) is not None:
-            self.callback(score, state.epoch, state.global_step)
+            self.callback(score, state.epoch, state.global_step)  # type: ignore[arg-type]  # epochs have parts
 
 
 class SaveModelCallback(TrainerCallback):
@@ -127,8 +129,8 @@ class SaveModelCallback(TrainerCallback):
         args: Arguments,
         state: State,
         control: Control,
-        metrics: dict[str, Any] | None = None,
-        model: Any = None,
+        metrics: dict[str, Any] | None,
+        model: BaseModel,
         **kwargs: Any,
     ) -> None:
         if self.evaluator is None or not self.save_best_model:
@@ -138,7 +140,7 @@ class SaveModelCallback(TrainerCallback):
             self.best_metric = score
             model.save(self.output_dir)
 
-    def on_train_end(self, args: Arguments, state: State, control: Control, model: Any = None, **kwargs: Any) -> None:
+    def on_train_end(self, args: Arguments, state: State, control: Control, model: BaseModel, **kwargs: Any) -> None:
         if self.evaluator is None:
             model.save(self.output_dir)
 
@@ -163,8 +165,8 @@ def score_of(evaluator: Evaluator | None, metrics: dict[str, Any] | None) -> flo
 
 
 def fit(
-    model: Any,
-    train_objectives: Iterable[tuple[Any, Any]],
+    model: BaseModel,
+    train_objectives: Iterable[tuple[DataLoader, nn.Module]],
     evaluator: Evaluator | None,
     epochs: int,
     steps_per_epoch: int | None,
@@ -236,7 +238,7 @@ def epochs_if(evaluator: Evaluator | None) -> str:
     return "no" if evaluator is None else "epoch"
 
 
-def smart_batching_collate(model: Any, batch: list[Any]) -> tuple[list[dict[str, Any]], Any]:
+def smart_batching_collate(model: BaseModel, batch: list[Any]) -> tuple[list[dict[str, Any]], Any]:
     """Examples -> (features of each column, labels)."""
     rows = rows_of_batch(batch)
     collated = BaseDataCollator(model.preprocess)(rows)
@@ -270,13 +272,13 @@ class FitMixinLoss(CrossLoss):
         )
 
 
-def pair_loss(model: Any, loss_fct: nn.Module | None, activation_fn: nn.Module | None) -> FitMixinLoss:
+def pair_loss(model: CrossEncoder, loss_fct: nn.Module | None, activation_fn: nn.Module | None) -> FitMixinLoss:
     """The loss of `CrossEncoder.fit`: by default binary cross entropy of one score, cross entropy of several."""
     default = nn.BCEWithLogitsLoss() if model.num_labels == 1 else nn.CrossEntropyLoss()
     return FitMixinLoss(model, default if loss_fct is None else loss_fct, activation_fn)
 
 
-def collate_pairs(model: Any, batch: list[Any]) -> tuple[dict[str, Any], Tensor]:
+def collate_pairs(model: CrossEncoder, batch: list[Any]) -> tuple[dict[str, Any], Tensor]:
     """Examples of two texts -> (padded features of the pairs, labels)."""
     labels = torch.tensor([example.label for example in batch])
     labels = labels.float() if model.num_labels == 1 else labels.long()

@@ -51,6 +51,7 @@ from sentence_transformers.training.collator import (
 from sentence_transformers.training.trainer import BaseTrainer
 
 if TYPE_CHECKING:
+    from optuna import Trial
     from torch import nn
 
 logger = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ class SparseEncoderTrainer(BaseTrainer):
         logger.info("No loss is given; SpladeLoss with SparseMultipleNegativesRankingLoss is used.")
         return SpladeLoss(model, SparseMultipleNegativesRankingLoss(model), DOCUMENT_WEIGHT, QUERY_WEIGHT)
 
-    def call_model_init(self, trial: Any = None) -> Any:
+    def call_model_init(self, trial: Trial | dict[str, Any] | None = None) -> Any:
         """A fresh model; its losses get schedules of their own."""
         model = super().call_model_init(trial)
         if hasattr(self, "_own_schedules"):
