@@ -1,11 +1,11 @@
 """The engine of exact search: the best documents of each query, block by block.
 
 Queries (Q, H) and documents (D, H) are walked in blocks; of each block of scores only the best `top_k` survive, merged
-with the best so far (see `best`). Memory is Q × top_k plus one block of scores, whatever D is. Equal scores are ordered
-by document number, so the answer does not depend on the sizes of the blocks.
+with the best so far (`search.topk`). Memory is Q × top_k plus one block of scores, whatever D is. Equal scores are
+ordered by document number, so the answer does not depend on the sizes of the blocks.
 
 Where both sides are sparse and the score is a dot product or cosine, a block of documents becomes an inverted index
-(see `inverted`); any other score function sees tensors.
+(`search.inverted_index`); any other score function sees tensors.
 """
 
 from __future__ import annotations
