@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sentence_transformers.features import Packing, pad_rows
+from sentence_transformers.features import Packing
 from sentence_transformers.util.thread_value import ThreadValue
 
 _packed_inputs: ThreadValue[dict[str, Any] | None] = ThreadValue(None)
@@ -59,7 +59,7 @@ def pad_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     if packed is None:
         return None
     packing: Packing = packed["packing"]
-    rows = pad_rows(output[0][0], packing)
+    rows = packing.pad(output[0][0])
     pooler = pooler_of(module)
     if isinstance(output, tuple):
         return (rows, pooler(rows)) if pooler is not None else (rows,)

@@ -33,7 +33,7 @@ from sentence_transformers.backends.prepacked_linear import bind_to_replicas, pr
 from sentence_transformers.backends.tasks import TASKS
 from sentence_transformers.engine.tokenization import check_template
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.features import is_recorded, pad, pad_rows
+from sentence_transformers.features import Features, Packing, is_recorded
 from sentence_transformers.modules.base import note_sides
 from sentence_transformers.modules.chat import message_format
 from sentence_transformers.modules.input_formatter import InputFormatter
@@ -493,6 +493,8 @@ class Transformer(TextInput):
             rest = {key: entry for key, entry in features.items() if key != "kept_mask"}
             return rest | {"attention_mask": features["kept_mask"]} | added
         if packing is not None:
+            if packing.attention_lengths is not None:  # from here on all tokens count
+                features = features | {"packing": Packing(packing.lengths, packing.device)}
             return features | added
         features.update(added)
         return features
@@ -619,13 +621,7 @@ class Transformer(TextInput):
 
     def _as_padded(self, features: dict[str, Any]) -> dict[str, Any]:
         """A packed batch of token ids in the padded layout."""
-        packing = features["packing"]
-        padded = pad(features) | {"input_ids": pad_rows(features["input_ids"], packing, self.padding_id)}
-        if packing.seen is not None:
-            steps, seen = torch.arange(packing.longest, device=packing.device), torch.tensor(packing.seen)
-            padded["kept_mask"] = padded["attention_mask"]
-            padded["attention_mask"] = (steps[None, :] < seen.to(packing.device)[:, None]).long()
-        return padded
+        return dict(Features.of(features).pad(self.padding_id))
 
     def _without_tokens(self, features: dict[str, Any]) -> Tensor | VocabularyRows:
         """Zeros for a batch without a single token."""
