@@ -414,17 +414,11 @@ def known_token_id(tokenizer: Any, token: str) -> int | None:
     return None if found == unknown and token != getattr(tokenizer, "unk_token", None) else found
 
 
-def unpadded_tokens(features: dict[str, Any]) -> Tokens:
+def unpadded_tokens(features: Features) -> Tokens:
     """The tokens of a padded batch, on the CPU."""
-    ids = features["input_ids"]
-    kept = [row.bool() for row in features.get("attention_mask", torch.ones_like(ids))]
-
-    def rows(values: Tensor) -> list[list[int]]:
-        return [row[mask].tolist() for row, mask in zip(values, kept, strict=True)]
-
-    types = features.get("token_type_ids")
-    length = features.get("prompt_length", 0)
-    return Tokens.from_lists(rows(ids), None if types is None else rows(types), prompt_length=length)
+    keys = [key for key in ("input_ids", "token_type_ids") if key in features]
+    ids, *types = ([row.tolist() for row in features.split(key)] for key in keys)
+    return Tokens.from_lists(ids, *types, prompt_length=features.get("prompt_length", 0))
 
 
 def shift_left(tensor: Tensor, packing: Packing) -> Tensor:
