@@ -11,10 +11,10 @@ import sentence_transformers
 ROOT = Path(sentence_transformers.__file__).parent
 ORDER = [
     ("errors", "_deprecation", "protocols"),
+    ("features",),
     ("util",),
     ("plots", "quantization"),
     ("storage",),
-    ("features",),
     ("backends",),
     ("engine",),
     ("late_interaction",),

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from sentence_transformers.errors import InputError
+from sentence_transformers.features import Features
 from sentence_transformers.losses.base import check_labels
 from sentence_transformers.losses.cross import CrossLoss
 from sentence_transformers.protocols import Evaluator
-from sentence_transformers.training.collator import BaseDataCollator, split_columns
+from sentence_transformers.training.collator import BaseDataCollator
 from sentence_transformers.training.dataloaders import rows_of_batch
 from sentence_transformers.training.trainers import (
     CrossEncoderTrainer,
@@ -242,7 +243,7 @@ def smart_batching_collate(model: BaseModel, batch: list[Any]) -> tuple[list[dic
     """Examples -> (features of each column, labels)."""
     rows = rows_of_batch(batch)
     collated = BaseDataCollator(model.preprocess)(rows)
-    return split_columns(collated)
+    return Features.columns(collated), collated.get("label")
 
 
 class FitMixinLoss(CrossLoss):
