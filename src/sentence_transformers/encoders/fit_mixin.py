@@ -12,6 +12,8 @@ from torch import Tensor
 class FitMixin:
     """The methods `fit` and `smart_batching_collate`."""
 
+    preprocess: Callable[..., Any]
+
     def fit(
         self,
         train_objectives: Iterable[tuple[Any, Any]],
@@ -51,36 +53,15 @@ class FitMixin:
             callback: called with (score, epoch, steps) at each evaluation.
             checkpoint_path, checkpoint_save_steps, checkpoint_save_total_limit, resume_from_checkpoint: checkpoints.
         """
-        from sentence_transformers.training import fit
+        given = dict(locals())
+        from sentence_transformers import SentenceTransformerTrainer
 
-        fit.fit(
-            self,
-            train_objectives,
-            evaluator,
-            epochs,
-            steps_per_epoch,
-            scheduler,
-            warmup_steps,
-            optimizer_class,
-            optimizer_params,
-            weight_decay,
-            evaluation_steps,
-            output_path,
-            save_best_model,
-            max_grad_norm,
-            use_amp,
-            callback,
-            show_progress_bar,
-            checkpoint_path,
-            checkpoint_save_steps,
-            checkpoint_save_total_limit,
-            resume_from_checkpoint,
-        )
+        SentenceTransformerTrainer._fit(given.pop("self"), **given)
 
     old_fit = fit
 
     def smart_batching_collate(self, batch: list[Any]) -> tuple[list[dict[str, Tensor]], Tensor]:
         """A list of `InputExample` as (features of each column, labels)."""
-        from sentence_transformers.training import fit
+        from sentence_transformers import SentenceTransformerTrainer
 
-        return fit.smart_batching_collate(self, batch)
+        return SentenceTransformerTrainer._smart_batching_collate(self.preprocess, batch)

@@ -32,7 +32,7 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.evaluation.base import SequentialEvaluator
 from sentence_transformers.storage.model_card import BaseModelCardData, as_list
 from sentence_transformers.storage.readme import replace_card
-from sentence_transformers.training import checkpoints, dataloaders
+from sentence_transformers.training import checkpoints, dataloaders, fit
 from sentence_transformers.training.arguments import BaseTrainingArguments, BatchSamplers, checked_args, defaults_of
 from sentence_transformers.training.callbacks import BaseModelCardCallback
 from sentence_transformers.training.collator import DATASET_NAME, BaseDataCollator, Preprocess, split_columns
@@ -87,6 +87,7 @@ class BaseTrainer(Trainer, ABC):
     _made: Any = None
     evaluation_folder: str | None = None
     """Where the folder `eval` with the evaluators' files goes; None for the output folder."""
+    _fit, _smart_batching_collate = classmethod(fit.fit), staticmethod(fit.smart_batching_collate)
 
     @renamed(tokenizer="processing_class")
     def __init__(
