@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from sentence_transformers import CrossEncoder, models
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import legacy
 from sentence_transformers.errors import InputError, MissingExtraError, ModelFormatError, UntrustedCodeError
 from sentence_transformers.features import Packing, pad
 from sentence_transformers.modules.bow import BoW
@@ -508,7 +508,7 @@ def test_two_names_of_one_argument(cls, arguments, new):
 
 
 def test_renamed_gives_one_warning_for_all_names_and_none_for_new_ones(recwarn):
-    @renamed(a="x", b="y")
+    @legacy(a="x", b="y")
     def pair(x, y):
         return x, y
 

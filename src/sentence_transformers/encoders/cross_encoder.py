@@ -20,8 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from sentence_transformers._deprecation import (
+    PAIRS,
+    REQUIRED,
     cross_encoder_init_args_decorator,
     cross_encoder_predict_rank_args_decorator,
+    current,
     deprecated,
 )
 from sentence_transformers.backends.extension_points import own_preprocess
@@ -206,10 +209,9 @@ class CrossEncoder(BaseModel, FitMixin):
     def predict(self, inputs: PairInput | Iterable[PairInput], *, convert_to_tensor: bool, **kwargs: Any) -> Any: ...
     @overload
     def predict(self, inputs: PairInput | Iterable[PairInput], *, convert_to_numpy: bool, **kwargs: Any) -> Any: ...
-    @cross_encoder_predict_rank_args_decorator
     def predict(
         self,
-        inputs: PairInput | Iterable[PairInput],
+        inputs: PairInput | Iterable[PairInput] = REQUIRED,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
@@ -254,6 +256,9 @@ class CrossEncoder(BaseModel, FitMixin):
                 keyword argument, or `batch_size` < 1.
             WorkerError: if a worker process fails or dies.
         """
+        if kwargs or inputs is REQUIRED:
+            given = {"inputs": inputs, "activation_fn": activation_fn}
+            inputs, activation_fn = current("CrossEncoder.predict", PAIRS, kwargs, **given)
         if own_preprocess(self) and own_preprocess(self[0]):
             self._check_kwargs(kwargs)
         singular = self.is_singular_input(inputs)

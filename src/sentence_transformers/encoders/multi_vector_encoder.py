@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import REQUIRED, SENTENCES, current, legacy
 from sentence_transformers.encoders import stanford_colbert
 from sentence_transformers.encoders.base import class_property, warn_untrained
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
@@ -68,7 +68,7 @@ class MultiVectorEncoder(EmbeddingModel):
 
         return MultiVectorEncoderModelCardData
 
-    @renamed(tokenizer_kwargs="processor_kwargs")
+    @legacy(tokenizer_kwargs="processor_kwargs")
     def __init__(
         self,
         model_name_or_path: str | None = None,
@@ -172,10 +172,9 @@ class MultiVectorEncoder(EmbeddingModel):
     def encode(self, inputs: OneInput, prompt_name: str | None = None, **kwargs: Any) -> Tensor: ...
     @overload
     def encode(self, inputs: Iterable[AnyInput], prompt_name: str | None = None, **kwargs: Any) -> list[Tensor]: ...
-    @renamed(sentences="inputs")
     def encode(
         self,
-        inputs: OneInput | Iterable[AnyInput],
+        inputs: OneInput | Iterable[AnyInput] = REQUIRED,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
@@ -220,6 +219,8 @@ class MultiVectorEncoder(EmbeddingModel):
                 argument; for `batch_size` < 1 or another `output_value`.
             WorkerError: if a worker process fails or dies.
         """
+        if kwargs or inputs is REQUIRED:
+            (inputs,) = current("MultiVectorEncoder.encode", SENTENCES, kwargs, inputs=inputs)
         if "convert_to_tensor" in kwargs:
             raise InputError(
                 "MultiVectorEncoder.encode has no convert_to_tensor: texts have different numbers of tokens, which "

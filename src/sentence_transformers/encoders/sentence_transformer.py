@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import REQUIRED, SENTENCES, current, legacy
 from sentence_transformers.encoders import late_chunking
 from sentence_transformers.encoders.base import class_property
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
@@ -72,7 +72,7 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
 
         return SentenceTransformerModelCardData
 
-    @renamed(tokenizer_kwargs="processor_kwargs", use_auth_token="token")
+    @legacy(tokenizer_kwargs="processor_kwargs", use_auth_token="token")
     def __init__(
         self,
         model_name_or_path: str | None = None,
@@ -166,10 +166,9 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
     def encode(self, inputs: OneInput | Iterable[AnyInput], *, convert_to_tensor: bool, **kwargs: Any) -> Any: ...
     @overload
     def encode(self, inputs: OneInput | Iterable[AnyInput], *, convert_to_numpy: bool, **kwargs: Any) -> Any: ...
-    @renamed(sentences="inputs")
     def encode(
         self,
-        inputs: OneInput | Iterable[AnyInput],
+        inputs: OneInput | Iterable[AnyInput] = REQUIRED,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
@@ -223,7 +222,9 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
                 keyword argument; for `batch_size` < 1 or a `truncate_dim` that the model does not have.
             WorkerError: if a worker process fails or dies.
         """
-        self._check_kwargs(kwargs)
+        if kwargs or inputs is REQUIRED:
+            (inputs,) = current("SentenceTransformer.encode", SENTENCES, kwargs, inputs=inputs)
+            self._check_kwargs(kwargs)
         output, _ = self._output(
             output_value, precision, convert_to_numpy, convert_to_tensor, normalize_embeddings, truncate_dim
         )

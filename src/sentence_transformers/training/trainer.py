@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput, speed_metrics
 
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import legacy
 from sentence_transformers.backends.extension_points import is_untouched
 from sentence_transformers.encoders.base import BaseModel
 from sentence_transformers.errors import InputError
@@ -89,7 +89,7 @@ class BaseTrainer(Trainer, ABC):
     """Where the folder `eval` with the evaluators' files goes; None for the output folder."""
     _fit, _smart_batching_collate = classmethod(fit.fit), staticmethod(fit.smart_batching_collate)
 
-    @renamed(tokenizer="processing_class")
+    @legacy(tokenizer="processing_class")
     def __init__(
         self,
         model: BaseModel | None = None,
