@@ -36,6 +36,7 @@ from sentence_transformers.modules.tokenizer import (
 from sentence_transformers.modules.weighted_layer_pooling import WeightedLayerPooling
 from sentence_transformers.modules.word_embeddings import WordEmbeddings
 from sentence_transformers.modules.word_weights import WordWeights
+from sentence_transformers.storage.files import Source
 from tests.oracle import oracle_python, run_oracle
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "older_modules.json").read_text(encoding="utf-8"))
@@ -481,6 +482,23 @@ def test_normalize_without_a_folder_means_defaults(tmp_path, monkeypatch):
         assert module.get_config_dict() == dict.fromkeys(Normalize.config_keys, "sentence_embedding")
 
 
+def test_load_is_from_source(tmp_path):
+    """With the place that the arguments name, and what else was given."""
+
+    class Mine(Dropout):
+        @classmethod
+        def from_source(cls, source, **kwargs):
+            return source, kwargs
+
+    given = Mine.load(
+        "user/model", "2_Mine", "secret", "cache", "main", True, init_defaults={"dropout": 0.5}, backend="torch"
+    )
+    source = Source("user/model", "2_Mine", "secret", "cache", "main", True)
+    assert given == (source, {"init_defaults": {"dropout": 0.5}, "backend": "torch"})
+    (tmp_path / "config.json").write_text("{}")
+    assert Dropout.from_source(source=Source(str(tmp_path)), init_defaults={"dropout": 0.5}).dropout == 0.5
+
+
 RENAMED = [
     (WeightedLayerPooling, {"word_embedding_dimension": H}, "embedding_dimension"),
     (LSTM, {"word_embedding_dimension": H, "hidden_dim": 2}, "embedding_dimension"),
@@ -585,6 +603,10 @@ def test_transformers_tokenizer_as_word_tokenizer(tmp_path):
     assert again.preprocess(["cat apple pear"])["input_ids"].tolist() == [[3, 1, 5]]
 
 
+class OwnTokenizer(WhitespaceTokenizer):
+    """From outside of the library."""
+
+
 def test_tokenizer_class_from_elsewhere_needs_trust(tmp_path):
     module = TOKEN_MODULES["WordEmbeddings"]()
     module.save(str(tmp_path))
@@ -595,6 +617,9 @@ def test_tokenizer_class_from_elsewhere_needs_trust(tmp_path):
     older = "sentence_transformers.models.tokenizer.WhitespaceTokenizer.WhitespaceTokenizer"
     path.write_text(json.dumps(saved | {"tokenizer_class": older}))
     assert WordEmbeddings.load(str(tmp_path)).tokenizer.get_vocab() == WORDS
+    path.write_text(json.dumps(saved | {"tokenizer_class": f"{__name__}.OwnTokenizer"}))
+    trusted = WordEmbeddings.from_source(Source(str(tmp_path)), trust_remote_code=True)
+    assert type(trusted.tokenizer) is OwnTokenizer
     path.write_text(json.dumps(saved | {"tokenizer_class": "antigravity.Tokenizer"}))
     with pytest.raises(UntrustedCodeError, match="antigravity"):
         WordEmbeddings.load(str(tmp_path))
