@@ -31,6 +31,7 @@ from sentence_transformers.backends.extension_points import own_preprocess
 from sentence_transformers.backends.prepacked_linear import Float32Forward, prepack
 from sentence_transformers.encoders.base import BaseModel, class_property, warn_untrained
 from sentence_transformers.encoders.cross_fit_mixin import FitMixin
+from sentence_transformers.encoders.options import model_options
 from sentence_transformers.engine import engine, workers
 from sentence_transformers.engine.inputs import PairInput, as_input, as_text, is_conversation
 from sentence_transformers.engine.outputs import to_numpy
@@ -100,24 +101,8 @@ class CrossEncoder(BaseModel, FitMixin):
         activation_fn: Activation | None = None,
         keep_in_fp32_modules: list[str] | None = None,
     ) -> None:
-        labels = {} if num_labels is None else {"num_labels": num_labels}
-        super().__init__(
-            model_name_or_path,
-            modules=modules,
-            device=device,
-            prompts=prompts,
-            default_prompt_name=default_prompt_name,
-            cache_folder=cache_folder,
-            trust_remote_code=trust_remote_code,
-            revision=revision,
-            local_files_only=local_files_only,
-            token=token,
-            model_kwargs=model_kwargs,
-            processor_kwargs=processor_kwargs,
-            config_kwargs=(config_kwargs or {}) | labels,
-            model_card_data=model_card_data,
-            backend=backend,
-        )
+        config_kwargs = (config_kwargs or {}) | ({} if num_labels is None else {"num_labels": num_labels})
+        super().__init__(model_name_or_path, **model_options(locals()))
         if max_length is not None:
             self.max_seq_length = max_length
         self.activation_fn = activation_fn or self._saved_activation()

@@ -22,6 +22,7 @@ from sentence_transformers._deprecation import REQUIRED, SENTENCES, current, leg
 from sentence_transformers.encoders import stanford_colbert
 from sentence_transformers.encoders.base import class_property, warn_untrained
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
+from sentence_transformers.encoders.options import model_options
 from sentence_transformers.engine import engine, workers
 from sentence_transformers.engine.inputs import AnyInput, OneInput
 from sentence_transformers.engine.outputs import TokenOutput
@@ -89,23 +90,7 @@ class MultiVectorEncoder(EmbeddingModel):
         backend: Literal["torch", "onnx", "openvino"] = "torch",
         similarity_fn_name: str | SimilarityFunction | None = None,
     ) -> None:
-        super().__init__(
-            model_name_or_path,
-            modules=modules,
-            device=device,
-            prompts=prompts,
-            default_prompt_name=default_prompt_name,
-            cache_folder=cache_folder,
-            trust_remote_code=trust_remote_code,
-            revision=revision,
-            local_files_only=local_files_only,
-            token=token,
-            model_kwargs=model_kwargs,
-            processor_kwargs=processor_kwargs,
-            config_kwargs=config_kwargs,
-            model_card_data=model_card_data,
-            backend=backend,
-        )
+        super().__init__(model_name_or_path, **model_options(locals()))
         self._set_similarity(similarity_fn_name)
 
     # ---- loading

@@ -25,6 +25,7 @@ from sentence_transformers.encoders import late_chunking
 from sentence_transformers.encoders.base import class_property
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
 from sentence_transformers.encoders.fit_mixin import FitMixin
+from sentence_transformers.encoders.options import model_options
 from sentence_transformers.engine import engine, workers
 from sentence_transformers.engine.chunking import Passage
 from sentence_transformers.engine.inputs import AnyInput, OneInput
@@ -94,23 +95,7 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
         similarity_fn_name: str | SimilarityFunction | None = None,
         truncate_dim: int | None = None,
     ) -> None:
-        super().__init__(
-            model_name_or_path,
-            modules=modules,
-            device=device,
-            prompts=prompts,
-            default_prompt_name=default_prompt_name,
-            cache_folder=cache_folder,
-            trust_remote_code=trust_remote_code,
-            revision=revision,
-            local_files_only=local_files_only,
-            token=token,
-            model_kwargs=model_kwargs,
-            processor_kwargs=processor_kwargs,
-            config_kwargs=config_kwargs,
-            model_card_data=model_card_data,
-            backend=backend,
-        )
+        super().__init__(model_name_or_path, **model_options(locals()))
         self._set_similarity(similarity_fn_name)
         self.truncate_dim = truncate_dim if truncate_dim is not None else self._model_config.get("truncate_dim")
         self._check_truncate_dim(self.truncate_dim)
@@ -344,18 +329,8 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
         truncate_dim: int | None = None,
     ) -> np.ndarray:
         """Older name of `encode(sentences, pool=pool)`."""
-        return self.encode(
-            sentences,
-            prompt_name=prompt_name,
-            prompt=prompt,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            precision=precision,
-            normalize_embeddings=normalize_embeddings,
-            truncate_dim=truncate_dim,
-            pool=pool,
-            chunk_size=chunk_size,
-        )
+        given = dict(locals())
+        return given.pop("self").encode(given.pop("sentences"), **given)
 
     @staticmethod
     def load(input_path: str) -> SentenceTransformer:

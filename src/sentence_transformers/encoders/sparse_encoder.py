@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from sentence_transformers._deprecation import REQUIRED, SENTENCES, current, legacy
 from sentence_transformers.encoders.base import class_property, dimension_of, warn_untrained
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
+from sentence_transformers.encoders.options import model_options
 from sentence_transformers.engine import engine, sparse_rows, workers
 from sentence_transformers.engine.inputs import AnyInput, OneInput
 from sentence_transformers.engine.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
@@ -93,23 +94,7 @@ class SparseEncoder(EmbeddingModel):
         max_active_dims: int | None = None,
     ) -> None:
         check_max_active_dims(max_active_dims)
-        super().__init__(
-            model_name_or_path,
-            modules=modules,
-            device=device,
-            prompts=prompts,
-            default_prompt_name=default_prompt_name,
-            cache_folder=cache_folder,
-            trust_remote_code=trust_remote_code,
-            revision=revision,
-            local_files_only=local_files_only,
-            token=token,
-            model_kwargs=model_kwargs,
-            processor_kwargs=processor_kwargs,
-            config_kwargs=config_kwargs,
-            model_card_data=model_card_data,
-            backend=backend,
-        )
+        super().__init__(model_name_or_path, **model_options(locals()))
         self._set_similarity(similarity_fn_name)
         saved = self._model_config.get("max_active_dims")
         own = next((module.k for module in self.modules() if isinstance(module, SparseAutoEncoder)), None)

@@ -52,6 +52,8 @@ from sentence_transformers.training.fit import pair_loss
 from sentence_transformers.training.trainer import BaseTrainer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import nn
 
 logger = logging.getLogger(__name__)
@@ -103,7 +105,14 @@ class CrossEncoderTrainer(BaseTrainer):
         return kind(model)
 
     @classmethod
-    def _fit(cls, model: CrossEncoder, train_dataloader: Any, loss_fct: Any, activation_fct: Any, **given: Any) -> None:
+    def _fit(
+        cls,
+        model: CrossEncoder,
+        train_dataloader: Iterable[Any],
+        loss_fct: nn.Module | None,
+        activation_fct: nn.Module | None,
+        **given: Any,
+    ) -> None:
         """A run of `CrossEncoder.fit`."""
         super()._fit(model, [(train_dataloader, pair_loss(model, loss_fct, activation_fct))], **given)
 
