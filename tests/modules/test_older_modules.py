@@ -411,14 +411,15 @@ def test_round_trip_through_a_folder(name, safe, tmp_path):
         nn.init.normal_(parameter)
     (tmp_path / "part").mkdir()
     module.save(str(tmp_path / "part"), safe_serialization=safe)
-    again = type(module).load(str(tmp_path), subfolder="part")
-    assert again.get_config_dict() == module.get_config_dict()
-    assert repr(again) == repr(module)
-    assert again.state_dict().keys() == module.state_dict().keys()
-    assert all(torch.equal(again.state_dict()[key], value) for key, value in module.state_dict().items())
-    if hasattr(module, "tokenizer"):
-        assert type(again.tokenizer) is type(module.tokenizer)
-        assert vars(again.tokenizer) == vars(module.tokenizer)
+    kind, source = type(module), Source(str(tmp_path), "part")
+    for again in (kind.load(str(tmp_path), subfolder="part"), kind.from_source(source)):
+        assert again.get_config_dict() == module.get_config_dict()
+        assert repr(again) == repr(module)
+        assert again.state_dict().keys() == module.state_dict().keys()
+        assert all(torch.equal(again.state_dict()[key], value) for key, value in module.state_dict().items())
+        if hasattr(module, "tokenizer"):
+            assert type(again.tokenizer) is type(module.tokenizer)
+            assert vars(again.tokenizer) == vars(module.tokenizer)
 
 
 # --- settings, names, errors ---
