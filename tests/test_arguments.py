@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +91,39 @@ def test_sparse_sides(sparse, side):
     np.testing.assert_array_equal(torch.stack([row.to_dense() for row in several]), rows)
     assert encode(TEXTS, save_to_cpu=True).device.type == "cpu"
     assert encode(TEXTS, batch_size=1).shape == (3, 6)
+
+
+OLDER = [
+    ("dense", "encode", TEXTS, {}),
+    ("dense", "encode_query", TEXTS, {}),
+    ("sparse", "encode", TEXTS, {}),
+    ("sparse", "encode_document", TEXTS, {}),
+    ("reranker", "predict", [("a", "b")], {"activation_fct": torch.nn.Tanh(), "num_workers": 0}),
+]
+
+
+@pytest.mark.parametrize(("kind", "method", "inputs", "older"), OLDER, ids=lambda value: str(value)[:20])
+def test_inputs_by_their_older_name(request, kind, method, inputs, older):
+    """The result is that of today's name; the warnings name the method and the line of the caller."""
+    function = getattr(request.getfixturevalue(kind), method)
+    name = f"{type(function.__self__).__name__}.{method}()"
+    with pytest.warns(DeprecationWarning) as caught:
+        given = function(sentences=inputs, **older)
+    assert {warning.filename for warning in caught} == {__file__}
+    assert "'sentences' is now 'inputs'" in str(caught[-1].message)
+    assert all(name in str(warning.message) for warning in caught) and len(caught) == 1 + ("num_workers" in older)
+    expected = function(inputs, **({"activation_fn": older["activation_fct"]} if older else {}))
+    assert np.array_equal(*(one.to_dense() if isinstance(one, torch.Tensor) else one for one in (given, expected)))
+    assert inspect.signature(function).parameters["inputs"].default is inspect.Parameter.empty
+    with pytest.raises(TypeError, match="inputs"):
+        function()
+    with pytest.warns(DeprecationWarning), pytest.raises(TypeError, match="two names of one argument"):
+        function(inputs, sentences=inputs)
+
+
+def test_two_names_of_the_activation(reranker):
+    with pytest.warns(DeprecationWarning), pytest.raises(TypeError, match="two names of one argument"):
+        reranker.predict([("a", "b")], activation_fn=torch.nn.Tanh(), activation_fct=torch.nn.ReLU())
 
 
 def bars(capsys: pytest.CaptureFixture[str]) -> bool:

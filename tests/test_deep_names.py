@@ -75,6 +75,22 @@ def test_older_arguments_are_renamed():
     assert Calls().other(old=1) == {"new": 1}
 
 
+def test_what_is_said_of_older_arguments_and_where():
+    with pytest.warns(DeprecationWarning) as caught:
+        Calls("m", 1, automodel_args={}, tokenizer_args={}, classifier_dropout=0.5)
+        Calls().predict(1, num_workers=2, activation_fct=3)
+    assert [str(warning.message) for warning in caught] == [
+        "Give ['num_labels'] of Calls.__init__() by name, not by position.",
+        "Renamed arguments of Calls.__init__(): 'automodel_args' is now 'model_kwargs', 'tokenizer_args' is now "
+        "'processor_kwargs'. The older names will be removed.",
+        "Argument 'classifier_dropout' of Calls.__init__() is now an entry of config_kwargs.",
+        "Arguments ['num_workers'] of Calls.predict() have no effect any more.",
+        "Renamed arguments of Calls.predict(): 'activation_fct' is now 'activation_fn'. The older names will be "
+        "removed.",
+    ]
+    assert {warning.filename for warning in caught} == {__file__}
+
+
 # ---- backends
 
 

@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.storage.files import Source
+from sentence_transformers.storage.folder import MODULES_FILE, read_entries
 from tests.golden import layouts
 from tests.golden.layouts import GOLDEN, LAYOUTS, PROMPT, TEXTS
 from tests.oracle import oracle_python, run_oracle
@@ -44,6 +46,19 @@ def expected(name: str, call: str) -> np.ndarray:
 def check_against_recorded(model: SentenceTransformer, name: str) -> None:
     for call, function in CALLS.items():
         np.testing.assert_allclose(function(model), expected(name, call), rtol=0, atol=TOLERANCE, err_msg=call)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_modules_from_their_places_are_those_that_are_loaded(name, tmp_path):
+    source = Source(build(name, tmp_path))
+    for entry in read_entries(source, False) if source.path(MODULES_FILE) else ():
+        place = source.at(entry.path)
+        loaded = entry.module_class.load(place.name, place.subfolder)
+        found = entry.module_class.from_source(place)
+        assert type(found) is type(loaded) is entry.module_class and repr(found) == repr(loaded)
+        weights = loaded.state_dict()
+        assert weights.keys() == found.state_dict().keys()
+        assert all(torch.equal(weights[key], value) for key, value in found.state_dict().items())
 
 
 def test_the_recording_tells_layouts_apart():

@@ -10,7 +10,15 @@ import transformers
 from sentence_transformers.sparse_encoder.evaluation import SparseTripletEvaluator
 from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder
 
-from sentence_transformers import SentenceTransformer, SparseEncoderTrainer
+from sentence_transformers import (
+    CrossEncoder,
+    MultiVectorEncoder,
+    SentenceTransformer,
+    SparseEncoder,
+    SparseEncoderTrainer,
+)
+from sentence_transformers.encoders.base import BaseModel
+from sentence_transformers.encoders.options import ModelOptions
 from sentence_transformers.encoders.peft import PeftAdapterMixin
 from sentence_transformers.losses import (
     CachedMultipleNegativesRankingLoss,
@@ -55,6 +63,13 @@ ARGUMENTS = {
 def test_arguments_are_shown(function):
     expected = ARGUMENTS[function].split()
     assert list(inspect.signature(function).parameters)[: len(expected)] == expected
+
+
+@pytest.mark.parametrize("kind", [SentenceTransformer, SparseEncoder, CrossEncoder, MultiVectorEncoder])
+def test_every_encoder_takes_and_passes_on_all_options(kind):
+    options = ModelOptions.__annotations__.keys()
+    assert ["model_name_or_path", *options] == list(inspect.signature(BaseModel).parameters)
+    assert options <= inspect.signature(kind).parameters.keys()
 
 
 def test_a_loss_of_ones_own_shows_its_own_arguments():

@@ -1,14 +1,14 @@
 """Older argument names that are still accepted.
 
-`renamed(old="new")` goes on a function or an `__init__` that knows only today's name:
+`legacy` goes on a function or an `__init__` that knows only today's names, and has one table of all the others:
 
-    @renamed(word_embedding_dimension="embedding_dimension")
-    def __init__(self, embedding_dimension: int): ...
+    @legacy(model_name="model_name_or_path", cache_dir=("config_kwargs",), num_workers=None)
+    def __init__(self, model_name_or_path: str, config_kwargs: dict | None = None): ...
 
-A call with the older name works and gives one `DeprecationWarning` at the caller's line, and a line in the log, since
-Python hides the former outside of `__main__`. So do `dropped("name")`, for an argument that has no meaning any more,
-`moved(name="settings")`, for one that has become an entry of a dictionary, and `positional("first", "second")`, for
-what was once positional.
+An older name leads to the name of today, to dictionaries whose entry it has become, or to None, where it has no meaning
+any more. A call with older names works and gives a `DeprecationWarning` at the caller's line, and a line in the log,
+since Python hides the former outside of `__main__`. Where each call counts, a function that takes `**kwargs` asks
+`current` for the same, and has no wrapper.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ import functools
 import inspect
 import logging
 import warnings
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
+Names = Mapping[str, str | tuple[str, ...] | None]
 
 logger = logging.getLogger(__name__)
+
+REQUIRED: Any = inspect.Parameter.empty
+"""Default of an argument that must be given, by its name of today or of old: signatures show it without a default."""
 
 
 def deprecated(text: str, stacklevel: int) -> None:
@@ -37,11 +40,15 @@ def deprecated(text: str, stacklevel: int) -> None:
     warnings.warn(text, DeprecationWarning, stacklevel=stacklevel + 1)
 
 
-def renamed(**new_names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorator: accept keyword arguments under older names.
+def legacy(
+    *positional: str, after: int = 0, **names: str | tuple[str, ...] | None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator: accept arguments under older names, and by position.
 
     Args:
-        **new_names: older name = name today.
+        *positional: keyword-only arguments that were once positional, in their older order.
+        after: number of positional arguments, `self` included, that the function takes itself.
+        **names: older name = name today; (name, …) of the dictionaries that it is an entry of; None if it does nothing.
 
     Raises:
         TypeError: by the decorated callable, if one argument is given under both names.
@@ -50,17 +57,11 @@ def renamed(**new_names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def wrapper(*args, **kwargs):
-            used = [old for old in new_names if old in kwargs]
-            if used:
-                deprecated(message(function, used, new_names), stacklevel=2)
-            for old in used:
-                new = new_names[old]
-                if kwargs[old] is None and new in kwargs:  # wrappers pass both, one of them unset
-                    del kwargs[old]
-                    continue
-                if kwargs.get(new) is not None:
-                    raise TypeError(f"{function.__qualname__}() got {old!r} and {new!r}: two names of one argument.")
-                kwargs[new] = kwargs.pop(old)
+            if positional and len(args) > after:
+                kwargs |= by_name(function.__qualname__, positional, args[after:], after)
+                args = args[:after]
+            if not names.keys().isdisjoint(kwargs):
+                update(function.__qualname__, names, kwargs, stacklevel=2)
             return function(*args, **kwargs)
 
         return wrapper
@@ -68,85 +69,75 @@ def renamed(**new_names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
-def dropped(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorator: accept keyword arguments that have no meaning any more."""
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(function)
-        def wrapper(*args, **kwargs):
-            if used := [name for name in names if name in kwargs]:
-                text = f"Arguments {used} of {function.__qualname__}() have no effect any more."
-                deprecated(text, stacklevel=2)
-            return function(*args, **{key: value for key, value in kwargs.items() if key not in names})
-
-        return wrapper
-
-    return decorate
+def by_name(function: str, names: tuple[str, ...], values: tuple[Any, ...], after: int) -> dict[str, Any]:
+    """Arguments that were given by position, behind the first `after`."""
+    if len(values) > len(names):
+        raise TypeError(f"{function}() takes {after + len(names)} positional arguments, got {after + len(values)}.")
+    deprecated(f"Give {list(names[: len(values)])} of {function}() by name, not by position.", stacklevel=3)
+    return dict(zip(names, values, strict=False))
 
 
-def moved(**targets: str | tuple[str, ...]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorator: accept keyword arguments that are entries of a dictionary argument today.
+def update(function: str, names: Names, kwargs: dict[str, Any], stacklevel: int) -> None:
+    """Bring the keyword arguments of a call to today's names.
 
     Args:
-        **targets: older argument = name of the dictionary argument, or names of several.
+        function: its name, for the messages.
+        stacklevel: whose line the warning names; 2 for the caller of the function that calls this one.
     """
+    stacklevel += 1
+    used = [old for old in names if old in kwargs]
+    if gone := [old for old in used if names[old] is None]:
+        deprecated(f"Arguments {gone} of {function}() have no effect any more.", stacklevel)
+    for old in gone:
+        del kwargs[old]
+    renamed = {old: new for old in used if isinstance(new := names[old], str)}
+    if renamed:
+        changes = ", ".join(f"{old!r} is now {new!r}" for old, new in renamed.items())
+        text = f"Renamed arguments of {function}(): {changes}. The older names will be removed."
+        deprecated(text, stacklevel)
+    for old, new in renamed.items():
+        value = kwargs.pop(old)
+        if value is None and new in kwargs:  # wrappers pass both, one of them unset
+            continue
+        if kwargs.get(new) is not None:
+            raise TypeError(f"{function}() got {old!r} and {new!r}: two names of one argument.")
+        kwargs[new] = value
+    for old in used:
+        if isinstance(targets := names[old], tuple) and (value := kwargs.pop(old)) is not None:
+            text = f"Argument {old!r} of {function}() is now an entry of {' and '.join(targets)}."
+            deprecated(text, stacklevel)
+            kwargs |= {target: (kwargs.get(target) or {}) | {old: value} for target in targets}
 
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(function)
-        def wrapper(*args, **kwargs):
-            for name in targets.keys() & kwargs.keys():
-                value, inside = kwargs.pop(name), targets[name]
-                if value is None:
-                    continue
-                inside = (inside,) if isinstance(inside, str) else inside
-                text = f"Argument {name!r} of {function.__qualname__}() is now an entry of {' and '.join(inside)}."
-                deprecated(text, stacklevel=2)
-                kwargs.update({target: (kwargs.get(target) or {}) | {name: value} for target in inside})
-            return function(*args, **kwargs)
 
-        return wrapper
+def current(function: str, names: Names, kwargs: dict[str, Any], **arguments: Any) -> list[Any]:
+    """The values of `arguments`, where `kwargs` may have them under older names, which leave it.
 
-    return decorate
-
-
-def positional(*names: str, after: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorator: accept keyword-only arguments by position, as they once were.
-
-    Args:
-        *names: the arguments in their older order.
-        after: number of positional arguments, `self` included, that the function takes itself.
+    Raises:
+        TypeError: if one is `REQUIRED` and not given, or is given under both names.
     """
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(function)
-        def wrapper(*args, **kwargs):
-            given = args[after:]
-            if len(given) > len(names):
-                raise TypeError(
-                    f"{function.__qualname__}() takes {after + len(names)} positional arguments, got {len(args)}."
-                )
-            if given:
-                text = f"Give {list(names[: len(given)])} of {function.__qualname__}() by name, not by position."
-                deprecated(text, stacklevel=2)
-            return function(*args[:after], **dict(zip(names, given, strict=False)), **kwargs)
-
-        return wrapper
-
-    return decorate
+    if not names.keys().isdisjoint(kwargs):
+        kwargs |= {name: value for name, value in arguments.items() if value is not REQUIRED}
+        update(function, names, kwargs, stacklevel=3)
+        arguments = {name: kwargs.pop(name, REQUIRED) for name in arguments}
+    if missing := [name for name, value in arguments.items() if value is REQUIRED]:
+        raise TypeError(f"{function}() is missing the required argument {missing[0]!r}.")
+    return list(arguments.values())
 
 
-def message(function: Callable, used: list[str], new_names: dict[str, str]) -> str:
-    changes = ", ".join(f"{old!r} is now {new_names[old]!r}" for old in used)
-    return f"Renamed arguments of {function.__qualname__}(): {changes}. The older names will be removed."
-
-
-deprecated_kwargs = renamed  # its name elsewhere
+SENTENCES: Names = {"sentences": "inputs"}
+PAIRS: dict[str, str | tuple[str, ...] | None] = {
+    "sentences": "inputs",
+    "activation_fct": "activation_fn",
+    "num_workers": None,
+}
+deprecated_kwargs = legacy  # its name elsewhere
 
 
 def cross_encoder_init_args_decorator(function: Callable[P, R]) -> Callable[P, R]:
     """The older arguments of the constructor of a cross-encoder."""
-    function = moved(classifier_dropout="config_kwargs")(function)
-    function = renamed(
+    return legacy(
+        *("num_labels", "max_length", "activation_fn", "device"),
+        after=2,
         model_name="model_name_or_path",
         automodel_args="model_kwargs",
         tokenizer_args="processor_kwargs",
@@ -154,19 +145,22 @@ def cross_encoder_init_args_decorator(function: Callable[P, R]) -> Callable[P, R
         config_args="config_kwargs",
         cache_dir="cache_folder",
         default_activation_function="activation_fn",
+        classifier_dropout=("config_kwargs",),
     )(function)
-    return positional("num_labels", "max_length", "activation_fn", "device", after=2)(function)
 
 
 def cross_encoder_predict_rank_args_decorator(function: Callable[P, R]) -> Callable[P, R]:
     """The older arguments of `predict` and `rank`; those that the function itself takes are left to it."""
-    gone = ("num_workers", "apply_softmax", "convert_to_numpy", "convert_to_tensor")
+    gone = dict.fromkeys(("apply_softmax", "convert_to_numpy", "convert_to_tensor"))
     known = inspect.signature(function).parameters
-    function = renamed(sentences="inputs", activation_fct="activation_fn")(function)
-    return dropped(*(name for name in gone if name not in known))(function)
+    return legacy(**{name: target for name, target in (PAIRS | gone).items() if name not in known})(function)
 
 
 def transformer_kwargs_decorator(function: Callable[P, R]) -> Callable[P, R]:
     """The older arguments of the constructor of a `Transformer`."""
-    function = moved(cache_dir=("model_kwargs", "processor_kwargs", "config_kwargs"))(function)
-    return renamed(model_args="model_kwargs", tokenizer_args="processor_kwargs", config_args="config_kwargs")(function)
+    return legacy(
+        model_args="model_kwargs",
+        tokenizer_args="processor_kwargs",
+        config_args="config_kwargs",
+        cache_dir=("model_kwargs", "processor_kwargs", "config_kwargs"),
+    )(function)

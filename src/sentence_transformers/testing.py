@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import legacy
 from sentence_transformers.engine.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS, side_prompt
 from sentence_transformers.errors import InputError
 
@@ -77,7 +77,7 @@ class MockEncoder:
         self._check_truncate_dim(truncate_dim)
         self.truncate_dim = truncate_dim
 
-    @renamed(sentences="inputs")
+    @legacy(sentences="inputs")
     def encode(
         self,
         inputs: str | Iterable[str],

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from sentence_transformers import CrossEncoder, models
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import legacy
 from sentence_transformers.errors import InputError, MissingExtraError, ModelFormatError, UntrustedCodeError
 from sentence_transformers.features import Features, Packing
 from sentence_transformers.modules.bow import BoW
@@ -36,6 +36,7 @@ from sentence_transformers.modules.tokenizer import (
 from sentence_transformers.modules.weighted_layer_pooling import WeightedLayerPooling
 from sentence_transformers.modules.word_embeddings import WordEmbeddings
 from sentence_transformers.modules.word_weights import WordWeights
+from sentence_transformers.storage.files import Source
 from tests.oracle import oracle_python, run_oracle
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "older_modules.json").read_text(encoding="utf-8"))
@@ -410,14 +411,15 @@ def test_round_trip_through_a_folder(name, safe, tmp_path):
         nn.init.normal_(parameter)
     (tmp_path / "part").mkdir()
     module.save(str(tmp_path / "part"), safe_serialization=safe)
-    again = type(module).load(str(tmp_path), subfolder="part")
-    assert again.get_config_dict() == module.get_config_dict()
-    assert repr(again) == repr(module)
-    assert again.state_dict().keys() == module.state_dict().keys()
-    assert all(torch.equal(again.state_dict()[key], value) for key, value in module.state_dict().items())
-    if hasattr(module, "tokenizer"):
-        assert type(again.tokenizer) is type(module.tokenizer)
-        assert vars(again.tokenizer) == vars(module.tokenizer)
+    kind, source = type(module), Source(str(tmp_path), "part")
+    for again in (kind.load(str(tmp_path), subfolder="part"), kind.from_source(source)):
+        assert again.get_config_dict() == module.get_config_dict()
+        assert repr(again) == repr(module)
+        assert again.state_dict().keys() == module.state_dict().keys()
+        assert all(torch.equal(again.state_dict()[key], value) for key, value in module.state_dict().items())
+        if hasattr(module, "tokenizer"):
+            assert type(again.tokenizer) is type(module.tokenizer)
+            assert vars(again.tokenizer) == vars(module.tokenizer)
 
 
 # --- settings, names, errors ---
@@ -481,6 +483,23 @@ def test_normalize_without_a_folder_means_defaults(tmp_path, monkeypatch):
         assert module.get_config_dict() == dict.fromkeys(Normalize.config_keys, "sentence_embedding")
 
 
+def test_load_is_from_source(tmp_path):
+    """With the place that the arguments name, and what else was given."""
+
+    class Mine(Dropout):
+        @classmethod
+        def from_source(cls, source, **kwargs):
+            return source, kwargs
+
+    given = Mine.load(
+        "user/model", "2_Mine", "secret", "cache", "main", True, init_defaults={"dropout": 0.5}, backend="torch"
+    )
+    source = Source("user/model", "2_Mine", "secret", "cache", "main", True)
+    assert given == (source, {"init_defaults": {"dropout": 0.5}, "backend": "torch"})
+    (tmp_path / "config.json").write_text("{}")
+    assert Dropout.from_source(source=Source(str(tmp_path)), init_defaults={"dropout": 0.5}).dropout == 0.5
+
+
 RENAMED = [
     (WeightedLayerPooling, {"word_embedding_dimension": H}, "embedding_dimension"),
     (LSTM, {"word_embedding_dimension": H, "hidden_dim": 2}, "embedding_dimension"),
@@ -508,7 +527,7 @@ def test_two_names_of_one_argument(cls, arguments, new):
 
 
 def test_renamed_gives_one_warning_for_all_names_and_none_for_new_ones(recwarn):
-    @renamed(a="x", b="y")
+    @legacy(a="x", b="y")
     def pair(x, y):
         return x, y
 
@@ -585,6 +604,10 @@ def test_transformers_tokenizer_as_word_tokenizer(tmp_path):
     assert again.preprocess(["cat apple pear"])["input_ids"].tolist() == [[3, 1, 5]]
 
 
+class OwnTokenizer(WhitespaceTokenizer):
+    """From outside of the library."""
+
+
 def test_tokenizer_class_from_elsewhere_needs_trust(tmp_path):
     module = TOKEN_MODULES["WordEmbeddings"]()
     module.save(str(tmp_path))
@@ -595,6 +618,9 @@ def test_tokenizer_class_from_elsewhere_needs_trust(tmp_path):
     older = "sentence_transformers.models.tokenizer.WhitespaceTokenizer.WhitespaceTokenizer"
     path.write_text(json.dumps(saved | {"tokenizer_class": older}))
     assert WordEmbeddings.load(str(tmp_path)).tokenizer.get_vocab() == WORDS
+    path.write_text(json.dumps(saved | {"tokenizer_class": f"{__name__}.OwnTokenizer"}))
+    trusted = WordEmbeddings.from_source(Source(str(tmp_path)), trust_remote_code=True)
+    assert type(trusted.tokenizer) is OwnTokenizer
     path.write_text(json.dumps(saved | {"tokenizer_class": "antigravity.Tokenizer"}))
     with pytest.raises(UntrustedCodeError, match="antigravity"):
         WordEmbeddings.load(str(tmp_path))

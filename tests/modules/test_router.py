@@ -12,7 +12,10 @@ from torch import nn
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.errors import InputError
 from sentence_transformers.modules.base import InputModule, Module
+from sentence_transformers.modules.dropout import Dropout
+from sentence_transformers.modules.normalize import Normalize
 from sentence_transformers.modules.router import Router
+from sentence_transformers.storage.files import Source
 
 
 class Lengths(InputModule):
@@ -162,3 +165,20 @@ def test_routes_that_do_not_fit_are_said(caplog):
 def test_without_a_tokenizer():
     assert router().tokenizer is None
     assert SentenceTransformer(modules=[router()], device="cpu").tokenizer is None
+
+
+class OwnDropout(Dropout):
+    """Reads the folder of a `Dropout`."""
+
+
+def test_classes_of_the_caller_in_the_place_of_those_that_are_named(tmp_path):
+    routes: dict[str, list[nn.Module]] = {name: [Normalize(), Dropout(0.5)] for name in ("query", "document")}
+    Router(routes).save(str(tmp_path))
+    names = [folder.name for folder in tmp_path.glob("*Dropout")]
+    given: dict[str, type[nn.Module]] = dict.fromkeys(names, OwnDropout)
+    for loaded in (
+        Router.load(str(tmp_path), module_classes=given),
+        Router.from_source(Source(str(tmp_path)), module_classes=given),
+    ):
+        assert [type(part) for part in loaded.routes["query"]] == [Normalize, OwnDropout]
+        assert loaded.routes["document"][1].dropout == 0.5

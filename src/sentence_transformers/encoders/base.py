@@ -187,7 +187,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
     def _modules_of_plain(cls, source: Source, **kwargs: Any) -> dict[str, Any]:
         """Modules for a transformers checkpoint without `modules.json`."""
         kwargs.setdefault("plain_task", "feature-extraction")
-        return {"0": Transformer.load(source.name, source.subfolder, **source.hub_kwargs, **kwargs)}
+        return {"0": Transformer.from_source(source, **kwargs)}
 
     def _place(self, device: str | None) -> None:
         """Move to the device and bring all modules to the first one's type."""

@@ -20,14 +20,18 @@ import torch
 from torch import Tensor, nn
 
 from sentence_transformers._deprecation import (
+    PAIRS,
+    REQUIRED,
     cross_encoder_init_args_decorator,
     cross_encoder_predict_rank_args_decorator,
+    current,
     deprecated,
 )
 from sentence_transformers.backends.extension_points import own_preprocess
 from sentence_transformers.backends.prepacked_linear import Float32Forward, prepack
 from sentence_transformers.encoders.base import BaseModel, class_property, warn_untrained
 from sentence_transformers.encoders.cross_fit_mixin import FitMixin
+from sentence_transformers.encoders.options import model_options
 from sentence_transformers.engine import engine, workers
 from sentence_transformers.engine.inputs import PairInput, as_input, as_text, is_conversation
 from sentence_transformers.engine.outputs import to_numpy
@@ -98,24 +102,8 @@ class CrossEncoder(BaseModel, FitMixin):
         activation_fn: Activation | None = None,
         keep_in_fp32_modules: list[str] | None = None,
     ) -> None:
-        labels = {} if num_labels is None else {"num_labels": num_labels}
-        super().__init__(
-            model_name_or_path,
-            modules=modules,
-            device=device,
-            prompts=prompts,
-            default_prompt_name=default_prompt_name,
-            cache_folder=cache_folder,
-            trust_remote_code=trust_remote_code,
-            revision=revision,
-            local_files_only=local_files_only,
-            token=token,
-            model_kwargs=model_kwargs,
-            processor_kwargs=processor_kwargs,
-            config_kwargs=(config_kwargs or {}) | labels,
-            model_card_data=model_card_data,
-            backend=backend,
-        )
+        config_kwargs = (config_kwargs or {}) | ({} if num_labels is None else {"num_labels": num_labels})
+        super().__init__(model_name_or_path, **model_options(locals()))
         if max_length is not None:
             self.max_seq_length = max_length
         self.activation_fn = activation_fn or self._saved_activation()
@@ -207,10 +195,9 @@ class CrossEncoder(BaseModel, FitMixin):
     def predict(self, inputs: PairInput | Iterable[PairInput], *, convert_to_tensor: bool, **kwargs: Any) -> Any: ...
     @overload
     def predict(self, inputs: PairInput | Iterable[PairInput], *, convert_to_numpy: bool, **kwargs: Any) -> Any: ...
-    @cross_encoder_predict_rank_args_decorator
     def predict(
         self,
-        inputs: PairInput | Iterable[PairInput],
+        inputs: PairInput | Iterable[PairInput] = REQUIRED,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
@@ -255,6 +242,9 @@ class CrossEncoder(BaseModel, FitMixin):
                 keyword argument, or `batch_size` < 1.
             WorkerError: if a worker process fails or dies.
         """
+        if kwargs or inputs is REQUIRED:
+            given = {"inputs": inputs, "activation_fn": activation_fn}
+            inputs, activation_fn = current("CrossEncoder.predict", PAIRS, kwargs, **given)
         if own_preprocess(self) and own_preprocess(self[0]):
             self._check_kwargs(kwargs)
         singular = self.is_singular_input(inputs)

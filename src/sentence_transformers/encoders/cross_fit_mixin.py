@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.utils.data import DataLoader
 
-    from sentence_transformers.encoders.cross_encoder import CrossEncoder
     from sentence_transformers.protocols import Evaluator
 
 
@@ -49,40 +48,18 @@ class FitMixin:
             activation_fct: applied to the scores before the loss.
             others: see `SentenceTransformer.fit`.
         """
-        from sentence_transformers.training import fit
+        given = dict(locals())
+        from sentence_transformers import CrossEncoderTrainer
 
-        model = cast("CrossEncoder", self)
-        fit.fit(
-            model,
-            [(train_dataloader, fit.pair_loss(model, loss_fct, activation_fct))],
-            evaluator,
-            epochs,
-            None,
-            scheduler,
-            warmup_steps,
-            optimizer_class,
-            optimizer_params,
-            weight_decay,
-            evaluation_steps,
-            output_path,
-            save_best_model,
-            max_grad_norm,
-            use_amp,
-            callback,
-            show_progress_bar,
-            None,
-            500,
-            0,
-            False,
-        )
+        CrossEncoderTrainer._fit(given.pop("self"), **given)
 
     old_fit = fit
 
     def smart_batching_collate(self, batch: list[Any]) -> tuple[dict[str, Any], torch.Tensor]:
         """A list of `InputExample` of two texts as (features of the pairs, labels)."""
-        from sentence_transformers.training import fit
-
-        return fit.collate_pairs(cast("CrossEncoder", self), batch)
+        labels = torch.tensor([example.label for example in batch])
+        labels = labels.float() if self.num_labels == 1 else labels.long()  # type: ignore[attr-defined]
+        return self.smart_batching_collate_text_only([example.texts for example in batch]), labels
 
     def smart_batching_collate_text_only(self, batch: list[Any]) -> dict[str, Any]:
         """A list of pairs of texts as features."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from torch import Tensor
 
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import REQUIRED, SENTENCES, current
 from sentence_transformers.encoders.base import BaseModel, dimension_of
 from sentence_transformers.engine import chunking, engine, workers
 from sentence_transformers.engine.chunking import Passage
@@ -264,8 +264,11 @@ def for_side(encode: Encode, task: str, prompts: Sequence[str]) -> Encode:
     """
     signature = inspect.signature(encode)
 
-    @renamed(sentences="inputs")
-    def encode_side(self: EmbeddingModel, inputs: AnyInput | Iterable[AnyInput], *args: Any, **kwargs: Any) -> Any:
+    def encode_side(
+        self: EmbeddingModel, inputs: AnyInput | Iterable[AnyInput] = REQUIRED, *args: Any, **kwargs: Any
+    ) -> Any:
+        if kwargs or inputs is REQUIRED:
+            (inputs,) = current(encode_side.__qualname__, SENTENCES, kwargs, inputs=inputs)
         bound = signature.bind(self, inputs, *args, **kwargs)
         bound.apply_defaults()
         given = {name: value for name, value in bound.arguments.items() if name not in ("self", "kwargs")}

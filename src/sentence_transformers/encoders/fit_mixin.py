@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.utils.data import DataLoader
 
-    from sentence_transformers.encoders.sentence_transformer import SentenceTransformer
     from sentence_transformers.protocols import Evaluator
 
 
 class FitMixin:
     """The methods `fit` and `smart_batching_collate`."""
+
+    preprocess: Callable[..., Any]
 
     def fit(
         self,
@@ -58,37 +59,15 @@ class FitMixin:
             callback: called with (score, epoch, steps) at each evaluation.
             checkpoint_path, checkpoint_save_steps, checkpoint_save_total_limit, resume_from_checkpoint: checkpoints.
         """
-        from sentence_transformers.training import fit
+        given = dict(locals())
+        from sentence_transformers import SentenceTransformerTrainer
 
-        model = cast("SentenceTransformer", self)
-        fit.fit(
-            model,
-            train_objectives,
-            evaluator,
-            epochs,
-            steps_per_epoch,
-            scheduler,
-            warmup_steps,
-            optimizer_class,
-            optimizer_params,
-            weight_decay,
-            evaluation_steps,
-            output_path,
-            save_best_model,
-            max_grad_norm,
-            use_amp,
-            callback,
-            show_progress_bar,
-            checkpoint_path,
-            checkpoint_save_steps,
-            checkpoint_save_total_limit,
-            resume_from_checkpoint,
-        )
+        SentenceTransformerTrainer._fit(given.pop("self"), **given)
 
     old_fit = fit
 
     def smart_batching_collate(self, batch: list[Any]) -> tuple[list[dict[str, Tensor]], Tensor]:
         """A list of `InputExample` as (features of each column, labels)."""
-        from sentence_transformers.training import fit
+        from sentence_transformers import SentenceTransformerTrainer
 
-        return fit.smart_batching_collate(cast("SentenceTransformer", self), batch)
+        return SentenceTransformerTrainer._smart_batching_collate(self.preprocess, batch)

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import REQUIRED, SENTENCES, current, legacy
 from sentence_transformers.encoders import stanford_colbert
 from sentence_transformers.encoders.base import class_property, warn_untrained
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
+from sentence_transformers.encoders.options import model_options
 from sentence_transformers.engine import engine, workers
 from sentence_transformers.engine.inputs import AnyInput, OneInput
 from sentence_transformers.engine.outputs import TokenOutput
@@ -69,7 +70,7 @@ class MultiVectorEncoder(EmbeddingModel):
 
         return MultiVectorEncoderModelCardData
 
-    @renamed(tokenizer_kwargs="processor_kwargs")
+    @legacy(tokenizer_kwargs="processor_kwargs")
     def __init__(
         self,
         model_name_or_path: str | None = None,
@@ -90,23 +91,7 @@ class MultiVectorEncoder(EmbeddingModel):
         backend: Literal["torch", "onnx", "openvino"] = "torch",
         similarity_fn_name: str | SimilarityFunction | None = None,
     ) -> None:
-        super().__init__(
-            model_name_or_path,
-            modules=modules,
-            device=device,
-            prompts=prompts,
-            default_prompt_name=default_prompt_name,
-            cache_folder=cache_folder,
-            trust_remote_code=trust_remote_code,
-            revision=revision,
-            local_files_only=local_files_only,
-            token=token,
-            model_kwargs=model_kwargs,
-            processor_kwargs=processor_kwargs,
-            config_kwargs=config_kwargs,
-            model_card_data=model_card_data,
-            backend=backend,
-        )
+        super().__init__(model_name_or_path, **model_options(locals()))
         self._set_similarity(similarity_fn_name)
 
     # ---- loading
@@ -173,10 +158,9 @@ class MultiVectorEncoder(EmbeddingModel):
     def encode(self, inputs: OneInput, prompt_name: str | None = None, **kwargs: Any) -> Tensor: ...
     @overload
     def encode(self, inputs: Iterable[AnyInput], prompt_name: str | None = None, **kwargs: Any) -> list[Tensor]: ...
-    @renamed(sentences="inputs")
     def encode(
         self,
-        inputs: OneInput | Iterable[AnyInput],
+        inputs: OneInput | Iterable[AnyInput] = REQUIRED,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
@@ -221,6 +205,8 @@ class MultiVectorEncoder(EmbeddingModel):
                 argument; for `batch_size` < 1 or another `output_value`.
             WorkerError: if a worker process fails or dies.
         """
+        if kwargs or inputs is REQUIRED:
+            (inputs,) = current("MultiVectorEncoder.encode", SENTENCES, kwargs, inputs=inputs)
         if "convert_to_tensor" in kwargs:
             raise InputError(
                 "MultiVectorEncoder.encode has no convert_to_tensor: texts have different numbers of tokens, which "

@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import REQUIRED, SENTENCES, current, legacy
 from sentence_transformers.encoders import late_chunking
 from sentence_transformers.encoders.base import class_property
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
 from sentence_transformers.encoders.fit_mixin import FitMixin
+from sentence_transformers.encoders.options import model_options
 from sentence_transformers.engine import engine, workers
 from sentence_transformers.engine.chunking import Passage
 from sentence_transformers.engine.inputs import AnyInput, OneInput
@@ -72,7 +73,7 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
 
         return SentenceTransformerModelCardData
 
-    @renamed(tokenizer_kwargs="processor_kwargs", use_auth_token="token")
+    @legacy(tokenizer_kwargs="processor_kwargs", use_auth_token="token")
     def __init__(
         self,
         model_name_or_path: str | None = None,
@@ -94,23 +95,7 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
         similarity_fn_name: str | SimilarityFunction | None = None,
         truncate_dim: int | None = None,
     ) -> None:
-        super().__init__(
-            model_name_or_path,
-            modules=modules,
-            device=device,
-            prompts=prompts,
-            default_prompt_name=default_prompt_name,
-            cache_folder=cache_folder,
-            trust_remote_code=trust_remote_code,
-            revision=revision,
-            local_files_only=local_files_only,
-            token=token,
-            model_kwargs=model_kwargs,
-            processor_kwargs=processor_kwargs,
-            config_kwargs=config_kwargs,
-            model_card_data=model_card_data,
-            backend=backend,
-        )
+        super().__init__(model_name_or_path, **model_options(locals()))
         self._set_similarity(similarity_fn_name)
         self.truncate_dim = truncate_dim if truncate_dim is not None else self._model_config.get("truncate_dim")
         self._check_truncate_dim(self.truncate_dim)
@@ -166,10 +151,9 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
     def encode(self, inputs: OneInput | Iterable[AnyInput], *, convert_to_tensor: bool, **kwargs: Any) -> Any: ...
     @overload
     def encode(self, inputs: OneInput | Iterable[AnyInput], *, convert_to_numpy: bool, **kwargs: Any) -> Any: ...
-    @renamed(sentences="inputs")
     def encode(
         self,
-        inputs: OneInput | Iterable[AnyInput],
+        inputs: OneInput | Iterable[AnyInput] = REQUIRED,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
@@ -223,7 +207,9 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
                 keyword argument; for `batch_size` < 1 or a `truncate_dim` that the model does not have.
             WorkerError: if a worker process fails or dies.
         """
-        self._check_kwargs(kwargs)
+        if kwargs or inputs is REQUIRED:
+            (inputs,) = current("SentenceTransformer.encode", SENTENCES, kwargs, inputs=inputs)
+            self._check_kwargs(kwargs)
         output, _ = self._output(
             output_value, precision, convert_to_numpy, convert_to_tensor, normalize_embeddings, truncate_dim
         )
@@ -343,18 +329,8 @@ class SentenceTransformer(EmbeddingModel, FitMixin):
         truncate_dim: int | None = None,
     ) -> np.ndarray:
         """Older name of `encode(sentences, pool=pool)`."""
-        return self.encode(
-            sentences,
-            prompt_name=prompt_name,
-            prompt=prompt,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            precision=precision,
-            normalize_embeddings=normalize_embeddings,
-            truncate_dim=truncate_dim,
-            pool=pool,
-            chunk_size=chunk_size,
-        )
+        given = dict(locals())
+        return given.pop("self").encode(given.pop("sentences"), **given)
 
     @staticmethod
     def load(input_path: str) -> SentenceTransformer:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import REQUIRED, SENTENCES, current, legacy
 from sentence_transformers.encoders.base import class_property, dimension_of, warn_untrained
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
+from sentence_transformers.encoders.options import model_options
 from sentence_transformers.engine import engine, sparse_rows, workers
 from sentence_transformers.engine.inputs import AnyInput, OneInput
 from sentence_transformers.engine.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
@@ -70,7 +71,7 @@ class SparseEncoder(EmbeddingModel):
 
         return SparseEncoderModelCardData
 
-    @renamed(tokenizer_kwargs="processor_kwargs")
+    @legacy(tokenizer_kwargs="processor_kwargs")
     def __init__(
         self,
         model_name_or_path: str | None = None,
@@ -93,23 +94,7 @@ class SparseEncoder(EmbeddingModel):
         max_active_dims: int | None = None,
     ) -> None:
         check_max_active_dims(max_active_dims)
-        super().__init__(
-            model_name_or_path,
-            modules=modules,
-            device=device,
-            prompts=prompts,
-            default_prompt_name=default_prompt_name,
-            cache_folder=cache_folder,
-            trust_remote_code=trust_remote_code,
-            revision=revision,
-            local_files_only=local_files_only,
-            token=token,
-            model_kwargs=model_kwargs,
-            processor_kwargs=processor_kwargs,
-            config_kwargs=config_kwargs,
-            model_card_data=model_card_data,
-            backend=backend,
-        )
+        super().__init__(model_name_or_path, **model_options(locals()))
         self._set_similarity(similarity_fn_name)
         saved = self._model_config.get("max_active_dims")
         own = next((module.k for module in self.modules() if isinstance(module, SparseAutoEncoder)), None)
@@ -175,10 +160,9 @@ class SparseEncoder(EmbeddingModel):
     def encode(
         self, inputs: Iterable[AnyInput], *, convert_to_tensor: bool, **kwargs: Any
     ) -> Tensor | list[Tensor]: ...
-    @renamed(sentences="inputs")
     def encode(
         self,
-        inputs: OneInput | Iterable[AnyInput],
+        inputs: OneInput | Iterable[AnyInput] = REQUIRED,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
@@ -221,7 +205,9 @@ class SparseEncoder(EmbeddingModel):
                 argument; for `batch_size`, `chunk_size` or `max_active_dims` < 1.
             WorkerError: if a worker process fails or dies.
         """
-        self._check_kwargs(kwargs)
+        if kwargs or inputs is REQUIRED:
+            (inputs,) = current("SparseEncoder.encode", SENTENCES, kwargs, inputs=inputs)
+            self._check_kwargs(kwargs)
         check_max_active_dims(max_active_dims)
         if convert_to_sparse_tensor not in (True, False, "coo", "csr"):
             raise InputError(

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import legacy
 from sentence_transformers.errors import InputError
 from sentence_transformers.evaluation import metrics as measures
 from sentence_transformers.evaluation.base import BaseEvaluator, Measured, MetricsEvaluator, check_lengths, file_name
@@ -202,7 +202,7 @@ class CrossEncoderRerankingEvaluator(ScoreEvaluator):
             if none has relevant documents.
     """
 
-    @renamed(mrr_at_k="at_k")
+    @legacy(mrr_at_k="at_k")
     def __init__(
         self,
         samples: list[dict[str, Any]],

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import legacy
 from sentence_transformers.errors import InputError
 from sentence_transformers.evaluation.base import EmbeddingEvaluator, Measured
 from sentence_transformers.evaluation.metrics import ranking
@@ -41,7 +41,7 @@ class RerankingEvaluator(EmbeddingEvaluator):
     config_keys = ("at_k", "truncate_dim")
     encode_options: ClassVar[dict[str, bool]] = {"convert_to_tensor": True}
 
-    @renamed(mrr_at_k="at_k")
+    @legacy(mrr_at_k="at_k")
     def __init__(
         self,
         samples: list[dict[str, Any]],

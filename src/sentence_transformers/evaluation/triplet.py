@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import legacy
 from sentence_transformers.errors import InputError
 from sentence_transformers.evaluation.base import Measured, check_lengths, file_name
 from sentence_transformers.evaluation.pairs import SimilaritiesEvaluator
@@ -33,7 +33,7 @@ class TripletEvaluator(SimilaritiesEvaluator):
     similarities: ClassVar[tuple[str, ...]] = ("cosine", "dot", "euclidean", "manhattan")
     primary_kind: ClassVar[str] = "{}_accuracy"
 
-    @renamed(main_distance_function="main_similarity_function")
+    @legacy(main_distance_function="main_similarity_function")
     def __init__(
         self,
         anchors: Sequence[Any],

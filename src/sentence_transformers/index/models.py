@@ -10,19 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
 from sentence_transformers.errors import InputError
 from sentence_transformers.protocols import SearchEncoder
+from sentence_transformers.storage.fingerprint import cosine, of_vector
 
 DENSE, SPARSE = "SentenceTransformer", "SparseEncoder"
 PROBE = "The quick brown fox jumps over the lazy dog."
 SETTINGS = ("truncate_dim",)
 """Arguments of the model's class without which it gives vectors of another dimension."""
-PROBE_SIZE = 64
-"""Values of the vector that are kept."""
 LEAST_COSINE = 0.9
-"""Backends and precisions move a vector a little; another model gives quite another one."""
+"""Of the vectors of `PROBE` by the model of an index and by the same in another backend or precision."""
 
 
 def kind_of(model: SearchEncoder) -> str:
@@ -105,14 +102,8 @@ def encode(model: SearchEncoder, texts: list[str], side: str, **kwargs: Any) -> 
 
 
 def probe(model: SearchEncoder) -> list[float]:
-    """The beginning of the vector of `PROBE`; of a sparse one, its heaviest terms and their weights by turns."""
-    vector = encode(model, [PROBE], "document", show_progress_bar=False)
-    if kind_of(model) == DENSE:
-        return [round(float(value), 6) for value in vector[0, :PROBE_SIZE]]
-    row = vector.coalesce()
-    order = row.values().argsort(descending=True, stable=True)[: PROBE_SIZE // 2]
-    pairs = zip(row.indices()[1][order].tolist(), row.values()[order].tolist(), strict=True)
-    return [number for term, weight in pairs for number in (term, round(weight, 6))]
+    """The fingerprint of the vector of `PROBE`."""
+    return of_vector(encode(model, [PROBE], "document", show_progress_bar=False)[0])
 
 
 def describe(model: SearchEncoder) -> dict[str, Any]:
@@ -141,21 +132,10 @@ def origin_of(model: SearchEncoder) -> tuple[str | None, str | None]:
 
 def check(model: SearchEncoder, known: Mapping[str, Any]) -> None:
     """`InputError` if a model gives `PROBE` another vector than the index remembers."""
-    found, expected = probe(model), known["probe"]
-    if kind_of(model) == SPARSE:
-        found, expected = aligned(found, expected)
-    cosine = np.dot(found, expected) / max(np.linalg.norm(found) * np.linalg.norm(expected), 1e-12)
-    if len(found) != len(expected) or not cosine >= LEAST_COSINE:
+    likeness = cosine(probe(model), known["probe"], kind_of(model) == SPARSE)
+    if not likeness >= LEAST_COSINE:
         raise InputError(
             f"This is not the model that the index was built with ({known['name'] or 'unnamed'}): it has the same "
-            f"dimension, but a known text gets another vector (cosine {cosine:.3f}). "
-            "Open the index with that model, or "
-            "build a new one."
+            f"dimension, but a known text gets another vector (cosine {likeness:.3f}). "
+            "Open the index with that model, or build a new one."
         )
-
-
-def aligned(one: list[float], other: list[float]) -> tuple[list[float], list[float]]:
-    """Two lists of terms and weights by turns as two vectors over all their terms."""
-    left, right = (dict(zip(pairs[::2], pairs[1::2], strict=True)) for pairs in (one, other))
-    terms = sorted({*left, *right})
-    return [left.get(term, 0.0) for term in terms], [right.get(term, 0.0) for term in terms]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import legacy
 from sentence_transformers.losses.base import Accepts, Loss, check_columns, check_labels
 from sentence_transformers.losses.citations import cites
 from sentence_transformers.util.misc import fullname
@@ -41,7 +41,7 @@ class SoftmaxLoss(Loss):
         "concatenation_sent_multiplication",
     )
 
-    @renamed(sentence_embedding_dimension="embedding_dimension")
+    @legacy(sentence_embedding_dimension="embedding_dimension")
     def __init__(
         self,
         model: nn.Module,

@@ -102,14 +102,13 @@ class Module(nn.Module, ABC):
             subfolder: the module's folder inside it.
             init_defaults: constructor arguments used where the file is silent.
         """
-        hub: dict[str, Any] = {
-            "token": token,
-            "cache_folder": cache_folder,
-            "revision": revision,
-            "local_files_only": local_files_only,
-        }
-        source = Source(model_name_or_path, subfolder, **hub)
-        config = cls.load_config(model_name_or_path, subfolder, **hub)
+        source = Source(model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
+        return cls.from_source(source, init_defaults=init_defaults, **kwargs)
+
+    @classmethod
+    def from_source(cls, source: Source, init_defaults: dict[str, Any] | None = None, **kwargs: Any) -> Self:
+        """What `load` does with the place that its arguments name; a subclass that reads other files overrides this."""
+        config = cls.load_config(source.name, source.subfolder, **source.hub_kwargs)
         module = settings.construct(cls, config, source.place(cls.config_file_name), **init_defaults or {})
         if module.state_dict():
             weights.load_into(module, source)

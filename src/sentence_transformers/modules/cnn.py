@@ -19,7 +19,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import legacy
 from sentence_transformers.errors import InputError
 from sentence_transformers.modules.base import Module
 from sentence_transformers.modules.by_length import map_texts
@@ -40,7 +40,7 @@ class CNN(Module):
     config_key_renames: ClassVar[dict[str, str]] = {"in_word_embedding_dimension": "in_embedding_dimension"}
     takes_packed = True
 
-    @renamed(in_word_embedding_dimension="in_embedding_dimension")
+    @legacy(in_word_embedding_dimension="in_embedding_dimension")
     def __init__(
         self,
         in_embedding_dimension: int,

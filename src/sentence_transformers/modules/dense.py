@@ -118,6 +118,17 @@ class Dense(Module):
             trust_remote_code: build the activation function even if it lies outside torch.
         """
         source = Source(model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
+        return cls.from_source(source, init_defaults, trust_remote_code, **kwargs)
+
+    @classmethod
+    def from_source(
+        cls,
+        source: Source,
+        init_defaults: dict[str, Any] | None = None,
+        trust_remote_code: bool = False,
+        **kwargs: Any,
+    ) -> Self:
+        """`load` from the place that its arguments name."""
         config = cls.load_config(source.name, source.subfolder, **source.hub_kwargs)
         config = known_settings(cls, config, where=source.name)
         if isinstance(name := config.get("activation_function"), str) and name:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import legacy
 from sentence_transformers.modules.base import Module
 from sentence_transformers.modules.by_length import map_texts
 
@@ -33,7 +33,7 @@ class LSTM(Module):
     config_key_renames: ClassVar[dict[str, str]] = {"word_embedding_dimension": "embedding_dimension"}
     takes_packed = True
 
-    @renamed(word_embedding_dimension="embedding_dimension")
+    @legacy(word_embedding_dimension="embedding_dimension")
     def __init__(
         self,
         embedding_dimension: int,

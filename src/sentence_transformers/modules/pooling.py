@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import legacy
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.features import Packing
 from sentence_transformers.modules.base import Module
@@ -62,7 +62,7 @@ class Pooling(Module):
     config_key_renames: ClassVar[dict[str, str]] = {"word_embedding_dimension": "embedding_dimension"}
     takes_packed = True
 
-    @renamed(word_embedding_dimension="embedding_dimension")
+    @legacy(word_embedding_dimension="embedding_dimension")
     def __init__(
         self,
         embedding_dimension: int,

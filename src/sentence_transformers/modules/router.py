@@ -296,10 +296,17 @@ class Router(InputModule):
     ) -> Self:
         """Load the routes and each distinct module once; older `Asym` folders too."""
         source = Source(model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
+        return cls.from_source(source, module_classes=module_classes, **kwargs)
+
+    @classmethod
+    def from_source(
+        cls, source: Source, *, module_classes: Mapping[str, type[nn.Module]] | None = None, **kwargs: Any
+    ) -> Self:
+        """`load` from the place that its arguments name."""
         config = source.json(cls.config_file_name) or source.json("config.json")
         if not config or not {"types", "structure"} <= config.keys():
             raise ModelFormatError(
-                f"{model_name_or_path}/{subfolder} has no {cls.config_file_name} with types and structure."
+                f"{source.name}/{source.subfolder} has no {cls.config_file_name} with types and structure."
             )
         file = source.place(cls.config_file_name)
         check_settings(SHAPE, config, file)

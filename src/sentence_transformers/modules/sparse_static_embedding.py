@@ -167,22 +167,13 @@ class SparseStaticEmbedding(LookupInput):
         return cls(tokenizer, weights_of(found, tokenizer, json_path), **config)
 
     @classmethod
-    def load(
-        cls,
-        model_name_or_path: str,
-        subfolder: str = "",
-        token: bool | str | None = None,
-        cache_folder: str | None = None,
-        revision: str | None = None,
-        local_files_only: bool = False,
-        **kwargs,
-    ) -> Self:
+    def from_source(cls, source: Source, init_defaults: dict[str, Any] | None = None, **kwargs: Any) -> Self:
         """Load a saved module; older ones whose settings name a JSON file of weights too."""
         from transformers import AutoTokenizer
 
-        source = Source(model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
         config = cls.load_config(source.name, source.subfolder, **source.hub_kwargs)
-        hub = {"token": token, "cache_dir": cache_folder, "revision": revision, "local_files_only": local_files_only}
+        hub = source.hub_kwargs
+        hub["cache_dir"] = hub.pop("cache_folder")
         tokenizer = AutoTokenizer.from_pretrained(source.name, subfolder=source.subfolder, **hub)
         frozen = bool(config.get("frozen", False))
         older = config.get("path")

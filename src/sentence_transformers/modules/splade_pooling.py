@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import legacy
 from sentence_transformers.backends.deferred_logits import VocabularyRows, max_over_tokens, reduce_over_tokens
 from sentence_transformers.errors import InputError
 from sentence_transformers.features import Packing, is_recorded
@@ -55,7 +55,7 @@ class SpladePooling(Module):
     takes_packed = True
     takes_vocabulary = True
 
-    @renamed(word_embedding_dimension="embedding_dimension")
+    @legacy(word_embedding_dimension="embedding_dimension")
     def __init__(
         self,
         pooling_strategy: Literal["max", "sum"] = "max",

@@ -113,20 +113,10 @@ class StaticEmbedding(LookupInput):
         self.save_tokenizer(output_path)
 
     @classmethod
-    def load(
-        cls,
-        model_name_or_path: str,
-        subfolder: str = "",
-        token: bool | str | None = None,
-        cache_folder: str | None = None,
-        revision: str | None = None,
-        local_files_only: bool = False,
-        **kwargs,
-    ) -> Self:
+    def from_source(cls, source: Source, init_defaults: dict[str, Any] | None = None, **kwargs: Any) -> Self:
         """Load a saved table; Model2Vec folders too, whose `mapping` and `weights` are folded into the table."""
         from tokenizers import Tokenizer
 
-        source = Source(model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
         path = source.path("tokenizer.json")
         if path is None:
             raise ModelFormatError(f"{source.name}/{source.subfolder} has no tokenizer.json.")

@@ -568,6 +568,11 @@ class Transformer(TextInput):
         self.save_config(output_path)
 
     @classmethod
+    def from_source(cls, source: Source, **kwargs: Any) -> Self:
+        """`load` from the place that its arguments name."""
+        return cls.load(source.name, source.subfolder, **source.hub_kwargs, **kwargs)
+
+    @classmethod
     def load(
         cls,
         model_name_or_path: str,

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import legacy
 from sentence_transformers.errors import InputError
 from sentence_transformers.modules.base import Module
 
@@ -34,7 +34,7 @@ class WeightedLayerPooling(Module):
     config_key_renames: ClassVar[dict[str, str]] = {"word_embedding_dimension": "embedding_dimension"}
     takes_packed = True
 
-    @renamed(word_embedding_dimension="embedding_dimension")
+    @legacy(word_embedding_dimension="embedding_dimension")
     def __init__(
         self,
         embedding_dimension: int,

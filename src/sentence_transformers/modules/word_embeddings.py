@@ -104,37 +104,33 @@ class WordEmbeddings(InputModule):
         self.tokenizer.save(output_path)
 
     @classmethod
-    def load(
+    def from_source(
         cls,
-        model_name_or_path: str,
-        subfolder: str = "",
-        token: bool | str | None = None,
-        cache_folder: str | None = None,
-        revision: str | None = None,
-        local_files_only: bool = False,
+        source: Source,
         init_defaults: dict[str, Any] | None = None,
         trust_remote_code: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ) -> Self:
-        """Like `Module.load`, with the tokenizer and the table from their own files.
+        """Like `Module.from_source`, with the tokenizer and the table from their own files.
 
         Args:
             trust_remote_code: load the tokenizer even if its class is not part of this library.
         """
-        source = Source(model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
         config = (init_defaults or {}) | cls.load_config(source.name, source.subfolder, **source.hub_kwargs)
         folder = files.load_dir_path(source.name, source.subfolder, **source.hub_kwargs)
         if folder is None or "tokenizer_class" not in config:
-            raise ModelFormatError(f"{source.name}/{subfolder} holds no {cls.config_file_name} that names a tokenizer.")
+            raise ModelFormatError(
+                f"{source.name}/{source.subfolder} holds no {cls.config_file_name} that names a tokenizer."
+            )
         tokenizer_class = find_class(config.pop("tokenizer_class"), source, trust_remote_code)
         if not issubclass(tokenizer_class, WordTokenizer):
             raise ModelFormatError(
-                f"{source.name}/{subfolder} names {tokenizer_class} as its tokenizer: not a WordTokenizer."
+                f"{source.name}/{source.subfolder} names {tokenizer_class} as its tokenizer: not a WordTokenizer."
             )
         tensors = weights.read_tensors(source)
         if set(tensors) != {"emb_layer.weight"}:
             raise ModelFormatError(
-                f"{source.name}/{subfolder}: expected emb_layer.weight alone, got {sorted(tensors)}."
+                f"{source.name}/{source.subfolder}: expected emb_layer.weight alone, got {sorted(tensors)}."
             )
         return cls(tokenizer_class.load(folder), tensors["emb_layer.weight"], **config)
 

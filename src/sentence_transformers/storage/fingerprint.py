@@ -1,15 +1,17 @@
-"""Fingerprints: which weights lie in a folder, and what a loaded model's outputs depend on.
+"""Fingerprints: which weights lie in a folder, what a loaded model's outputs depend on, and what they are like.
 
     of_files    {name of a tensor: "F32:" + sha256 of 64 bytes from its middle, 8 digits of it}, matrices alone
     of_model    sha256 of   every weight and buffer, byte by byte, with its name, type and shape
                             every setting of the model and its modules: prompts, dimensions, lengths, attributes
                             the tokenizer, as it is written to a file, and how it cuts some texts
+    of_vector   64 numbers of the vector of one text
 
 The first reads headers and 64 bytes per matrix of `model.safetensors`, about a millisecond: an exported graph keeps it,
 and is refused beside weights that were trained since. Training changes every matrix that it trains; saving a model
 again in other pieces, in another order, or as part of a larger model changes none. The second reads all weights, about
 a second for each gigabyte, since a sample of them would miss changes: for caches of embeddings, and for machines that
-work on one job.
+work on one job. The third is compared by its cosine, since backends and precisions move a vector a little and another
+model gives quite another one: for indexes, which either may open.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +33,7 @@ from sentence_transformers.storage.files import Source, check_relative, sha256_o
 from sentence_transformers.storage.weights import SAFE_NAME
 from sentence_transformers.util.misc import fullname
 
-SAMPLE = 64  # bytes
+SAMPLE = 64  # bytes, or numbers of a vector
 FLOATS = {"F32", "F16", "BF16", "F64"}
 PROBES = ("", "The quick brown fox jumps over the lazy dog, 42 times.", "Ünïcode – 東京 🙂 naïve")
 NETWORKS = ("transformers.", "peft.", "sentence_transformers.backends.")  # described by their weights
@@ -162,3 +165,27 @@ def described_tokenizer(tokenizer: object) -> Any:
     if hasattr(backend, "to_str"):
         return backend.to_str(), [getattr(tokenizer, name, None) for name in TOKENIZER_SETTINGS]
     return fullname(tokenizer), settings_of(tokenizer), len(tokenizer) if hasattr(tokenizer, "__len__") else None
+
+
+# ---- a model by what it gives
+
+
+def of_vector(vector: Any) -> list[float]:
+    """The beginning of a vector (H,); of a sparse one (V,), its heaviest terms and their weights by turns."""
+    if not isinstance(vector, Tensor):
+        return [round(float(value), 6) for value in vector[:SAMPLE]]
+    vector = vector.coalesce()
+    order = vector.values().argsort(descending=True, stable=True)[: SAMPLE // 2]
+    pairs = zip(vector.indices()[0][order].tolist(), vector.values()[order].tolist(), strict=True)
+    return [number for term, weight in pairs for number in (term, round(weight, 6))]
+
+
+def cosine(one: list[float], other: list[float], sparse: bool) -> float:
+    """How alike the vectors are whose fingerprints these are; 0 for dense ones of different lengths."""
+    if sparse:
+        left, right = (dict(zip(pairs[::2], pairs[1::2], strict=True)) for pairs in (one, other))
+        terms = {*left, *right}
+        one, other = ([weights.get(term, 0.0) for term in terms] for weights in (left, right))
+    if len(one) != len(other):
+        return 0.0
+    return float(np.dot(one, other) / max(np.linalg.norm(one) * np.linalg.norm(other), 1e-12))

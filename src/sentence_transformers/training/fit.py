@@ -25,12 +25,6 @@ from sentence_transformers.losses.cross import CrossLoss
 from sentence_transformers.protocols import Evaluator
 from sentence_transformers.training.collator import BaseDataCollator
 from sentence_transformers.training.dataloaders import rows_of_batch
-from sentence_transformers.training.trainers import (
-    CrossEncoderTrainer,
-    MultiVectorEncoderTrainer,
-    SentenceTransformerTrainer,
-    SparseEncoderTrainer,
-)
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -40,8 +34,8 @@ if TYPE_CHECKING:
 
     from sentence_transformers.encoders.base import BaseModel
     from sentence_transformers.encoders.cross_encoder import CrossEncoder
+    from sentence_transformers.training.trainer import BaseTrainer
 
-TRAINERS = (CrossEncoderTrainer, MultiVectorEncoderTrainer, SentenceTransformerTrainer, SparseEncoderTrainer)
 LEARNING_RATE = 2e-5
 SCHEDULERS = {
     "constantlr": "constant",
@@ -166,11 +160,13 @@ def score_of(evaluator: Evaluator | None, metrics: dict[str, Any] | None) -> flo
 
 
 def fit(
+    trainer_class: type[BaseTrainer],
     model: BaseModel,
     train_objectives: Iterable[tuple[DataLoader, nn.Module]],
+    *,
     evaluator: Evaluator | None,
     epochs: int,
-    steps_per_epoch: int | None,
+    steps_per_epoch: int | None = None,
     scheduler: str,
     warmup_steps: int,
     optimizer_class: type[torch.optim.Optimizer],
@@ -183,13 +179,12 @@ def fit(
     use_amp: bool,
     callback: Callable[[float, int, int], None] | None,
     show_progress_bar: bool,
-    checkpoint_path: str | None,
-    checkpoint_save_steps: int,
-    checkpoint_save_total_limit: int,
-    resume_from_checkpoint: bool,
+    checkpoint_path: str | None = None,
+    checkpoint_save_steps: int = 500,
+    checkpoint_save_total_limit: int = 0,
+    resume_from_checkpoint: bool = False,
 ) -> None:
     """Train a model; see `SentenceTransformer.fit` for the arguments."""
-    trainer_class = next(kind for kind in TRAINERS if isinstance(model, kind.model_class))
     optimizer_params = {"lr": LEARNING_RATE} if optimizer_params is None else optimizer_params
     loaders, losses = zip(*train_objectives, strict=True)
     if scheduler.lower() not in SCHEDULERS:
@@ -239,10 +234,9 @@ def epochs_if(evaluator: Evaluator | None) -> str:
     return "no" if evaluator is None else "epoch"
 
 
-def smart_batching_collate(model: BaseModel, batch: list[Any]) -> tuple[list[dict[str, Any]], Any]:
+def smart_batching_collate(preprocess: Callable[..., Any], batch: list[Any]) -> tuple[list[dict[str, Any]], Any]:
     """Examples -> (features of each column, labels)."""
-    rows = rows_of_batch(batch)
-    collated = BaseDataCollator(model.preprocess)(rows)
+    collated = BaseDataCollator(preprocess)(rows_of_batch(batch))
     return Features.columns(collated), collated.get("label")
 
 
@@ -277,10 +271,3 @@ def pair_loss(model: CrossEncoder, loss_fct: nn.Module | None, activation_fn: nn
     """The loss of `CrossEncoder.fit`: by default binary cross entropy of one score, cross entropy of several."""
     default = nn.BCEWithLogitsLoss() if model.num_labels == 1 else nn.CrossEntropyLoss()
     return FitMixinLoss(model, default if loss_fct is None else loss_fct, activation_fn)
-
-
-def collate_pairs(model: CrossEncoder, batch: list[Any]) -> tuple[dict[str, Any], Tensor]:
-    """Examples of two texts -> (padded features of the pairs, labels)."""
-    labels = torch.tensor([example.label for example in batch])
-    labels = labels.float() if model.num_labels == 1 else labels.long()
-    return model.preprocess([tuple(example.texts) for example in batch]), labels

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput, speed_metrics
 
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import legacy
 from sentence_transformers.backends.extension_points import is_untouched
 from sentence_transformers.encoders.base import BaseModel
 from sentence_transformers.errors import InputError
@@ -33,7 +33,7 @@ from sentence_transformers.evaluation.base import SequentialEvaluator
 from sentence_transformers.features import Features
 from sentence_transformers.storage.model_card import BaseModelCardData, as_list
 from sentence_transformers.storage.readme import replace_card
-from sentence_transformers.training import checkpoints, dataloaders
+from sentence_transformers.training import checkpoints, dataloaders, fit
 from sentence_transformers.training.arguments import BaseTrainingArguments, BatchSamplers, checked_args, defaults_of
 from sentence_transformers.training.callbacks import BaseModelCardCallback
 from sentence_transformers.training.collator import DATASET_NAME, BaseDataCollator, Preprocess
@@ -92,8 +92,9 @@ class BaseTrainer(Trainer, ABC):
     _made: Any = None
     evaluation_folder: str | None = None
     """Where the folder `eval` with the evaluators' files goes; None for the output folder."""
+    _fit, _smart_batching_collate = classmethod(fit.fit), staticmethod(fit.smart_batching_collate)
 
-    @renamed(tokenizer="processing_class")
+    @legacy(tokenizer="processing_class")
     def __init__(
         self,
         model: BaseModel | None = None,

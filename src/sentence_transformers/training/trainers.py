@@ -48,11 +48,13 @@ from sentence_transformers.training.collator import (
     SentenceTransformerDataCollator,
     SparseEncoderDataCollator,
 )
+from sentence_transformers.training.fit import pair_loss
 from sentence_transformers.training.trainer import BaseTrainer
 
 if TYPE_CHECKING:
     from optuna import Trial
     from torch import nn
+    from torch.utils.data import DataLoader
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +103,18 @@ class CrossEncoderTrainer(BaseTrainer):
         kind = BinaryCrossEntropyLoss if model.num_labels == 1 else CrossEntropyLoss
         logger.info("No loss is given; %s is used.", kind.__name__)
         return kind(model)
+
+    @classmethod
+    def _fit(
+        cls,
+        model: CrossEncoder,
+        train_dataloader: DataLoader,
+        loss_fct: nn.Module | None,
+        activation_fct: nn.Module | None,
+        **given: Any,
+    ) -> None:
+        """A run of `CrossEncoder.fit`."""
+        super()._fit(model, [(train_dataloader, pair_loss(model, loss_fct, activation_fct))], **given)
 
     def collect_features(self, inputs: dict[str, Any]) -> tuple[list[Any], Any]:
         """A batch as one list per column, and the labels."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from sentence_transformers._deprecation import renamed
+from sentence_transformers._deprecation import legacy
 from sentence_transformers.errors import InputError, ModelFormatError, UntrustedCodeError
 from sentence_transformers.util.atomic import replacing
 
@@ -224,7 +224,7 @@ def save_to_hub_args_decorator(function: Callable[P, R]) -> Callable[P, R]:
             kwargs["private"], args = args[3], (*args[:3], None, *args[4:])
         return function(*args, **kwargs)
 
-    return renamed(repo_name="repo_id")(method)
+    return legacy(repo_name="repo_id")(method)
 
 
 ORIGINAL_TRANSFORMER_MODELS = """
