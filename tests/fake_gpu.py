@@ -80,7 +80,7 @@ class FakeGPU(TorchFunctionMode):
         self.entered = contextlib.ExitStack()
 
     def __enter__(self) -> FakeGPU:
-        self.entered.enter_context(mock.patch.object(threads, "run_side_by_side", one_after_another))
+        self.entered.enter_context(mock.patch.object(threads, "run_in_threads", one_after_another))
         # what a device does is no mode of the caller's
         self.entered.enter_context(mock.patch.object(override_detection, "has_mode", lambda: False))
         module = torch.get_device_module(self.kind)
@@ -221,7 +221,7 @@ def make_subclass(kind: type, data: Tensor, *rest: Any, made: Any = Tensor._make
 
 
 def one_after_another(function: Any, items: Any, *rest: Any) -> None:
-    """In the place of `lanes.run_side_by_side`."""
+    """In the place of `threads.run_in_threads`."""
     for item in items:
         function(item)
 

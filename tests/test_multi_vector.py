@@ -138,7 +138,7 @@ def test_expanded_queries_alone_together_packed_and_padded(tmp_path, architectur
     models.build(architecture, tmp_path)
     torch.manual_seed(0)
     model = load(tmp_path)
-    token = None if model[0]._cutter.mask_token_id is not None else model[0].id_to_tokens([7])[0]
+    token = None if model[0]._base_tokenizer.mask_token_id is not None else model[0].id_to_tokens([7])[0]
     model[0].query_expansion = {"strategy": "min", "length": 24, "attend": attend, "token": token}
     texts = models.TEXTS
     together = model.encode_query(texts)

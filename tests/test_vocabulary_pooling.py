@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sentence_transformers.backends import deferred_logits
-from sentence_transformers.backends.deferred_logits import VocabularyRows
+from sentence_transformers.backends.deferred_logits import DeferredLogits
 from sentence_transformers.features import Packing
 from sentence_transformers.modules.splade_pooling import SpladePooling
 
@@ -44,7 +44,7 @@ def test_gradients_are_those_of_the_formula(
     for deferred in (True, False):
         rows, weight, offset = parts(bias)
         if deferred:
-            logits = VocabularyRows(rows, weight, offset)
+            logits = DeferredLogits(rows, weight, offset)
             out = module({"vocabulary": logits, "packing": Packing(LENGTHS), "input_ids": None})["sentence_embedding"]
         else:
             out = pooled_by_formula(module, torch.nn.functional.linear(rows, weight, offset))
@@ -65,6 +65,6 @@ def test_the_logits_of_all_tokens_are_never_there() -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         SpladePooling("max", chunk_size=7)(
-            {"vocabulary": VocabularyRows(rows, weight, offset), "packing": Packing(LENGTHS), "input_ids": None}
+            {"vocabulary": DeferredLogits(rows, weight, offset), "packing": Packing(LENGTHS), "input_ids": None}
         )
     assert sizes and max(sizes) < sum(LENGTHS) * V

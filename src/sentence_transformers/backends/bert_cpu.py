@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sentence_transformers.backends.bert_layers import BertShape, HeadNames
-from sentence_transformers.backends.deferred_logits import VocabularyRows
+from sentence_transformers.backends.deferred_logits import DeferredLogits
 from sentence_transformers.backends.matmul_kernels import GELU_LOWEST, FloatProduct, Int8Product, Product
 from sentence_transformers.backends.runner import PLAIN, RunOptions
 from sentence_transformers.features import Group, Packing
@@ -101,7 +101,7 @@ class BertCpuRunner:
         self.layers = [Layer(weights, f"encoder.layer.{i}", dtype, kind, i == last) for i in range(shape.layers)]
         self.head = [weights[name].detach().to(dtype) for name in head.names]
 
-    def run(self, features: Mapping[str, Any], options: RunOptions = PLAIN) -> Tensor | VocabularyRows:
+    def run(self, features: Mapping[str, Any], options: RunOptions = PLAIN) -> Tensor | DeferredLogits:
         """A packed batch -> (T, H), or what the head makes of it; in the type of the weights."""
         types: Tensor | None = features.get("token_type_ids")
         packing: Packing = features["packing"]
@@ -193,7 +193,7 @@ def classify(first: Tensor, weights: list[Tensor]) -> Tensor:
     return F.linear(torch.tanh(F.linear(first, inner, inner_bias)), outer, outer_bias)
 
 
-def to_vocabulary(rows: Tensor, weights: list[Tensor], words: Tensor, epsilon: float) -> VocabularyRows:
+def to_vocabulary(rows: Tensor, weights: list[Tensor], words: Tensor, epsilon: float) -> DeferredLogits:
     """(T, H) -> logits (T, V), not computed yet.
 
     Args:
@@ -201,4 +201,4 @@ def to_vocabulary(rows: Tensor, weights: list[Tensor], words: Tensor, epsilon: f
     """
     inner, inner_bias, scale, shift, bias = weights
     hidden = F.gelu(F.linear(rows, inner, inner_bias))
-    return VocabularyRows(F.layer_norm(hidden, (rows.shape[1],), scale, shift, epsilon), words, bias)
+    return DeferredLogits(F.layer_norm(hidden, (rows.shape[1],), scale, shift, epsilon), words, bias)

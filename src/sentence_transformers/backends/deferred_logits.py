@@ -3,7 +3,7 @@
 The last step of a masked or causal language model is one product, rows (T, H) · weightᵀ (H, V) + bias, and its result
 is hundreds of times larger than its input. What follows wants little of it: SPLADE the maximum of each column over a
 text's tokens, a re-ranker two columns of one row per text. So the model stops before that product, and hands over
-`VocabularyRows`, from which the next module takes the blocks that it wants.
+`DeferredLogits`, from which the next module takes the blocks that it wants.
 
 `defer(model)` lets a transformers model stop there; whether the product is really all that was left is proved once per
 loaded model (`backends.capabilities`). Inside `stopping()` the model gives the rows in the place of its logits.
@@ -42,7 +42,7 @@ GATHERED = 1 << 23
 _stopping: ThreadValue[bool] = ThreadValue(False)
 
 
-class VocabularyRows(NamedTuple):
+class DeferredLogits(NamedTuple):
     """Logits of shape (…, V) yet to be computed: rows · weightᵀ + bias.
 
     Attributes:
@@ -116,7 +116,7 @@ def is_deferring(model: Any) -> bool:
 # ---- pooling over the tokens of each text, with gradients
 
 
-def max_over_tokens(logits: VocabularyRows, packing: Packing, step: int) -> Tensor:
+def max_over_tokens(logits: DeferredLogits, packing: Packing, step: int) -> Tensor:
     """The largest logit of each word over the tokens of each text, (B, V), with gradients.
 
     Args:
@@ -128,7 +128,7 @@ def max_over_tokens(logits: VocabularyRows, packing: Packing, step: int) -> Tens
 
 
 def reduce_over_tokens(
-    logits: VocabularyRows, packing: Packing, step: int, reduce: Callable[[Tensor, Packing], Tensor]
+    logits: DeferredLogits, packing: Packing, step: int, reduce: Callable[[Tensor, Packing], Tensor]
 ) -> Tensor:
     """Any reduction (T, v), packing -> (B, v) of the logits, (B, V), with gradients; blocks are computed twice."""
     return ReduceOverTokens.apply(logits.rows, logits.weight, logits.bias, packing, step, reduce)
@@ -145,7 +145,7 @@ class MaxOverTokens(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, packing: Packing, step: int) -> Tensor:
-        logits = VocabularyRows(rows, weight, bias)
+        logits = DeferredLogits(rows, weight, bias)
         pooled = torch.empty(len(packing), logits.size, dtype=weight.dtype, device=rows.device)
         winners = torch.empty(len(packing), logits.size, dtype=torch.int32, device=rows.device)
         for words in blocks(logits.size, step):
@@ -223,7 +223,7 @@ class ReduceOverTokens(torch.autograd.Function):
     def forward(
         ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, packing: Packing, step: int, reduce: Any
     ) -> Tensor:
-        logits = VocabularyRows(rows, weight, bias)
+        logits = DeferredLogits(rows, weight, bias)
         pooled = torch.empty(len(packing), logits.size, dtype=weight.dtype, device=rows.device)
         for words in blocks(logits.size, step):
             pooled[:, words] = reduce(logits.block(words.start, words.stop), packing)
@@ -235,7 +235,7 @@ class ReduceOverTokens(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         rows, weight, bias = ctx.saved_tensors
-        logits = VocabularyRows(rows, weight, bias)
+        logits = DeferredLogits(rows, weight, bias)
         of_rows, of_weight = torch.zeros_like(rows), torch.empty_like(weight)
         of_bias = None if bias is None else torch.empty_like(bias)
         for words in blocks(logits.size, ctx.step):

@@ -26,7 +26,7 @@ from sentence_transformers.backends.runner import ModelRunner
 from sentence_transformers.backends.tasks import TASKS, position_offset
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.storage.files import Source, join
-from sentence_transformers.util.threads import lane_count
+from sentence_transformers.util.threads import thread_count
 
 ORIGIN = "sentence_transformers_weights"
 """Key in the metadata of an ONNX file, and in the runtime information of an OpenVINO file: `fingerprint.of_files`."""
@@ -184,10 +184,10 @@ def find(source: Source, kind: type[Graph], file_name: str | None) -> str | None
     return None
 
 
-def lanes_and_share() -> tuple[int, int]:
+def threads_and_share() -> tuple[int, int]:
     """How many batches the engine computes side by side on a CPU, and the threads of each (`util.threads`)."""
-    lanes = lane_count(torch.device("cpu"))
-    return lanes, max(1, torch.get_num_threads() // lanes)
+    count = thread_count(torch.device("cpu"))
+    return count, max(1, torch.get_num_threads() // count)
 
 
 def check_names(graph: Graph) -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sentence_transformers.backends.graph import ORIGIN, Graph, lanes_and_share
+from sentence_transformers.backends.graph import ORIGIN, Graph, threads_and_share
 from sentence_transformers.errors import InputError, MissingExtraError, ModelFormatError
 
 INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
@@ -38,7 +38,7 @@ class OnnxGraph(Graph):
         settings = self.options.get("session_options")
         if settings is None:
             settings = ort.SessionOptions()
-            settings.intra_op_num_threads = lanes_and_share()[1]  # lanes call side by side
+            settings.intra_op_num_threads = threads_and_share()[1]  # several threads call it
         try:
             session = ort.InferenceSession(
                 str(self.path), settings, providers=providers, provider_options=self.options.get("provider_options")

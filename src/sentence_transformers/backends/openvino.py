@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sentence_transformers.backends.graph import KNOWN_INPUTS, ORIGIN, SHARED_OUTPUTS, Graph, lanes_and_share
+from sentence_transformers.backends.graph import KNOWN_INPUTS, ORIGIN, SHARED_OUTPUTS, Graph, threads_and_share
 from sentence_transformers.backends.tasks import TASKS
 from sentence_transformers.errors import InputError, MissingExtraError, ModelFormatError
 from sentence_transformers.storage.files import read_json
@@ -71,21 +71,21 @@ class OpenVinoGraph(Graph):
         return str(self.options.get("device") or "CPU")
 
     def _settings(self) -> dict[str, Any]:
-        """What is given, over float32 and the threads of the engine's lanes."""
+        """What is given, over float32 and the threads of the engine."""
         given = self.options.get("ov_config") or {}
         if isinstance(given, str | Path):
             given = read_json(given)
         if not isinstance(given, dict):
             raise InputError(f"ov_config must be a dict or the path of a JSON file of one, not {given!r:.80}.")
-        lanes, share = lanes_and_share()
+        count, share = threads_and_share()
         own: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
         if self._device() == "CPU":
-            own |= {"NUM_STREAMS": lanes, "INFERENCE_NUM_THREADS": lanes * share}
+            own |= {"NUM_STREAMS": count, "INFERENCE_NUM_THREADS": count * share}
         return own | given
 
     def _compute(self, arrays: dict[str, np.ndarray], output: str) -> np.ndarray:
         typed = {name: np.ascontiguousarray(array, self._types[name]) for name, array in arrays.items()}
-        try:  # one for each lane; it keeps its memory, and making it anew costs a fifth of the time
+        try:  # one for each thread; it keeps its memory, and making it anew costs a fifth of the time
             request = self._idle.pop()
         except IndexError:
             request = self._session.create_infer_request()

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 from sentence_transformers.backends.capabilities import Capabilities
-from sentence_transformers.backends.deferred_logits import VocabularyRows
+from sentence_transformers.backends.deferred_logits import DeferredLogits
 from sentence_transformers.backends.tasks import TASKS, position_offset
 from sentence_transformers.errors import ModelFormatError
 
@@ -43,7 +43,7 @@ PLAIN = RunOptions()
 class Runner(Protocol):
     """One way in which a transformer computes."""
 
-    def run(self, features: dict[str, Any], options: RunOptions = PLAIN) -> Tensor | VocabularyRows:
+    def run(self, features: dict[str, Any], options: RunOptions = PLAIN) -> Tensor | DeferredLogits:
         """(B, L, …) of a padded batch, (T, …) of a packed one, (B, labels) of a classifier."""
 
 
@@ -91,7 +91,7 @@ class ModelRunner:
         """Whether the model stops before its last product when it is told to."""
         return False
 
-    def run(self, features: dict[str, Any], options: RunOptions = PLAIN) -> Tensor | VocabularyRows:
+    def run(self, features: dict[str, Any], options: RunOptions = PLAIN) -> Tensor | DeferredLogits:
         return self.output(self.model(**self.inputs(features, options.accepted)), options)
 
     def inputs(self, features: Mapping[str, Any], accepted: set[str] | None = None) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from sentence_transformers.backends import deferred_logits, packed_attention
 from sentence_transformers.backends.capabilities import PER_TEXT, lock
-from sentence_transformers.backends.deferred_logits import VocabularyRows
+from sentence_transformers.backends.deferred_logits import DeferredLogits
 from sentence_transformers.backends.prepacked_linear import prepack
 from sentence_transformers.backends.runner import PLAIN, ModelRunner, RunOptions
 from sentence_transformers.errors import InputError
@@ -121,7 +121,7 @@ class TorchRunner(ModelRunner):
                 logger.info("%s runs on padded batches.", self.architecture)
         return lack
 
-    def run(self, features: dict[str, Any], options: RunOptions = PLAIN) -> Tensor | VocabularyRows:
+    def run(self, features: dict[str, Any], options: RunOptions = PLAIN) -> Tensor | DeferredLogits:
         """(B, L, …) or, of a packed batch, (T, …); (B, labels) of a classifier. `all_layer_embeddings` is added to the
         features if the config asks for hidden states.
         """
@@ -146,7 +146,7 @@ class TorchRunner(ModelRunner):
         if not options.deferred_logits:
             return value
         decoder = model.get_output_embeddings()
-        return VocabularyRows(value, decoder.weight, decoder.bias)
+        return DeferredLogits(value, decoder.weight, decoder.bias)
 
     def packed_inputs(self, features: dict[str, Any], arguments: set[str] | None = None) -> dict[str, Any]:
         """Arguments of a model for a packed batch: one run of (1, T)."""

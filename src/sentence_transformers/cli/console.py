@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sentence_transformers.cli.exit_codes import complain
+from sentence_transformers.cli.exit_codes import print_note
 from sentence_transformers.cli.options import Layout
 
 SECONDS_BETWEEN_LINES = 30
@@ -127,7 +127,7 @@ def _lines(total: int | None, done: int, unit: str) -> Iterator[Callable]:
         rate = new / max(last - started, 1e-9)
         rest = "" if total is None else f" of {total:,}"
         rest += "" if total is None or ended else f", ETA {duration((total - done - new) / rate)}"
-        complain(f"{done + new:,}{rest} {unit}, {rate:,.0f} {unit}/s")
+        print_note(f"{done + new:,}{rest} {unit}, {rate:,.0f} {unit}/s")
 
     def advance(count: int) -> None:
         nonlocal new

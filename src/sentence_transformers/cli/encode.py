@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sentence_transformers.cli import console, options
-from sentence_transformers.cli.exit_codes import complain, hush, usage_error
+from sentence_transformers.cli.exit_codes import hide_warnings, print_note, usage_error
 from sentence_transformers.cli.options import READING, WRITING
 from sentence_transformers.cli.row_readers import STDIN, Record, Rows
 from sentence_transformers.engine.prompts import PLAIN
@@ -102,7 +102,7 @@ def encode(
     """
     from sentence_transformers.cli.models import CLASSES, Loading, batching, load, side_arguments
 
-    hush(quiet)
+    hide_warnings(quiet)
     if ray is not None:
         from sentence_transformers.cli.ray import encode_on_ray
 
@@ -224,7 +224,7 @@ def run(model: EmbeddingModel, task: Task, chunks: Chunks | None, arguments: dic
     total = None if quiet and chunks is None else task.count()
     done = done if total is None else min(done, total)
     if chunks is not None and done and not quiet:
-        complain(f"Going on after {done:,} texts that are in {chunks.folder}.")
+        print_note(f"Going on after {done:,} texts that are in {chunks.folder}.")
     taken: list[Record] = []
     started, new = time.monotonic(), 0
     with console.progress(total, done, quiet=quiet) as advance:
@@ -248,7 +248,7 @@ def run(model: EmbeddingModel, task: Task, chunks: Chunks | None, arguments: dic
     if not quiet:
         seconds = time.monotonic() - started
         where = "" if chunks is None else f" -> {chunks.output}"
-        complain(f"{done + new:,} texts{where} in {console.duration(seconds)}, {new / seconds:,.0f} texts/s")
+        print_note(f"{done + new:,} texts{where} in {console.duration(seconds)}, {new / seconds:,.0f} texts/s")
 
 
 def noted(records: Iterator[Record], taken: list[Record]) -> Iterator[str]:

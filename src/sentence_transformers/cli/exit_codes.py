@@ -53,13 +53,13 @@ def only_our_progress() -> None:
             (getattr(module, "disable_progress_bar", None) or module.disable_progress_bars)()
 
 
-def hush(quiet: bool) -> None:
+def hide_warnings(quiet: bool) -> None:
     """With --quiet, no warnings."""
     if quiet and not _debug:
         logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
 
 
-def complain(message: str) -> None:
+def print_note(message: str) -> None:
     """One line on standard error."""
     sys.stderr.write(f"{message}\n")
 
@@ -80,7 +80,7 @@ def guarded(command: Command) -> Command:
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except KeyboardInterrupt:
-            complain("Interrupted.")
+            print_note("Interrupted.")
             raise SystemExit(INTERRUPTED) from None
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it at its end
@@ -88,13 +88,13 @@ def guarded(command: Command) -> Command:
         except Exception as error:
             if _debug:
                 raise
-            complain(told(error))
+            print_note(error_message(error))
             raise SystemExit(FAILED) from None
 
     return run_guarded  # type: ignore[return-value]
 
 
-def told(error: Exception) -> str:
+def error_message(error: Exception) -> str:
     """The message of an error, for people."""
     text = str(error) if not isinstance(error, KeyError) else f"{error} is missing"
     if isinstance(error, EXPECTED) and text:

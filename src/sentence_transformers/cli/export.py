@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sentence_transformers.cli import options
-from sentence_transformers.cli.exit_codes import complain, usage_error
+from sentence_transformers.cli.exit_codes import print_note, usage_error
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
@@ -71,7 +71,7 @@ def export(
     loaded.save_pretrained(str(output))
     derive(loaded, output, optimize, quantize)
     for file in sorted((output / backend).iterdir()):
-        complain(f"{file}: {file.stat().st_size / 2**20:,.1f} MiB")
+        print_note(f"{file}: {file.stat().st_size / 2**20:,.1f} MiB")
 
 
 def check(output: Path, backend: Runtime, optimize: Level | None, quantize: Processor | None) -> None:

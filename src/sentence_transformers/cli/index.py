@@ -14,7 +14,7 @@ import typer
 
 from sentence_transformers.cli import console, options
 from sentence_transformers.cli.documents import Reading
-from sentence_transformers.cli.exit_codes import complain, hush, usage_error
+from sentence_transformers.cli.exit_codes import hide_warnings, print_note, usage_error
 from sentence_transformers.cli.models import CLASSES
 from sentence_transformers.cli.options import READING
 from sentence_transformers.cli.row_readers import Rows
@@ -121,7 +121,7 @@ def build(
     """
     from sentence_transformers.cli.models import Loading, kind_of, load
 
-    hush(quiet)
+    hide_warnings(quiet)
     rows, reading = Rows(documents, input_format), Reading(column, id_column, metadata or [], passages, overlap)
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise usage_error(f"{folder} is there already; `index add` adds documents to an index.")
@@ -168,7 +168,7 @@ def add(
     """
     from sentence_transformers.cli.models import Loading
 
-    hush(quiet)
+    hide_warnings(quiet)
     rows, reading = Rows(documents, input_format), Reading(column, id_column, metadata or [], passages, overlap)
     loading = Loading(device, backend, revision, offline, trust_remote_code)
     with opened(folder, model, sparse_model, loading) as index:
@@ -207,7 +207,7 @@ def search(
     """
     from sentence_transformers.cli.models import Loading, load
 
-    hush(quiet)
+    hide_warnings(quiet)
     asked = queries_of(queries, query_file)
     chosen = parsed(filter)
     loading = Loading(device, backend, revision, offline, trust_remote_code)
@@ -269,7 +269,7 @@ def add_rows(index: Index, rows: Rows, reading: Reading, replace: bool, quiet: b
     if replace:
         index.delete(list(left_over(index, reading)))
     if not quiet:
-        complain(f"{len(index) - before:,} {unit} added; {index!r}")
+        print_note(f"{len(index) - before:,} {unit} added; {index!r}")
 
 
 def left_over(index: Index, reading: Reading) -> Iterator[str]:

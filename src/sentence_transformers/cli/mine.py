@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sentence_transformers.cli import options
-from sentence_transformers.cli.exit_codes import complain, hush, only_our_progress, usage_error
+from sentence_transformers.cli.exit_codes import hide_warnings, only_our_progress, print_note, usage_error
 from sentence_transformers.cli.options import Kind
 from sentence_transformers.cli.row_readers import Rows
 from sentence_transformers.util.atomic import replacing
@@ -71,7 +71,7 @@ def mine(
     """
     from sentence_transformers.cli.models import Loading, batching, load
 
-    hush(quiet)
+    hide_warnings(quiet)
     check_output(output)
     table = Rows(pairs).table(list(columns) if columns else None, least=2)
     documents = None if corpus is None else [record.text for record in Rows(corpus).texts()]
@@ -99,7 +99,7 @@ def mine(
     )
     write(mined, output)
     if not quiet:
-        complain(f"{len(mined):,} rows of {', '.join(mined.column_names)} -> {output}")
+        print_note(f"{len(mined):,} rows of {', '.join(mined.column_names)} -> {output}")
 
 
 def dataset_of(table: dict[str, list[Any]]) -> Any:

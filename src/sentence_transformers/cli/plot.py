@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sentence_transformers.cli import options
-from sentence_transformers.cli.exit_codes import complain, usage_error
+from sentence_transformers.cli.exit_codes import print_note, usage_error
 from sentence_transformers.cli.options import Kind
 from sentence_transformers.cli.row_readers import Rows
 
@@ -63,7 +63,7 @@ def map_(
         vectors = load(model, loading, None, Kind.dense).encode(given, show_progress_bar=False)
     labels = None if label is None else [str(row[label]) for row, _ in found]
     plot_embeddings(vectors, output, labels, given, str(method), title)  # type: ignore[arg-type]
-    complain(f"{len(given):,} points -> {output}")
+    print_note(f"{len(given):,} points -> {output}")
 
 
 def heatmap(
@@ -89,7 +89,7 @@ def heatmap(
     encoder = load(model, loading, None, Kind.dense, Kind.sparse)
     vectors = encoder.encode(texts, show_progress_bar=False)
     plot_similarity(encoder.similarity(vectors, vectors), output, texts, title=title)
-    complain(f"{len(texts):,} x {len(texts):,} similarities -> {output}")
+    print_note(f"{len(texts):,} x {len(texts):,} similarities -> {output}")
 
 
 def training(
@@ -107,4 +107,4 @@ def training(
     from sentence_transformers.plots import plot_training
 
     plot_training(run, output, metrics or None, title)
-    complain(f"{run} -> {output}")
+    print_note(f"{run} -> {output}")

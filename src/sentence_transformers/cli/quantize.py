@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sentence_transformers.cli import console, options
-from sentence_transformers.cli.exit_codes import complain, hush, usage_error
+from sentence_transformers.cli.exit_codes import hide_warnings, print_note, usage_error
 from sentence_transformers.util.atomic import replacing
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def quantize(
     from sentence_transformers.errors import InputError
     from sentence_transformers.util import quantize_embeddings
 
-    hush(quiet)
+    hide_warnings(quiet)
     if not vectors.is_file():
         raise usage_error(f"the file {str(vectors)!r} does not exist.")
     if output.suffix != ".npy" or not output.parent.is_dir():
@@ -76,7 +76,7 @@ def quantize(
         del target  # closes the file
     if not quiet:
         before, after = vectors.stat().st_size / 2**20, output.stat().st_size / 2**20
-        complain(f"{len(source):,} vectors, {before:,.1f} MiB -> {after:,.1f} MiB, {output}")
+        print_note(f"{len(source):,} vectors, {before:,.1f} MiB -> {after:,.1f} MiB, {output}")
 
 
 def blocks(source: np.ndarray) -> Iterator[tuple[int, Any]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sentence_transformers.cli import console, options
-from sentence_transformers.cli.exit_codes import hush, usage_error
+from sentence_transformers.cli.exit_codes import hide_warnings, usage_error
 from sentence_transformers.cli.options import Kind
 from sentence_transformers.cli.row_readers import STDIN, Record, Rows
 
@@ -57,7 +57,7 @@ def search(
     """
     from sentence_transformers.cli.models import Loading, batching, load
 
-    hush(quiet)
+    hide_warnings(quiet)
     asked = queries_of(queries, query_file)
     found = list(Rows(documents, input_format).texts(column, id_column))
     check_documents(found, documents)
@@ -95,7 +95,7 @@ def rank(
     """
     from sentence_transformers.cli.models import Loading, batching, load
 
-    hush(quiet)
+    hide_warnings(quiet)
     found = list(Rows(documents, input_format).texts(column, id_column))
     check_documents(found, documents)
     model_ = load(model, Loading(device, backend, revision, offline, trust_remote_code), None, Kind.cross)
@@ -130,7 +130,7 @@ def similarity(
     """
     from sentence_transformers.cli.models import Loading, batching, load
 
-    hush(quiet)
+    hide_warnings(quiet)
     if (pairs is None) == (not texts):
         raise usage_error("give either texts or --pairs FILE.")
     if texts and len(texts) < 2:

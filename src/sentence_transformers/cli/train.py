@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sentence_transformers.cli import options
-from sentence_transformers.cli.exit_codes import complain, only_our_progress, usage_error
+from sentence_transformers.cli.exit_codes import only_our_progress, print_note, usage_error
 from sentence_transformers.cli.options import Kind
 
 if TYPE_CHECKING:
@@ -66,12 +66,12 @@ def train(
     trainer = trainer_of(settings, kind, model, datasets, evaluator, loading)
     if check:
         rows = getattr(datasets["train"], "num_rows", "?")
-        complain(f"All fits: {type(model).__name__}, {type(trainer.loss).__name__}, {rows} rows to train on.")
+        print_note(f"All fits: {type(model).__name__}, {type(trainer.loss).__name__}, {rows} rows to train on.")
         return
     trainer.train(resume_from_checkpoint=resume or None)
     output = settings.get("output") or f"{trainer.args.output_dir}/final"
     model.save_pretrained(output)
-    complain(f"Saved to {output}")
+    print_note(f"Saved to {output}")
 
 
 def read(path: Path, changes: list[str]) -> dict[str, Any]:

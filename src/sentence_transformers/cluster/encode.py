@@ -269,7 +269,7 @@ def files_of(source: DataSource, folder: Folder, columns: sources.Columns, shard
     if isinstance(source, (str, os.PathLike)):
         return sources.find_files(os.fspath(source))
     if staging.is_dataset(source):
-        return staging.spool(source, folder.path / INPUT, columns, shard_rows)
+        return staging.stage(source, folder.path / INPUT, columns, shard_rows)
     raise InputError(f"`source` must be a path, a Ray Dataset or a Hugging Face data set, got {type(source).__name__}.")
 
 

@@ -35,7 +35,7 @@ def is_dataset(source: object) -> TypeGuard[AnyDataset]:
     return is_of_ray(source) or (hasattr(source, "column_names") and hasattr(source, "iter"))
 
 
-def spool(source: AnyDataset, folder: Path, columns: Columns, rows: int) -> list[str]:
+def stage(source: AnyDataset, folder: Path, columns: Columns, rows: int) -> list[str]:
     """The columns of a data set as files of `rows` rows.
 
     Raises:

@@ -133,12 +133,12 @@ def run(model: BaseModel, inputs: Sequence[Any], request: EncodeRequest) -> Any:
         device, untouched = model.device, survey(model)
         # autocast holds for the caller's thread alone, and code of the caller's need not be ready for several
         here_only = torch.is_autocast_enabled(device.type) or not untouched
-        count = 1 if here_only else threads.lane_count(device)
+        count = 1 if here_only else threads.thread_count(device)
         batches = planned(model, plan.inputs, request, device, count, bool(untouched))
         compute = partial(compute_batch, model, request, buffer, device, untouched)
         head = list(islice(batches, 2))
         if len(head) > 1 and not here_only and (count > 1 or device.type != "cpu"):
-            threads.run_side_by_side(compute, chain(head, batches), count, device)  # this thread tokenises meanwhile
+            threads.run_in_threads(compute, chain(head, batches), count, device)  # this thread tokenises meanwhile
         else:
             for batch in chain(head, batches):
                 compute(batch)

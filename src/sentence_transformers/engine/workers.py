@@ -243,14 +243,14 @@ def receive(pool: Pool, job: int) -> tuple[int, Any]:
             try:
                 key, result, error = pipe.recv()
             except (EOFError, OSError):
-                raise WorkerError(obituary(pool, pipe)) from None
+                raise WorkerError(describe_death(pool, pipe)) from None
             if key is None or (error is not None and key[0] == job):
                 raise WorkerError(f"A worker process failed:\n{error}")
             if key[0] == job:
                 return key[1], from_plain(result)
 
 
-def obituary(pool: Pool, pipe: Connection) -> str:
+def describe_death(pool: Pool, pipe: Connection) -> str:
     """Which workers have died, and of what: the one whose pipe has ended, and any others."""
     ended = pool["processes"][pool["output"].index(pipe)]
     ended.join(timeout=1)  # its pipe ends a moment before it does

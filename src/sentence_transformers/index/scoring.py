@@ -96,7 +96,7 @@ class BitScorer(Scorer):
         self.product = Product(BLOCK)
         self.signs = np.where(queries > 0, 1, -1).astype(np.int8)
         self.bits = np.packbits(queries > 0, axis=1)
-        count = threads.lane_count(threads.CPU)
+        count = threads.thread_count(threads.CPU)
         self.count = BitCounts(threads.pool(count), count)  # of the process: one search is too short for its own
 
     def __call__(self, some: slice, arrays: Arrays, rows: Rows) -> Tensor:

@@ -28,9 +28,9 @@ from sentence_transformers.backends.override_detection import is_untouched
 from sentence_transformers.errors import InputError
 from sentence_transformers.features import FeatureDict, Features
 from sentence_transformers.losses.merged_forward import (
-    alike,
     as_padded,
     check_sizes,
+    group_compatible,
     in_step,
     mini_batches,
     sentence_rows,
@@ -174,7 +174,7 @@ def cut(
                 for begin, end in ranges_of(model, column, size, most_tokens)
             ]
         return slices
-    for members in alike(model, columns):
+    for members in group_compatible(model, columns):
         parts = [columns[i] for i in members]
         places = torch.cat([torch.arange(starts[i], starts[i] + sizes[i], device="cpu") for i in members])
         if not Features.of(parts[0]).joinable:

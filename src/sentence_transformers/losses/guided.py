@@ -24,7 +24,7 @@ from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.cross import is_cross_encoder
 from sentence_transformers.losses.gradient_cache import CachedLossMixin, cached_loss
 from sentence_transformers.losses.gradient_cache import RandContext as RandContext
-from sentence_transformers.losses.in_batch_negatives import BLOCK_ROWS, PAIRS, own
+from sentence_transformers.losses.in_batch_negatives import BLOCK_ROWS, PAIRS, own_candidates
 from sentence_transformers.losses.merged_forward import embed_columns, sentence_rows, unwrap
 from sentence_transformers.modules.lookup_input import LookupInput
 from sentence_transformers.similarity import cos_sim
@@ -47,7 +47,7 @@ def guided_rows(
         loss: the settings.
     """
     count = len(everywhere[0][0])
-    same = own(rows, count, 1)
+    same = own_candidates(rows, count, 1)
     similarity, place = loss.sim_matrix, torch.arange(len(rows), device=rows.device)
     pairs = [(0, 1), *([(0, 0)] if loss.contrast_anchors else []), *([(1, 1)] if loss.contrast_positives else [])]
     pairs += [(0, i) for i in range(2, len(everywhere[0]))]

@@ -47,7 +47,7 @@ BLOCK_ROWS = 256
 
 
 @dataclass(frozen=True)
-class Contrast:
+class ContrastiveConfig:
     """How in-batch negatives are compared; the settings of the losses of this module."""
 
     scale: float
@@ -93,7 +93,9 @@ class Candidates:
     offset: int
 
 
-def contrast_rows(queries: Tensor, positives: Tensor, rows: Tensor, others: Candidates, how: Contrast) -> Tensor:
+def contrast_rows(
+    queries: Tensor, positives: Tensor, rows: Tensor, others: Candidates, how: ContrastiveConfig
+) -> Tensor:
     """Loss of some rows of the batch, summed.
 
     Args:
@@ -106,32 +108,32 @@ def contrast_rows(queries: Tensor, positives: Tensor, rows: Tensor, others: Cand
     scores = similarity * how.scale
     positive = scores[place, rows]
     if how.hardness_mode is not None and how.hardness_strength:
-        scores = scores + how.hardness_strength * hard(similarity.detach(), rows, count, how.hardness_mode)
+        scores = scores + how.hardness_strength * hardness_bonus(similarity.detach(), rows, count, how.hardness_mode)
     blocks = [scores]
     if "query_to_query" in how.directions:
         same = how.similarity_fct(queries, others.queries) * how.scale
-        blocks.append(same.masked_fill(own(rows, count, 1), -torch.inf))
+        blocks.append(same.masked_fill(own_candidates(rows, count, 1), -torch.inf))
     if "doc_to_query" in how.directions:
         blocks.append(how.similarity_fct(positives, others.queries) * how.scale)
     if "doc_to_doc" in how.directions:
         same = how.similarity_fct(positives, documents) * how.scale
-        blocks.append(same.masked_fill(own(rows, count, len(others.documents)), -torch.inf))
+        blocks.append(same.masked_fill(own_candidates(rows, count, len(others.documents)), -torch.inf))
     if how.partition_mode == "joint":
         return (torch.cat(blocks, dim=1).logsumexp(1) - positive).sum()
     return sum(((block.logsumexp(1) - positive).sum() for block in blocks), positive.new_zeros(())) / len(blocks)
 
 
-def own(rows: Tensor, count: int, columns: int) -> Tensor:
+def own_candidates(rows: Tensor, count: int, columns: int) -> Tensor:
     """(b, columns · N) bool: the candidates that belong to each row itself."""
     places = torch.arange(count * columns, device=rows.device) % count
     return places[None, :] == rows[:, None]
 
 
-def hard(similarity: Tensor, rows: Tensor, count: int, mode: str) -> Tensor:
+def hardness_bonus(similarity: Tensor, rows: Tensor, count: int, mode: str) -> Tensor:
     """(b, columns · N) similarities of the negatives that weigh more, 0 elsewhere."""
     columns = similarity.shape[1] // count
     places = torch.arange(count * columns, device=rows.device)
-    mine, further = own(rows, count, columns), (places >= count)[None, :]
+    mine, further = own_candidates(rows, count, columns), (places >= count)[None, :]
     chosen = {
         "in_batch_negatives": ~mine,
         "hard_negatives": mine & further,
@@ -142,7 +144,7 @@ def hard(similarity: Tensor, rows: Tensor, count: int, mode: str) -> Tensor:
 
 def in_batch_negatives(
     embeddings: Sequence[Tensor],
-    how: Contrast,
+    how: ContrastiveConfig,
     gather: bool = False,
     block_rows: int | None = None,
     backward: bool = False,
@@ -224,9 +226,9 @@ class MultipleNegativesRankingLoss(Loss):
         _ = self.how
 
     @property
-    def how(self) -> Contrast:
+    def how(self) -> ContrastiveConfig:
         """The settings of the formula."""
-        return Contrast(
+        return ContrastiveConfig(
             self.scale,
             self.similarity_fct,
             self.directions,

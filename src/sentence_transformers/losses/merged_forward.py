@@ -123,7 +123,7 @@ def over_columns(
     if not is_untouched(model):
         return over_padded_columns([as_padded(model, column) for column in columns], rows_of, most)
     results: list[Any] = [None] * len(columns)
-    for members in alike(model, columns, separate_first):
+    for members in group_compatible(model, columns, separate_first):
         parts = [columns[i] for i in members]
         sizes = [Features.of(part).text_count for part in parts]
         if not Features.of(parts[0]).joinable:
@@ -131,7 +131,7 @@ def over_columns(
             continue
         check_sizes(sizes)
         joined = Features.join(parts)
-        order, groups = forwards(model, joined, most)
+        order, groups = forward_passes(model, joined, most)
         rows = torch.cat([rows_of(joined.take(group)) for group in groups])
         back = torch.empty(len(order), dtype=torch.int64, device="cpu")
         back[torch.tensor(order, device="cpu")] = torch.arange(len(order), device="cpu")
@@ -171,7 +171,7 @@ def over_padded_columns(
     return results
 
 
-def alike(model: nn.Module, columns: list[FeatureDict], separate_first: bool = False) -> list[list[int]]:
+def group_compatible(model: nn.Module, columns: list[FeatureDict], separate_first: bool = False) -> list[list[int]]:
     """Columns that can be joined, as lists of their numbers. Padded columns become packed ones, in place, if the model
     can take them.
     """
@@ -190,7 +190,7 @@ def alike(model: nn.Module, columns: list[FeatureDict], separate_first: bool = F
     return list(groups.values())
 
 
-def forwards(model: nn.Module, features: Features, most: int | None = None) -> tuple[list[int], list[list[int]]]:
+def forward_passes(model: nn.Module, features: Features, most: int | None = None) -> tuple[list[int], list[list[int]]]:
     """The texts in the order in which they are computed, and the same cut into forward passes."""
     lengths = features.text_lengths
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)

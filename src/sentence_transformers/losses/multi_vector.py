@@ -24,7 +24,7 @@ from sentence_transformers.losses.distillation import DistillKLDivLoss, MarginMS
 from sentence_transformers.losses.gradient_cache import CachedLossMixin, cached_loss
 from sentence_transformers.losses.gradient_cache import RandContext as RandContext
 from sentence_transformers.losses.in_batch_negatives import (
-    Contrast,
+    ContrastiveConfig,
     MultipleNegativesRankingLoss,
     in_batch_negatives,
 )
@@ -175,7 +175,7 @@ class MultiVectorMultipleNegativesRankingLoss(TokenLoss, MultipleNegativesRankin
         return in_batch_negatives(embeddings, self.how, gather, block, backward)
 
     @property
-    def how(self) -> Contrast:
+    def how(self) -> ContrastiveConfig:
         return replace(super().how, similarity_fct=with_masks(self.similarity_fct))
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sentence_transformers.backends.deferred_logits import VocabularyRows
+from sentence_transformers.backends.deferred_logits import DeferredLogits
 from sentence_transformers.modules.base import Module
 
 
@@ -40,7 +40,7 @@ class LogitScore(Module):
     def forward(self, features: dict[str, Any], **kwargs) -> dict[str, Any]:
         """Add `scores` (B, 1)."""
         ids = [self.true_token_id] if self.false_token_id is None else [self.true_token_id, self.false_token_id]
-        deferred: VocabularyRows | None = features.get("vocabulary")
+        deferred: DeferredLogits | None = features.get("vocabulary")
         if deferred is None:
             found = last_rows(features[self.module_input_name], features)[:, ids]
         else:

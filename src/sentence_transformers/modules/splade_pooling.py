@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sentence_transformers._deprecation import legacy
-from sentence_transformers.backends.deferred_logits import VocabularyRows, max_over_tokens, reduce_over_tokens
+from sentence_transformers.backends.deferred_logits import DeferredLogits, max_over_tokens, reduce_over_tokens
 from sentence_transformers.errors import InputError
 from sentence_transformers.features import Packing, is_recorded
 from sentence_transformers.modules.base import Module
@@ -103,31 +103,31 @@ class SpladePooling(Module):
             )
             return features
         logits, packing = self.rows(features)
-        size = logits.size if isinstance(logits, VocabularyRows) else logits.shape[1]
+        size = logits.size if isinstance(logits, DeferredLogits) else logits.shape[1]
         step = self.chunk_size or block_width(packing.total, packing.device)
-        if isinstance(logits, VocabularyRows) and logits.with_gradients:
+        if isinstance(logits, DeferredLogits) and logits.with_gradients:
             features["sentence_embedding"] = self.with_gradients(logits, packing, step)
             self.embedding_dimension = size
             return features
-        dtype = logits.weight.dtype if isinstance(logits, VocabularyRows) else logits.dtype
+        dtype = logits.weight.dtype if isinstance(logits, DeferredLogits) else logits.dtype
         pooled = torch.empty(len(packing), size, dtype=dtype, device=packing.device)
         for start in range(0, size, step):
             stop = min(start + step, size)
-            block = logits.block(start, stop) if isinstance(logits, VocabularyRows) else logits[:, start:stop]
+            block = logits.block(start, stop) if isinstance(logits, DeferredLogits) else logits[:, start:stop]
             pooled[:, start:stop] = self.reduce(block, packing)
         features["sentence_embedding"] = pooled
         self.embedding_dimension = size
         return features
 
-    def with_gradients(self, logits: VocabularyRows, packing: Packing, step: int) -> Tensor:
+    def with_gradients(self, logits: DeferredLogits, packing: Packing, step: int) -> Tensor:
         """(B, V) in training, without logits of all tokens in the backward pass either."""
         if self.pooling_strategy == "max":
             return self.activate(max_over_tokens(logits, packing, step))
         return reduce_over_tokens(logits, packing, step, self.reduce)
 
-    def rows(self, features: dict[str, Any]) -> tuple[VocabularyRows | Tensor, Packing]:
+    def rows(self, features: dict[str, Any]) -> tuple[DeferredLogits | Tensor, Packing]:
         """The logits of a batch, one row per token, and the lengths of its texts; a padded batch is packed."""
-        deferred: VocabularyRows | None = features.get("vocabulary")
+        deferred: DeferredLogits | None = features.get("vocabulary")
         rows: Tensor = features["token_embeddings"] if deferred is None else deferred.rows
         if (packing := Packing.of(features)) is not None:
             rows = rows.flatten(0, -2)  # (T, …) or, in a flattened batch, (1, T, …)

@@ -111,7 +111,9 @@ class TextInput(InputModule):
         return self._unpadded(self._call(processing_kwargs))
 
     def _unpadded(self, call: TokenizerCall) -> bool:
-        return call.unpadded and (isinstance(self._cutter, TokenizerFile) or calls_as_transformers(self._cutter))
+        return call.unpadded and (
+            isinstance(self._base_tokenizer, TokenizerFile) or calls_as_transformers(self._base_tokenizer)
+        )
 
     @property
     def renders(self) -> bool:
@@ -307,7 +309,7 @@ class TextInput(InputModule):
         self._lower_case = bool(value)
 
     @property
-    def _cutter(self) -> Any:
+    def _base_tokenizer(self) -> Any:
         """What texts are cut with: the tokenizer, or its file alone."""
         return self._tokenizer if isinstance(self._tokenizer, TokenizerFile) else self.tokenizer
 
@@ -316,14 +318,14 @@ class TextInput(InputModule):
         """Most tokens per text, special tokens included; longer texts are cut. No more than the model has learned
         positions for, whatever is set; None where nothing limits it.
         """
-        limits = [n for n in (self._cutter.model_max_length, self.learned_positions) if n is not None and n < 10**20]
-        return min(limits, default=None)
+        limits = (self._base_tokenizer.model_max_length, self.learned_positions)
+        return min((n for n in limits if n is not None and n < 10**20), default=None)
 
     @max_seq_length.setter
     def max_seq_length(self, value: int | None) -> None:
         if value is not None and value < 1:
             raise InputError(f"max_seq_length must be at least 1 or None, got {value}.")
-        self._cutter.model_max_length = NO_LIMIT if value is None else int(value)
+        self._base_tokenizer.model_max_length = NO_LIMIT if value is None else int(value)
         most = self.learned_positions
         if value is not None and most is not None and value > most:
             logger.warning("max_seq_length = %d is more than the model has positions for: %d is used.", value, most)
@@ -331,7 +333,7 @@ class TextInput(InputModule):
     @property
     def gives_types(self) -> bool:
         """Whether the tokenizer gives the types of tokens."""
-        return "token_type_ids" in self._cutter.model_input_names
+        return "token_type_ids" in self._base_tokenizer.model_input_names
 
     @property
     def modality(self) -> str:
@@ -357,7 +359,7 @@ class TextInput(InputModule):
         if types is not None or self.gives_types:
             run["token_type_ids"] = torch.zeros_like(ids) if types is None else types
         padded = run.pad(self.padding_id)
-        if getattr(self._cutter, "padding_side", "right") == "left":
+        if getattr(self._base_tokenizer, "padding_side", "right") == "left":
             padded = padded.map_tokens(lambda rows: shift_left(rows, packing))
         moved = {key: value.to(device) for key, value in padded.items()}
         return Features(moved | about | self._logits_to_keep(moved))
@@ -382,7 +384,7 @@ class TextInput(InputModule):
             limit: most tokens of a text.
             special: whether special tokens are added; default: as the model's settings say.
         """
-        cutter = self._cutter
+        cutter = self._base_tokenizer
         if special is None:
             special = not self.renders and self._call(None).text.get("add_special_tokens", True)
         owner, kept = self.__dict__.get("_batch_tokenizers", (None, {}))
@@ -419,7 +421,7 @@ class TextInput(InputModule):
 
     def token_id(self, token: str) -> int | None:
         """The id of a token; None if the tokenizer has no such token."""
-        cutter = self._cutter
+        cutter = self._base_tokenizer
         if isinstance(cutter, TokenizerFile):
             return cutter.backend_tokenizer.token_to_id(token)
         return known_token_id(cutter, token)
@@ -431,7 +433,7 @@ class TextInput(InputModule):
             InputError: if the tokenizer has no such token.
         """
         name = (self.query_expansion or {}).get("token")
-        usual = [getattr(self._cutter, f"{kind}_token_id", None) for kind in ("mask", "eos")]
+        usual = [getattr(self._base_tokenizer, f"{kind}_token_id", None) for kind in ("mask", "eos")]
         found = self.token_id(name) if name is not None else next((i for i in usual if i is not None), None)
         if found is None:
             raise InputError(
@@ -451,7 +453,7 @@ class TextInput(InputModule):
 
     def without_closing(self, ids: np.ndarray) -> int:
         """The number of tokens of a text, without the closing special token."""
-        closing = len(ids) and int(ids[-1]) in (self._cutter.sep_token_id, self._cutter.eos_token_id)
+        closing = len(ids) and int(ids[-1]) in (self._base_tokenizer.sep_token_id, self._base_tokenizer.eos_token_id)
         return len(ids) - int(bool(closing))
 
     def _report(self, tokens: Tokens, limit: int | None) -> None:
@@ -470,7 +472,7 @@ class TextInput(InputModule):
     @property
     def padding_id(self) -> int:
         """Token that fills up padded batches."""
-        return getattr(self._cutter, "pad_token_id", None) or 0
+        return getattr(self._base_tokenizer, "pad_token_id", None) or 0
 
 
 def known_token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:

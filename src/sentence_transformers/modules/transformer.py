@@ -23,7 +23,7 @@ from sentence_transformers.backends.bert_cpu import BertCpuRunner
 from sentence_transformers.backends.bert_layers import Part, complete
 from sentence_transformers.backends.bert_network import BertNetwork
 from sentence_transformers.backends.capabilities import PER_TEXT, lock
-from sentence_transformers.backends.deferred_logits import VocabularyRows
+from sentence_transformers.backends.deferred_logits import DeferredLogits
 from sentence_transformers.backends.graph import Graph, GraphRunner
 from sentence_transformers.backends.override_detection import Survey, unseen
 from sentence_transformers.backends.prepacked_linear import bind_to_replicas
@@ -190,7 +190,7 @@ class Transformer(TextInput):
         if transformer_task == "text-generation":
             self.tokenizer.padding_side = "left"
         if modality_config is None:
-            seen = (self.auto_model, self.processor) if inferred else (None, self._cutter)
+            seen = (self.auto_model, self.processor) if inferred else (None, self._base_tokenizer)
             self.modality_config, self.module_output_name = self.infer_modalities(*seen)
         named = (processor_kwargs or {}).get("model_max_length")
         self.max_seq_length = self._within_graph(named or max_seq_length or self._default_max_length())
@@ -217,7 +217,7 @@ class Transformer(TextInput):
 
         checkpoint = self._checkpoint
         own = {"model_subfolder": checkpoint.config_kwargs.get("subfolder", "")}
-        own["tokenizer_inputs"] = self._cutter.model_input_names
+        own["tokenizer_inputs"] = self._base_tokenizer.model_input_names
         return load(
             self.backend, checkpoint.name, checkpoint.config(), self.transformer_task, checkpoint.model_kwargs | own
         )
@@ -248,7 +248,7 @@ class Transformer(TextInput):
         name, task = self._checkpoint.name, self.transformer_task
         if self.backend == "torch":
             may_pack = self.unpad_inputs is not False and not self._checkpoint.names_attention
-            pad_token_id = self._cutter.pad_token_id if task == PER_TEXT else None
+            pad_token_id = self._base_tokenizer.pad_token_id if task == PER_TEXT else None
             before = self._model_runner if isinstance(self._model_runner, TorchRunner) else None
             self._model_runner = TorchRunner(model, name, task, may_pack, pad_token_id, before)
         else:
@@ -331,7 +331,7 @@ class Transformer(TextInput):
 
     def _default_max_length(self) -> int | None:
         """The smaller of the tokenizer's limit and the number of positions; None if neither is set."""
-        limits = (self._cutter.model_max_length, self._network.max_position_embeddings)
+        limits = (self._base_tokenizer.model_max_length, self._network.max_position_embeddings)
         return min((n for n in limits if isinstance(n, int) and 0 < n < 10**20), default=None)
 
     def _within_graph(self, length: int | None) -> int | None:
@@ -375,7 +375,7 @@ class Transformer(TextInput):
 
         Args:
             following: the module that comes next. If it `takes_vocabulary`, a language model stops before its last
-                product and adds `vocabulary`, a `VocabularyRows`, in the place of its logits.
+                product and adds `vocabulary`, a `DeferredLogits`, in the place of its logits.
         """
         if torch.compiler.is_compiling():
             self._make_runner_of_model()
@@ -402,7 +402,7 @@ class Transformer(TextInput):
         if defer:
             added = {"vocabulary": value}
         else:
-            added = {self.module_output_name: value.logits() if isinstance(value, VocabularyRows) else value}
+            added = {self.module_output_name: value.logits() if isinstance(value, DeferredLogits) else value}
         if "kept_mask" in features:  # tokens that nobody looks at have vectors all the same
             rest = {key: entry for key, entry in features.items() if key != "kept_mask"}
             return rest | {"attention_mask": features["kept_mask"]} | added
@@ -413,7 +413,7 @@ class Transformer(TextInput):
         features.update(added)
         return features
 
-    def run(self, features: dict[str, Any], defer: bool = False) -> Tensor | VocabularyRows:
+    def run(self, features: dict[str, Any], defer: bool = False) -> Tensor | DeferredLogits:
         """The output of the transformers model or graph: (B, L, …) or, of a packed batch, (T, …); (B, labels) of a
         classifier.
         """
@@ -475,7 +475,7 @@ class Transformer(TextInput):
         name = (entry or next(iter(self.modality_config.values())))["method_output_name"]
         return list(name) if isinstance(name, (list, tuple)) else [name]
 
-    def _without_tokens(self, features: dict[str, Any]) -> Tensor | VocabularyRows:
+    def _without_tokens(self, features: dict[str, Any]) -> Tensor | DeferredLogits:
         """Zeros for a batch without a single token."""
         first, shape = next(self.parameters(), torch.zeros(0)), features["input_ids"].shape
         if self.transformer_task == PER_TEXT:
@@ -484,7 +484,7 @@ class Transformer(TextInput):
         rows = first.new_zeros(*shape, self.get_embedding_dimension())
         if self.transformer_task == "feature-extraction":
             return rows
-        return VocabularyRows(rows, first.new_zeros(self.vocabulary_size, rows.shape[-1]), None)
+        return DeferredLogits(rows, first.new_zeros(self.vocabulary_size, rows.shape[-1]), None)
 
     @property
     def packs(self) -> bool:
@@ -628,7 +628,7 @@ class Transformer(TextInput):
         with reading(file):
             check_modality_config(settings.get("modality_config"), settings.get("module_output_name"))
         module = cls(model_name_or_path, **settings | given, backend=backend)
-        check_template(getattr(module._cutter, "backend_tokenizer", None), source.place("tokenizer.json"))
+        check_template(getattr(module._base_tokenizer, "backend_tokenizer", None), source.place("tokenizer.json"))
         return module
 
     @classmethod

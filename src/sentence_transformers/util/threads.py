@@ -1,4 +1,4 @@
-"""Lanes: micro-batches side by side on the cores of a CPU.
+"""Micro-batches side by side on the cores of a CPU.
 
 Splitting one matrix product over all cores leaves cores waiting at every small operation in between. Measured on
 all-MiniLM-L6-v2, giving each core a micro-batch of its own is 10 to 20 % faster (`benchmarks/LOG.md`). So long jobs run
@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 
-MOST_LANES = 8
+MOST_THREADS = 8
 CPU = torch.device("cpu")
 T = TypeVar("T")
 
@@ -29,26 +29,26 @@ _lock = threading.Lock()
 _pools: dict[torch.device, tuple[tuple[int, int], ThreadPoolExecutor]] = {}
 
 
-def lane_count(device: torch.device) -> int:
+def thread_count(device: torch.device) -> int:
     """How many micro-batches run side by side on a device."""
-    return max(1, min(MOST_LANES, torch.get_num_threads())) if device.type == "cpu" else 1
+    return max(1, min(MOST_THREADS, torch.get_num_threads())) if device.type == "cpu" else 1
 
 
-def pool(lanes: int, device: torch.device = CPU) -> ThreadPoolExecutor:
+def pool(count: int, device: torch.device = CPU) -> ThreadPoolExecutor:
     """The process-wide threads of a device; those of the CPU are made again when the number of cores given to torch has
     changed.
     """
     threads = torch.get_num_threads() if device.type == "cpu" else 0
     with _lock:
-        if device not in _pools or _pools[device][0] != (threads, lanes):
-            start = partial(start_lane, max(1, threads // lanes) if threads else None)
-            _pools[device] = (threads, lanes), ThreadPoolExecutor(lanes, f"encode-lane-{device}", initializer=start)
+        if device not in _pools or _pools[device][0] != (threads, count):
+            start = partial(start_thread, max(1, threads // count) if threads else None)
+            _pools[device] = (threads, count), ThreadPoolExecutor(count, f"encode-{device}", initializer=start)
         return _pools[device][1]
 
 
-def start_lane(share: int | None) -> None:
+def start_thread(share: int | None) -> None:
     """What a thread does first; None leaves its number of cores alone."""
-    _this_thread.is_lane = True
+    _this_thread.is_of_pool = True
     if share is not None:
         limit_thread(share)
 
@@ -87,25 +87,25 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_pools)
 
 
-def run_side_by_side(
-    function: Callable[[Any], Any], items: Iterable[Any], lanes: int, device: torch.device = CPU
+def run_in_threads(
+    function: Callable[[Any], Any], items: Iterable[Any], count: int, device: torch.device = CPU
 ) -> None:
-    """Call `function` on each item, `lanes` at a time; items are drawn as they are needed.
+    """Call `function` on each item, `count` at a time; items are drawn as they are needed.
 
     Each call sees the caller's context variables and computes on the caller's stream of `device`. The first exception
-    stops the drawing of further items and is raised when the running calls have ended. A call from a lane (of a module
+    stops the drawing of further items and is raised when the running calls have ended. A call from such a thread (of a module
     that encodes with another model) stays in it.
     """
-    if getattr(_this_thread, "is_lane", False):
+    if getattr(_this_thread, "is_of_pool", False):
         for item in items:
             function(item)
         return
-    executor, function = pool(lanes, device), on_stream_of_caller(function, device)
+    executor, function = pool(count, device), on_stream_of_caller(function, device)
     context = contextvars.copy_context()
     running: set[Future[Any]] = set()
     try:
         for item in items:
-            if len(running) >= lanes + 2:
+            if len(running) >= count + 2:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()

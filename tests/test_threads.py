@@ -56,7 +56,7 @@ def test_the_first_error_ends_the_run():
         raise ValueError(f"item {i}")
 
     with pytest.raises(ValueError, match="item"):
-        threads.run_side_by_side(fail, items(), 2)
+        threads.run_in_threads(fail, items(), 2)
     assert len(drawn) < 20
 
 
@@ -103,7 +103,7 @@ def test_a_lane_sees_the_context_of_its_caller():
     setting = contextvars.ContextVar("setting", default="unset")
     setting.set("of the caller")
     seen = []
-    threads.run_side_by_side(lambda item: seen.append((item, setting.get())), range(5), 2)
+    threads.run_in_threads(lambda item: seen.append((item, setting.get())), range(5), 2)
     assert sorted(seen) == [(i, "of the caller") for i in range(5)]
 
 
@@ -121,7 +121,7 @@ def test_a_lane_computes_on_the_stream_of_its_caller(monkeypatch):
     monkeypatch.setattr(torch.cuda, "stream", stream)
     seen = []
     with stream("side stream"):
-        threads.run_side_by_side(lambda item: seen.append(current.stream), range(3), 1, torch.device("cuda:1"))
+        threads.run_in_threads(lambda item: seen.append(current.stream), range(3), 1, torch.device("cuda:1"))
     assert seen == ["side stream of cuda:1"] * 3
 
 
@@ -132,9 +132,9 @@ def test_a_call_from_a_lane_stays_in_it(four_threads, monkeypatch, name):
     monkeypatch.setattr(threads, "on_stream_of_caller", lambda function, device: function)
 
     def outer(item: int) -> None:
-        threads.run_side_by_side(lambda inner: seen.append((item, inner)), range(5), 1, device)
+        threads.run_in_threads(lambda inner: seen.append((item, inner)), range(5), 1, device)
 
-    done = threading.Thread(target=threads.run_side_by_side, args=(outer, range(3), 1, device), daemon=True)
+    done = threading.Thread(target=threads.run_in_threads, args=(outer, range(3), 1, device), daemon=True)
     done.start()
     done.join(20)
     assert sorted(seen) == [(i, j) for i in range(3) for j in range(5)]
