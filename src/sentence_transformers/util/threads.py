@@ -93,8 +93,8 @@ def run_in_threads(
     """Call `function` on each item, `count` at a time; items are drawn as they are needed.
 
     Each call sees the caller's context variables and computes on the caller's stream of `device`. The first exception
-    stops the drawing of further items and is raised when the running calls have ended. A call from such a thread (of a module
-    that encodes with another model) stays in it.
+    stops the drawing of further items and is raised when the running calls have ended. A call from such a thread (of a
+    module that encodes with another model) stays in it.
     """
     if getattr(_this_thread, "is_of_pool", False):
         for item in items:
