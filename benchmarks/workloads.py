@@ -123,6 +123,7 @@ WORKLOADS = (
         our_backend="onnx",
         our_model_kwargs={"file_name": models.INT8_GRAPH},
     ),
+    Workload("megabyte", "10 texts of 1 MB each", target=50, texts="megabytes", count=10),
     Workload("query", "one short query, warm", "query", LATENCY, target=0.45, repeats=200, texts="queries", count=10),
     Workload(
         "cold",
@@ -372,6 +373,13 @@ def paragraph_texts(count: int) -> list[str]:
     return list(dict.fromkeys(texts.paragraphs()))[:count]
 
 
+def megabyte_texts(count: int) -> list[str]:
+    """The paragraphs of the handbook, again and again, from another one on in each text."""
+    found = paragraph_texts(400)
+    whole = " ".join(found)
+    return [(" ".join(found[i:]) + " " + whole * (1 + 1_000_000 // len(whole)))[:1_000_000] for i in range(count)]
+
+
 def mix_texts(count: int) -> list[str]:
     """The realistic mix, made of the sentences of the handbook and of glosses."""
     sentences = [part for text in texts.paragraphs() for part in re.split(r"(?<=[.!?]) ", text) if part]
@@ -443,6 +451,7 @@ TEXTS: dict[str, Callable[[int], list[Any]]] = {
     "glosses": gloss_texts,
     "paragraphs": paragraph_texts,
     "mix": mix_texts,
+    "megabytes": megabyte_texts,
     "pairs": lambda count: pair_texts(count),
     "scored": lambda count: scored_texts(count),
     "judged": lambda count: judged_texts(count),

@@ -19,7 +19,7 @@ import torch
 from sentence_transformers import SentenceTransformer, models
 from tests.models import TEXTS, build, peft_for_adapters
 
-FAST = "by PackedBert, without transformers, packed batches"
+FAST = "by BertCpuRunner, without transformers, packed batches"
 Event = Callable[[SentenceTransformer, Path], SentenceTransformer]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -98,3 +99,19 @@ def test_a_users_mistake(found: dict[str, list[str]]) -> None:
 def test_stubs_follow_the_tables(package: str) -> None:
     """What type checkers see is what there is; `python -m tests.stubs` writes it anew."""
     assert stubs.path(package).read_text(encoding="utf-8") == stubs.stub(package)
+
+
+MOST_ANY = 100  # parameters; may only shrink
+
+
+def test_parameters_have_types() -> None:
+    """`Any` is for what no type says, such as attributes that PyTorch's modules take."""
+    found = [
+        f"{path.relative_to(ROOT)}:{argument.lineno} {argument.arg}"
+        for path in sorted((ROOT / "src").rglob("*.py"))
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for argument in [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+        if argument.annotation is not None and ast.unparse(argument.annotation) == "Any"
+    ]
+    assert len(found) <= MOST_ANY, "\n".join(found)

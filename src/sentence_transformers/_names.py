@@ -22,7 +22,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sentence_transformers.storage.files import Source
 
 ROOT = "sentence_transformers"
 REMOTE = "transformers_modules."  # where transformers puts classes that come with a model
@@ -725,7 +730,7 @@ def known_class(dotted: str) -> type | None:
     return _known.get().get(dotted)
 
 
-def find_class(dotted: str, source: Any, trust_remote_code: bool = False) -> type:
+def find_class(dotted: str, source: Source, trust_remote_code: bool = False) -> type:
     """The class that a saved model names.
 
     Raises:
@@ -768,7 +773,7 @@ class FrontDoor(ModuleType):
     `import sentence_transformers.SentenceTransformer` (a module path of old) would otherwise replace the class.
     """
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         if isinstance(value, ModuleType) and name in self.__dict__.get("_public", ()):
             return
         super().__setattr__(name, value)
@@ -846,7 +851,9 @@ def passed_through(module: str, name: str) -> Any:
 class _Finder:
     """Finds the module paths of `ALIASES` and `PACKAGES`."""
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
         inner = name.removeprefix(f"{ROOT}.")
         if inner == name:
             return None

@@ -211,7 +211,7 @@ def colbert_scores_pairwise(
 
 def colbert_kd_scores(
     queries_embeddings: ArrayLike,
-    documents_embeddings: Any,
+    documents_embeddings: ArrayLike,
     queries_mask: Tensor | None = None,
     documents_mask: Tensor | None = None,
     chunk_elements: int | None = None,
@@ -236,8 +236,11 @@ def colbert_kd_scores(
             f"{len(documents_embeddings)} lists of {sorted(counts)} candidates."
         )
     count = counts.pop() if counts else 0
-    whole = isinstance(documents_embeddings, Tensor)
-    documents = documents_embeddings.flatten(0, 1) if whole else [one for part in documents_embeddings for one in part]
+    documents: ArrayLike
+    if isinstance(documents_embeddings, Tensor):
+        documents = documents_embeddings.flatten(0, 1)
+    else:
+        documents = [one for part in documents_embeddings for one in part]
     queries: Any = queries_embeddings
     if isinstance(queries, Tensor):
         queries = queries.repeat_interleave(count, 0)
@@ -254,11 +257,11 @@ def colbert_kd_scores(
     return scores.view(-1, count)
 
 
-def flat_documents(documents: Any, mask: Tensor | None) -> tuple[Any, Tensor | None]:
+def flat_documents(documents: ArrayLike, mask: Tensor | None) -> tuple[ArrayLike, Tensor | None]:
     """Documents (D, n, J, H) and their mask (D, n, J) as D · n of them; anything else as it is."""
-    if not (isinstance(documents, Tensor) and documents.ndim == 4):
-        return documents, mask
-    return documents.flatten(0, 1), None if mask is None else torch.as_tensor(mask).flatten(0, 1)
+    if isinstance(documents, Tensor) and documents.ndim == 4:
+        return documents.flatten(0, 1), None if mask is None else torch.as_tensor(mask).flatten(0, 1)
+    return documents, mask
 
 
 mean_colbert_scores = averaged(colbert_scores)
@@ -317,7 +320,7 @@ def xtr_scores_pairwise(
 
 def xtr_kd_scores(
     queries_embeddings: ArrayLike,
-    documents_embeddings: Any,
+    documents_embeddings: ArrayLike,
     queries_mask: Tensor | None = None,
     documents_mask: Tensor | None = None,
     top_k: int = TOP_K,
@@ -395,8 +398,8 @@ def check_top_k(top_k: int) -> None:
 def _compiled(
     a: ArrayLike,
     b: ArrayLike,
-    a_mask: Any,
-    b_mask: Any,
+    a_mask: Tensor | None,
+    b_mask: Tensor | None,
     chunk_elements: int | None,
     length_normalize: bool,
     device: str | torch.device | None,
@@ -559,7 +562,7 @@ def token_embeddings(items: ArrayLike, mask: Tensor | None, name: str) -> TokenE
     return TokenEmbeddings(vectors, mask)
 
 
-def _as_mask(mask: Any, items: ArrayLike, length: int, name: str) -> Tensor:
+def _as_mask(mask: ArrayLike, items: ArrayLike, length: int, name: str) -> Tensor:
     """A mask as a tensor; a list of masks, one for each item, as (N, L), 0 behind an item's own tokens."""
     if not isinstance(mask, ARRAYS):
         raise TypeError(f"`{name}_mask` must be a tensor, an array or a list of masks, got {type(mask).__name__}.")

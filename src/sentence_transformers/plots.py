@@ -45,6 +45,8 @@ from sentence_transformers.util.tensor import describe
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from sentence_transformers.util.tensor import ArrayLike
+
 __all__ = ["plot_embeddings", "plot_similarity", "plot_training"]
 
 Method = Literal["pca", "tsne", "umap"]
@@ -73,7 +75,7 @@ _settings_lock = threading.Lock()  # matplotlib's settings belong to the process
 
 
 def plot_embeddings(
-    embeddings: Any,
+    embeddings: ArrayLike,
     path: str | os.PathLike[str],
     labels: Sequence[Any] | None = None,
     texts: Sequence[str] | None = None,
@@ -110,7 +112,7 @@ def plot_embeddings(
 
 
 def plot_similarity(
-    matrix: Any,
+    matrix: ArrayLike,
     path: str | os.PathLike[str],
     rows: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
@@ -174,7 +176,7 @@ def plot_training(
 # ---- what is drawn
 
 
-def project(embeddings: Any, method: Method = "pca", seed: int = 0) -> tuple[np.ndarray, str]:
+def project(embeddings: ArrayLike, method: Method = "pca", seed: int = 0) -> tuple[np.ndarray, str]:
     """Points (N, 2) of embeddings (N, H), and a note how they came about.
 
     Raises:

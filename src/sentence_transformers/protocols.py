@@ -7,19 +7,30 @@ this library: `SentenceTransformer.encode`, `CrossEncoder.predict`, `losses`, `e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import TypeAlias, Union
 
     import datasets
+    import tokenizers
+    import transformers
     from torch import Tensor, nn
 
     AnyDataset: TypeAlias = Union[datasets.Dataset, datasets.IterableDataset]  # noqa: UP007
     Data: TypeAlias = Union[AnyDataset, Mapping[str, AnyDataset]]  # noqa: UP007
+    AnyTokenizer: TypeAlias = tokenizers.Tokenizer | transformers.PreTrainedTokenizerBase
+    AnyProcessor: TypeAlias = (
+        transformers.PreTrainedTokenizerBase
+        | transformers.BaseImageProcessor
+        | transformers.FeatureExtractionMixin
+        | transformers.ProcessorMixin
+    )
     LossOrMaker: TypeAlias = nn.Module | Callable[[Any], nn.Module]
     LossOrLosses: TypeAlias = LossOrMaker | Mapping[str, LossOrMaker]
+
+Measured = TypeVar("Measured", contravariant=True)
 
 
 class Encoder(Protocol):
@@ -63,13 +74,28 @@ class Reranker(Protocol):
         """Scores of pairs."""
 
 
-class Evaluator(Protocol):
-    """Measures a model: a number, or metrics by name."""
+class WithPrompts(Protocol):
+    """A model that knows texts to put before its inputs."""
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """Name -> text."""
+
+
+class Evaluator(Protocol[Measured]):
+    """Measures a model, of the kind that it is for: a number, or metrics by name."""
 
     def __call__(
-        self, model: Any, output_path: str | None = None, epoch: Any = -1, steps: Any = -1
+        self, model: Measured, output_path: str | None = None, epoch: Any = -1, steps: Any = -1
     ) -> float | dict[str, float]:
         """Metrics of a model; files go into `output_path`."""
+
+
+class EmbeddingLoss(Protocol):
+    """A loss that can be part of another one, which embeds the batch for it."""
+
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Any, /) -> Tensor | Mapping[str, Tensor]:
+        """Of (B, H) for each column, and the labels."""
 
 
 class Example(Protocol):

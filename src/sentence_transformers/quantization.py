@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from torch import Tensor
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.util.tensor import check_finite, describe
+
+if TYPE_CHECKING:
+    from sentence_transformers.util.tensor import ArrayLike
 
 Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
@@ -139,7 +142,7 @@ def compute_ranges(
     return np.stack([np.min([block.min(0) for block in rows], 0), np.max([block.max(0) for block in rows], 0)])
 
 
-def to_numpy(embeddings: Any) -> np.ndarray:
+def to_numpy(embeddings: ArrayLike) -> np.ndarray:
     """A float array; bfloat16, which numpy does not know, becomes float32. `InputError` for (u)int8 or no numbers."""
     array = as_array(embeddings)
     if array.dtype in (np.int8, np.uint8):
@@ -147,7 +150,7 @@ def to_numpy(embeddings: Any) -> np.ndarray:
     return array
 
 
-def as_array(embeddings: Any) -> np.ndarray:
+def as_array(embeddings: ArrayLike | None) -> np.ndarray:
     """Embeddings, float or quantised, as an array; bfloat16 becomes float32. `InputError` if they are no numbers."""
     try:
         if isinstance(embeddings, (list, tuple)) and len(embeddings) and isinstance(embeddings[0], Tensor):

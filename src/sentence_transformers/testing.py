@@ -24,10 +24,12 @@ from sentence_transformers.engine.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
 from sentence_transformers.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from sentence_transformers.quantization import Precision
     from sentence_transformers.similarity import SimilarityFunction
+    from sentence_transformers.util.tensor import ArrayLike
 
 __all__ = ["MockEncoder"]
 
@@ -87,10 +89,10 @@ class MockEncoder:
         precision: Precision | None = "float32",
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
-        device: Any = None,
+        device: str | torch.device | list[str | torch.device] | None = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
-        pool: Any = None,
+        pool: dict[str, Any] | None = None,
         chunk_size: int | None = None,
         num_workers: int | None = None,
         **kwargs: Any,
@@ -169,13 +171,13 @@ class MockEncoder:
             raise InputError(f"Unknown similarity {name!r}; known are {', '.join(known)}.")
         self._similarity_fn_name = str(name)
 
-    def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+    def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Tensor:
         """All pairs: embeddings of N and of M texts -> float32 of shape (N, M), by `similarity_fn_name`."""
         from sentence_transformers.similarity import SimilarityFunction
 
         return SimilarityFunction.to_similarity_fn(self.similarity_fn_name)(embeddings1, embeddings2)
 
-    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+    def similarity_pairwise(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Tensor:
         """Row by row: embeddings of N and of N texts -> float32 of shape (N,), by `similarity_fn_name`."""
         from sentence_transformers.similarity import SimilarityFunction
 
@@ -256,7 +258,7 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
 
 
 def converted(
-    rows: np.ndarray, precision: Precision, numpy: bool, tensor: bool, singular: bool, device: Any
+    rows: np.ndarray, precision: Precision, numpy: bool, tensor: bool, singular: bool, device: str | torch.device | None
 ) -> np.ndarray | Tensor | list[Tensor]:
     """Rows (N, H) in the form that a caller of `encode` asked for."""
     if precision != "float32":

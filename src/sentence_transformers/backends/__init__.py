@@ -1,1 +1,1 @@
-"""How a transformer computes: torch today (with weights pre-packed on CPU); ONNX and OpenVINO join here."""
+"""How a transformer computes: the runners (`backends.runner`), what they are made of, and how they are loaded."""

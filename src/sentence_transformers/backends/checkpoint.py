@@ -1,7 +1,7 @@
 """Where a transformer's parts come from, and the two ways of loading them.
 
 The full way is transformers' own `from_pretrained`. The light way reads config.json, tokenizer.json and
-model.safetensors directly, for models of the BERT family (`backends.bert_cpu`) and for tokenizers whose file says
+model.safetensors directly, for models of the BERT family (`backends.bert_network`) and for tokenizers whose file says
 everything, and gives the same numbers without importing transformers. What the light way does not know exactly, it
 leaves to the full way.
 """
@@ -20,9 +20,8 @@ from typing import Any, Literal
 
 import torch
 
-from sentence_transformers.backends.bert_cpu import BertShape, PackedBert, encoder_tensors
-from sentence_transformers.backends.bert_cpu_heads import HEADS
-from sentence_transformers.backends.bert_network import build, kinds
+from sentence_transformers.backends.bert_modules import HEADS, BertShape, build, kinds
+from sentence_transformers.backends.bert_network import BertNetwork, encoder_tensors
 from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.storage import weights
 from sentence_transformers.storage.files import Source, reading
@@ -62,7 +61,7 @@ NOT_FOR_TRANSFORMERS = ("file_name", "export", "provider", "provider_options", "
 
 
 @dataclass(frozen=True)
-class Origin:
+class Checkpoint:
     """Names and arguments of one transformer.
 
     Attributes:
@@ -248,7 +247,7 @@ class Origin:
 
     # ---- the light way
 
-    def light_model(self) -> PackedBert | str:
+    def bert_network(self) -> BertNetwork | str:
         """The model without transformers, or why it needs the full way."""
         dtype = None if self.int8 else self.asked_dtype
         others = (self.model_kwargs.keys() - {"dtype", "torch_dtype"} | self.config_kwargs.keys()) - HUB_KEYS
@@ -281,9 +280,9 @@ class Origin:
         if root is None or shape.hidden % shape.heads:  # the full way explains what is wrong
             return "weights have other shapes than config.json says"
         weights.check_finite(tensors, self.name)
-        return PackedBert(root.eval(), shape, config, self.auto_class, self.int8)
+        return BertNetwork(root.eval(), shape, config, self.auto_class, self.int8)
 
-    def light_tokenizer(self) -> TokenizerFile | None:
+    def tokenizer_file(self) -> TokenizerFile | None:
         """The tokenizer without transformers, or None if it needs the full way."""
         source = self.folder(self.tokenizer_name, self.processor_kwargs)
         if source is None or self.processor_kwargs.keys() - HUB_KEYS:

@@ -2,11 +2,11 @@
 
     {"input_ids": (B, L), "attention_mask": (B, L), …}  ->  {"last_hidden_state": (B, L, H)} or {"logits": …}
 
-A graph stands in the place of the transformers model inside `modules.transformer` and computes padded batches; which
-texts go together is the engine's affair, as always. Files made by others differ in their inputs and outputs: inputs are
-given as the graph names them, and the output is found by its name. A fixed number of texts or tokens is kept to. A
-graph whose only output is one vector per text gives that vector at every token, which any pooling turns into the vector
-itself.
+A `Graph` stands in the place of the transformers model inside `modules.transformer`, where a `GraphRunner` calls it on
+padded batches; which texts go together is the engine's affair, as always. Files made by others differ in their inputs
+and outputs: inputs are given as the graph names them, and the output is found by its name. A fixed number of texts or
+tokens is kept to. A graph whose only output is one vector per text gives that vector at every token, which any pooling
+turns into the vector itself.
 
 Looked for are `file_name` in the model's folder (or `subfolder`), then in `onnx/` or `openvino/` below it.
 """
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sentence_transformers.backends.runner import ModelRunner
 from sentence_transformers.backends.tasks import TASKS, position_offset
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.storage.files import Source, join
@@ -151,6 +152,14 @@ class Graph(nn.Module):
         target.mkdir(exist_ok=True)
         for file in self.files():
             shutil.copy(file, target / file.name)
+
+
+class GraphRunner(ModelRunner):
+    """Computes with a graph, on padded batches."""
+
+    def __init__(self, model: Any, name: str, task: str) -> None:
+        super().__init__(model, name, task)
+        self.arguments = {"input_ids", "attention_mask", "token_type_ids"}
 
 
 def filled(rows: np.ndarray, size: int, width: int) -> np.ndarray:

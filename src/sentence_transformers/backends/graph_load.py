@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sentence_transformers.backends.checkpoint import Origin
+from sentence_transformers.backends.checkpoint import Checkpoint
 from sentence_transformers.backends.graph import Graph, check_task, find
 from sentence_transformers.backends.graph_export import inputs_of, scratch_folder, to_onnx, verify
 from sentence_transformers.backends.onnx import OnnxGraph, runtime
@@ -86,8 +86,10 @@ def load(backend: str, name: str, config: Any, task: str, model_kwargs: dict[str
             name,
             file_name or kind.default_name,
         )
-    origin = Origin(name, TASKS[task].auto_class, name, kwargs | ({"subfolder": model_folder} if subfolder else {}))
-    model = origin.model()
+    checkpoint = Checkpoint(
+        name, TASKS[task].auto_class, name, kwargs | ({"subfolder": model_folder} if subfolder else {})
+    )
+    model = checkpoint.model()
     of_weights = json.dumps(of_files(weights), separators=(",", ":"), sort_keys=True)
     return exported(kind, model, config, task, tokenizer_inputs, options, of_weights)
 

@@ -101,7 +101,7 @@ class PackedForward(LayerForward):
     def pack(self, weight: Tensor, dtype: torch.dtype) -> Tensor | None:
         """The packed weight, made anew if the weight has changed; None where it cannot be watched."""
         kept = self._packed
-        if kept is None or not kept[0].unchanged(weight) or kept[1] != dtype:
+        if kept is None or kept[0].tensors[0] is not weight or kept[1] != dtype or not kept[0].unchanged():
             self._packed = kept = None  # ends the watch over the weight, which is written to again
             if not torch.backends.mkldnn.is_available() or not can_be_watched(weight):
                 return None

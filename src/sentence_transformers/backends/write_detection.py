@@ -1,10 +1,10 @@
 """Whether a tensor has been written to since a copy in another layout was made of it.
 
-Weights are copied into the layout that matrix kernels like best (`backends.packed_weights`), and a copy must never be
-used once the weight is another. `Tensor._version` does not tell: writes through `.data`, fused optimizers and NumPy
-views are not counted. PyTorch's copy-on-write tensors do tell. A lazy clone shares the weight's memory until somebody
-writes to either of the two, whatever way the writer takes; at that moment they part, and the weight moves to memory of
-its own. So
+Weights are copied into the layout that matrix kernels like best (`backends.bert_cpu`, `backends.prepacked_linear`), and
+a copy must never be used once the weight is another. `Tensor._version` does not tell: writes through `.data`, fused
+optimizers and NumPy views are not counted. PyTorch's copy-on-write tensors do tell. A lazy clone shares the weight's
+memory until somebody writes to either of the two, whatever way the writer takes; at that moment they part, and the
+weight moves to memory of its own. So
 
     snapshot = weight._lazy_clone()                    no memory, no copying
     torch._C._data_address(weight)                     the same until the first write to it
@@ -16,7 +16,7 @@ unseen, cannot be watched: `watch` then gives None, and no copy may be kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -33,22 +33,29 @@ address: Callable[[Tensor], int] = getattr(private, "_data_address", Tensor.data
 
 
 class Watch:
-    """Notices that a tensor was written to, resized, given other memory, or replaced. A tensor may have several."""
+    """Notices that one of some tensors was written to, resized, or given other memory. A tensor may have several.
 
-    def __init__(self, tensor: Tensor) -> None:
-        self._tensor = tensor
-        self._snapshot = tensor.detach()._lazy_clone()  # type: ignore[operator]  # keeps the memory from other use
-        self._address, self._dtype = address(tensor), tensor.dtype
-        self._shape, self._stride = tensor.shape, tensor.stride()
+    Args:
+        tensors: of which copies were made.
+        read: further ones, which are read where they lie: writes to them need not be noticed, other memory is.
+    """
 
-    def unchanged(self, tensor: Tensor | None) -> bool:
-        """Whether `tensor` is the one that is watched, as it was: one that is written to moves to other memory."""
+    def __init__(self, tensors: Sequence[Tensor], read: Sequence[Tensor] = ()) -> None:
+        self.tensors, self._all = tensors, [*tensors, *read]
+        self._snapshots = [tensor.detach()._lazy_clone() for tensor in tensors]  # type: ignore[operator]
+        self._found = self._look()  # the snapshots keep the memory from other use
+
+    def unchanged(self) -> bool:
+        """Whether all are as they were: one that is written to moves to other memory."""
+        return self._look() == self._found
+
+    def _look(self) -> tuple[list[Any], ...]:
+        """Where the tensors lie, and how their numbers there are read."""
         return (
-            tensor is self._tensor
-            and address(tensor) == self._address
-            and tensor.dtype is self._dtype
-            and tensor.stride() == self._stride
-            and tensor.shape == self._shape
+            list(map(address, self._all)),
+            [tensor.dtype for tensor in self._all],
+            [tensor.stride() for tensor in self.tensors],
+            [tensor.shape for tensor in self.tensors],
         )
 
 
@@ -59,14 +66,14 @@ def can_be_watched(tensor: Tensor) -> bool:
     return bool(private._storage_Use_Count(tensor.untyped_storage()._cdata) <= SOLE_OWNER)
 
 
-def watch(tensor: Tensor) -> Watch | None:
-    """A watch over a tensor; None where writes to it could go unseen. Matrix kernels that lay it out anew take it for
+def watch(*tensors: Tensor, read: Sequence[Tensor] = ()) -> Watch | None:
+    """A watch over tensors; None where writes to one could go unseen. Matrix kernels that lay it out anew take it for
     written to, so it begins after them.
     """
-    if not can_be_watched(tensor):
+    if not all(map(can_be_watched, tensors)):
         return None
     try:
-        return Watch(tensor)
+        return Watch(tensors, read)
     except RuntimeError:  # memory that PyTorch does not manage
         return None
 

@@ -52,7 +52,7 @@ def json_lines(chunk: Chunk) -> str:
     return "".join(lines)
 
 
-def json_value(value: Any) -> str:
+def json_value(value: object) -> str:
     """A value as JSON."""
     if isinstance(value, np.ndarray):
         return f"[{', '.join(map(str, value))}]"

@@ -6,11 +6,14 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sentence_transformers.cli.exit_codes import usage_error
 from sentence_transformers.cli.texts import Rows
 from sentence_transformers.engine.prompts import document_side
+
+if TYPE_CHECKING:
+    from sentence_transformers.encoders.embedding import EmbeddingModel
 
 CUT_TOGETHER = 64
 
@@ -51,7 +54,7 @@ class Reading:
     def keeps_metadata(self) -> bool:
         return bool(self.metadata) or self.passages is not None
 
-    def documents(self, rows: Rows, model: Any) -> Iterator[Document]:
+    def documents(self, rows: Rows, model: EmbeddingModel) -> Iterator[Document]:
         """The documents of a file, or their passages, as `model` reads them."""
         whole = self._whole(rows)
         return whole if self.passages is None else self._cut(whole, model)
@@ -62,7 +65,7 @@ class Reading:
                 raise usage_error(f"{rows.path} has no column {missing[0]!r}.", "--metadata")
             yield Document(record.id, record.text, {name: number_or_text(row[name]) for name in self.metadata})
 
-    def _cut(self, documents: Iterator[Document], model: Any) -> Iterator[Document]:
+    def _cut(self, documents: Iterator[Document], model: EmbeddingModel) -> Iterator[Document]:
         """Passages, with #0, #1, … behind the document's id, and in the metadata where they stand."""
         side = document_side(model, {})
         while part := list(itertools.islice(documents, CUT_TOGETHER)):
@@ -74,7 +77,7 @@ class Reading:
                 self.lengths[whole.id] += 1
 
 
-def number_or_text(value: Any) -> Any:
+def number_or_text(value: object) -> Any:
     """A field of a csv file that looks like a number, as that number, so that filters can compare it."""
     if not isinstance(value, str):
         return value

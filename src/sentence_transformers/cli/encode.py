@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,13 @@ from sentence_transformers.cli.exit_codes import complain, hush, usage_error
 from sentence_transformers.cli.options import READING, WRITING
 from sentence_transformers.cli.texts import STDIN, Record, Rows
 from sentence_transformers.engine.prompts import PLAIN
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from sentence_transformers.cli.chunks import Chunks
+    from sentence_transformers.encoders.embedding import EmbeddingModel
 
 CHUNK_SIZE = 4096
 
@@ -196,7 +203,7 @@ class Task:
         """The texts from number `start` on."""
         return itertools.islice(self.rows.texts(self.column, self.id_column), start, self.limit)
 
-    def stored(self, embeddings: Any) -> Any:
+    def stored(self, embeddings: np.ndarray | Tensor) -> Any:
         """Vectors in the form in which they are stored."""
         import numpy as np
 
@@ -209,14 +216,14 @@ class Task:
         return embeddings.astype(np.float16) if self.precision == Stored.float16 else embeddings
 
 
-def run(model: Any, task: Task, chunks: Any, arguments: dict[str, Any], quiet: bool) -> None:
+def run(model: EmbeddingModel, task: Task, chunks: Chunks | None, arguments: dict[str, Any], quiet: bool) -> None:
     """Encode, and write chunk after chunk to `chunks`, or print them if that is None."""
     from sentence_transformers.cli.chunks import Chunk, json_lines
 
     done = 0 if chunks is None else chunks.done
     total = None if quiet and chunks is None else task.count()
     done = done if total is None else min(done, total)
-    if done and not quiet:
+    if chunks is not None and done and not quiet:
         complain(f"Going on after {done:,} texts that are in {chunks.folder}.")
     taken: list[Record] = []
     started, new = time.monotonic(), 0

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sentence_transformers.cli import options
 from sentence_transformers.cli.exit_codes import complain, usage_error
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
 
 
 class Runtime(StrEnum):
@@ -82,7 +85,12 @@ def check(output: Path, backend: Runtime, optimize: Level | None, quantize: Proc
         raise usage_error(f"for --backend {backend} is one of: {known}.", "--quantize")
 
 
-def derive(model: Any, output: Path, optimize: Level | None, quantize: Processor | None) -> None:
+def derive(
+    model: SentenceTransformer | SparseEncoder | CrossEncoder,
+    output: Path,
+    optimize: Level | None,
+    quantize: Processor | None,
+) -> None:
     """The files that are made from the graph."""
     from sentence_transformers import util
 

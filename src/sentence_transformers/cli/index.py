@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,10 @@ from sentence_transformers.cli.models import CLASSES
 from sentence_transformers.cli.options import READING
 from sentence_transformers.cli.search import HIT_COLUMNS, Queries, QueryFile, queries_of
 from sentence_transformers.cli.texts import Rows
+
+if TYPE_CHECKING:
+    from sentence_transformers import Index
+    from sentence_transformers.cli.models import Loading
 
 CHUNK_SIZE = 4096
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the index.")]
@@ -218,7 +222,7 @@ def search(
 # ---- what they share
 
 
-def opened(folder: Path, model: str | None, sparse_model: str | None, loading: Any) -> Any:
+def opened(folder: Path, model: str | None, sparse_model: str | None, loading: Loading) -> Any:
     """The index of a folder, with the models it was made with, or where they are said to be now."""
     from sentence_transformers import Index
     from sentence_transformers.cli.models import kind_of, load
@@ -245,7 +249,7 @@ def opened(folder: Path, model: str | None, sparse_model: str | None, loading: A
     return Index.load(folder, *models)
 
 
-def add_rows(index: Any, rows: Rows, reading: Reading, replace: bool, quiet: bool) -> None:
+def add_rows(index: Index, rows: Rows, reading: Reading, replace: bool, quiet: bool) -> None:
     """Add the rows of a file, one commit for some thousand of them."""
     before, unit = len(index), "documents" if reading.passages is None else "passages"
     model = next(iter(index.models.values()))
@@ -268,7 +272,7 @@ def add_rows(index: Any, rows: Rows, reading: Reading, replace: bool, quiet: boo
         complain(f"{len(index) - before:,} {unit} added; {index!r}")
 
 
-def left_over(index: Any, reading: Reading) -> Iterator[str]:
+def left_over(index: Index, reading: Reading) -> Iterator[str]:
     """The ids of passages of documents that had more of them before they were replaced."""
     for document, length in reading.lengths.items():
         numbers = itertools.count(length)

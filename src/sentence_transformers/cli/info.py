@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sentence_transformers.cli import options
-from sentence_transformers.cli.options import Kind
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sentence_transformers.encoders.cross_encoder import CrossEncoder
+    from sentence_transformers.encoders.embedding import EmbeddingModel
 
 SENTENCE = "when they left harbour the weather was calm and nobody expected what this evening would bring to us"
 WORDS = SENTENCE.split()
@@ -38,17 +43,19 @@ def info(
     kind = kind or kind_of(model, loading)
     started = time.monotonic()
     loaded = load(model, loading, kind)
-    facts = facts_of(loaded, model, kind) | {"loaded in": f"{time.monotonic() - started:.1f} s"}
+    facts = facts_of(loaded, model) | {"loaded in": f"{time.monotonic() - started:.1f} s"}
     if speed:
-        facts["speed"] = measured(loaded, kind)
+        facts["speed"] = measured(loaded)
     if as_json:
         print(json.dumps(facts, indent=2, ensure_ascii=False, default=str))
     else:
         print_facts(facts)
 
 
-def facts_of(model: Any, name: str, kind: Kind) -> dict[str, Any]:
+def facts_of(model: CrossEncoder | EmbeddingModel, name: str) -> dict[str, Any]:
     """What can be told without running the model."""
+    from sentence_transformers.encoders.cross_encoder import CrossEncoder
+
     parameters = list(model.parameters())
     count = sum(parameter.numel() for parameter in parameters)
     size = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
@@ -65,7 +72,7 @@ def facts_of(model: Any, name: str, kind: Kind) -> dict[str, Any]:
         "prompts": {key: text for key, text in model.prompts.items() if text},
         "default prompt": model.default_prompt_name,
     }
-    if kind == Kind.cross:
+    if isinstance(model, CrossEncoder):
         facts |= {"labels": model.num_labels, "activation": type(model.activation_fn).__name__}
     else:
         facts |= {"dimension": model.get_embedding_dimension(), "similarity": model.similarity_fn_name}
@@ -75,24 +82,27 @@ def facts_of(model: Any, name: str, kind: Kind) -> dict[str, Any]:
     return {key: value for key, value in facts.items() if value not in (None, {})}
 
 
-def module_text(module: Any) -> str:
+def module_text(module: nn.Module) -> str:
     """A module in one line."""
     lines = repr(module).splitlines()
     return lines[0] if len(lines) == 1 else type(module).__name__
 
 
-def measured(model: Any, kind: Kind) -> str:
+def measured(model: CrossEncoder | EmbeddingModel) -> str:
     """Texts, or pairs, a second: different texts of about 30 words, for a second after a warm-up."""
+    from sentence_transformers.encoders.cross_encoder import CrossEncoder
+
+    pairs = isinstance(model, CrossEncoder)
     texts = [" ".join(WORDS[(i * 7 + j * (1 + i % 5)) % len(WORDS)] for j in range(30)) + f" {i}" for i in range(4096)]
-    items: list[Any] = list(zip(texts, reversed(texts), strict=True)) if kind == Kind.cross else texts
-    compute = model.predict if kind == Kind.cross else model.encode
+    items: list[Any] = list(zip(texts, reversed(texts), strict=True)) if pairs else texts
+    compute = model.predict if isinstance(model, CrossEncoder) else model.encode
     compute(items[:8], show_progress_bar=False)
     done, size, started = 8, 16, time.monotonic()
     while done < len(items) and time.monotonic() - started < SECONDS_TO_MEASURE:
         compute(items[done : done + size], show_progress_bar=False)
         done, size = done + size, min(2 * size, 256)
     rate = min(done, len(items)) / (time.monotonic() - started)
-    return f"about {rate:,.0f} {'pairs' if kind == Kind.cross else 'texts'} of 30 words a second on {model.device}"
+    return f"about {rate:,.0f} {'pairs' if pairs else 'texts'} of 30 words a second on {model.device}"
 
 
 def print_facts(facts: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from sentence_transformers.cli.exit_codes import complain, hush, only_our_progre
 from sentence_transformers.cli.options import Kind
 from sentence_transformers.cli.texts import Rows
 from sentence_transformers.util.atomic import replacing
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 RULES = "Which candidates are taken"
 
@@ -119,7 +122,7 @@ def check_output(output: Path) -> None:
         raise usage_error(f"the folder {str(output.parent)!r} does not exist.", "--output")
 
 
-def write(dataset: Any, output: Path) -> None:
+def write(dataset: Dataset, output: Path) -> None:
     """Write a data set, in one step."""
     with replacing(output) as fresh:
         if output.suffix == ".parquet":

@@ -7,10 +7,14 @@ other plain transformer a dense model. A short name is looked for among the mode
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sentence_transformers.cli.exit_codes import only_our_progress, usage_error
 from sentence_transformers.cli.options import Kind, Side
+
+if TYPE_CHECKING:
+    from sentence_transformers.protocols import WithPrompts
+    from sentence_transformers.storage.files import Source
 
 CLASSES = {
     Kind.dense: "SentenceTransformer",
@@ -71,7 +75,7 @@ def kind_of(name: str, loading: Loading, *allowed: Kind) -> Kind:
     return kinds[0]  # whose loader says where it was looked for
 
 
-def _kind_at(source: Any, kind: Kind) -> Kind | None:
+def _kind_at(source: Source, kind: Kind) -> Kind | None:
     """The kind of the model that is found among those of `kind`, or None if none is found."""
     from sentence_transformers.encoders import stanford_colbert
     from sentence_transformers.errors import ModelNotFoundError
@@ -130,7 +134,7 @@ def class_of(kind: Kind) -> Any:
     return SentenceTransformer
 
 
-def side_arguments(model: Any, side: Side | None) -> dict[str, Any]:
+def side_arguments(model: WithPrompts, side: Side | None) -> dict[str, Any]:
     """What `encode_query` and `encode_document` hand to `encode`; {} for neither side."""
     from sentence_transformers.engine.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sentence_transformers.cli import options, show
 from sentence_transformers.cli.exit_codes import complain, hush, usage_error
 from sentence_transformers.util.atomic import replacing
+
+if TYPE_CHECKING:
+    import numpy as np
 
 ROWS = 65536
 
@@ -76,13 +79,13 @@ def quantize(
         complain(f"{len(source):,} vectors, {before:,.1f} MiB -> {after:,.1f} MiB, {output}")
 
 
-def blocks(source: Any) -> Iterator[tuple[int, Any]]:
+def blocks(source: np.ndarray) -> Iterator[tuple[int, Any]]:
     """The rows in blocks, with the number of the first."""
     for start in range(0, len(source), ROWS):
         yield start, source[start : start + ROWS]
 
 
-def extremes(source: Any) -> Any:
+def extremes(source: np.ndarray) -> Any:
     """Least and greatest value of each dimension, (2, H)."""
     import numpy as np
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,10 @@ from sentence_transformers.cli import options, show
 from sentence_transformers.cli.exit_codes import hush, usage_error
 from sentence_transformers.cli.options import Kind
 from sentence_transformers.cli.texts import STDIN, Record, Rows
+
+if TYPE_CHECKING:
+    from sentence_transformers.encoders.cross_encoder import CrossEncoder
+    from sentence_transformers.protocols import SearchEncoder
 
 HIT_COLUMNS = ["query", "rank", "score", "id", "text"]
 Queries = Annotated[list[str] | None, typer.Argument(metavar="QUERY...", help='Queries; "-" reads them, a line each.')]
@@ -175,7 +179,7 @@ def check_documents(found: list[Record], path: str) -> None:
 
 
 def hits_of(
-    model: Any,
+    model: SearchEncoder,
     queries: list[str],
     documents: list[Record],
     embeddings: str | None,
@@ -212,10 +216,12 @@ def stored_vectors(path: str, rows: int) -> Any:
     return vectors
 
 
-def reranked(model: Any, query: str, hits: list[dict[str, Any]], documents: list[Record]) -> list[dict[str, Any]]:
+def reranked(
+    model: CrossEncoder, query: str, hits: list[dict[str, Any]], documents: list[Record]
+) -> list[dict[str, Any]]:
     """Hits of a search, scored and sorted by a cross-encoder."""
     texts = [documents[hit["corpus_id"]].text for hit in hits]
-    ranking = model.rank(query, texts, show_progress_bar=False)
+    ranking: Any = model.rank(query, texts, show_progress_bar=False)
     return [{"corpus_id": hits[one["corpus_id"]]["corpus_id"], "score": one["score"]} for one in ranking]
 
 

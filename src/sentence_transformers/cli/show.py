@@ -33,7 +33,7 @@ def rows(found: Iterable[dict[str, Any]], layout: Layout | None, columns: list[s
             print("\t".join(plain(row.get(name)) for name in columns))
 
 
-def plain(value: Any) -> str:
+def plain(value: object) -> str:
     """A value for a tab-separated line."""
     return f"{value:.6f}" if isinstance(value, float) else " ".join(str("" if value is None else value).split())
 
@@ -54,7 +54,7 @@ def table(found: list[dict[str, Any]], columns: list[str], title: str | None = N
     Console().print(drawn)
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """A value for a table."""
     if isinstance(value, float):
         return f"{value:.4f}"

@@ -20,13 +20,18 @@ Everything is checked before the first step.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sentence_transformers.cli import options
 from sentence_transformers.cli.exit_codes import complain, only_our_progress, usage_error
 from sentence_transformers.cli.options import Kind
+
+if TYPE_CHECKING:
+    from sentence_transformers.cli.models import Loading
+    from sentence_transformers.encoders.base import BaseModel
+    from sentence_transformers.protocols import Evaluator
 
 KEYS = ("model", "kind", "train", "eval", "columns", "split", "loss", "evaluator", "args", "output", "model_args")
 
@@ -99,7 +104,7 @@ def read(path: Path, changes: list[str]) -> dict[str, Any]:
     return settings
 
 
-def data_of(given: Any, settings: dict[str, Any], offline: bool) -> Any:
+def data_of(given: str | dict[str, str], settings: dict[str, Any], offline: bool) -> Any:
     """A data set, or several by name: files, or data sets of the hub."""
     from sentence_transformers.cli.mine import dataset_of
     from sentence_transformers.cli.texts import FORMATS, Rows
@@ -143,7 +148,12 @@ def evaluator_of(given: dict[str, Any] | None, kind: Kind) -> Any:
 
 
 def trainer_of(
-    settings: dict[str, Any], kind: Kind, model: Any, datasets: dict[str, Any], evaluator: Any, loading: Any
+    settings: dict[str, Any],
+    kind: Kind,
+    model: BaseModel,
+    datasets: dict[str, Any],
+    evaluator: Evaluator | None,
+    loading: Loading,
 ) -> Any:
     """The trainer, which checks that all of it fits."""
     trainer_class, arguments_class = trainer_classes(kind)
@@ -162,7 +172,7 @@ def trainer_of(
     )
 
 
-def built(value: Any, kind: Kind, model: Any, loading: Any, at: str = "") -> Any:
+def built(value: object, kind: Kind, model: BaseModel, loading: Loading, at: str = "") -> Any:
     """A value of the file as an argument: losses by name, models to load, lists of either, or itself."""
     from sentence_transformers.cli.models import load
 

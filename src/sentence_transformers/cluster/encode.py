@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,16 @@ from sentence_transformers.errors import InputError, WorkerError
 from sentence_transformers.quantization import PRECISIONS, find_ranges
 from sentence_transformers.storage.files import sha256_of
 from sentence_transformers.storage.fingerprint import of_model
+
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import TypeAlias
+
+    from sentence_transformers.cluster.staging import AnyDataset
+    from sentence_transformers.encoders.base import BaseModel
+    from sentence_transformers.util.tensor import ArrayLike
+
+    DataSource: TypeAlias = str | os.PathLike[str] | AnyDataset
 
 KINDS = ("SentenceTransformer", "SparseEncoder", "CrossEncoder")
 THREADS = 4
@@ -66,8 +76,8 @@ class Summary(NamedTuple):
 
 
 def encode_dataset(
-    source: Any,
-    model: Any,
+    source: DataSource,
+    model: str | os.PathLike[str] | BaseModel,
     *,
     output: str | os.PathLike[str] | Database,
     column: str | Sequence[str] = "text",
@@ -76,7 +86,7 @@ def encode_dataset(
     state: str | os.PathLike[str] | None = None,
     kind: str | None = None,
     precision: str = "float32",
-    ranges: Any = None,
+    ranges: ArrayLike | None = None,
     shard_rows: int = 10_000,
     workers: int | None = None,
     threads: int | None = None,
@@ -171,8 +181,8 @@ def encode_dataset(
 
 
 def check_arguments(
-    output: Any,
-    state: Any,
+    output: str | os.PathLike[str] | Database,
+    state: str | os.PathLike[str] | None,
     precision: str,
     shard_rows: int,
     workers: int | None,
@@ -205,7 +215,7 @@ def check_arguments(
         raise InputError(f"{output!r} makes its own form of the vectors; leave precision at 'float32'.")
 
 
-def check_kind(kind: str, text: tuple[str, ...], precision: str, output: Any) -> None:
+def check_kind(kind: str, text: tuple[str, ...], precision: str, output: str | os.PathLike[str] | Database) -> None:
     """`InputError` if columns, precision or output do not fit the kind of model."""
     if kind not in KINDS:
         raise InputError(f"Unknown kind of model {kind!r}; known are {', '.join(KINDS)}.")
@@ -220,7 +230,9 @@ def check_kind(kind: str, text: tuple[str, ...], precision: str, output: Any) ->
         raise InputError(f"What a {kind} gives does not go into {output!r}.")
 
 
-def shares(ray: Any, threads: int | None, workers: int | None, gpus: float | None) -> tuple[int, int, dict[str, float]]:
+def shares(
+    ray: ModuleType, threads: int | None, workers: int | None, gpus: float | None
+) -> tuple[int, int, dict[str, float]]:
     """Threads of a worker, number of workers, and what each reserves of a machine."""
     total = ray.cluster_resources()
     cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
@@ -233,7 +245,7 @@ def shares(ray: Any, threads: int | None, workers: int | None, gpus: float | Non
     return threads, workers or max(1, fits), resources
 
 
-def kind_of(model: Any, model_kwargs: dict[str, Any]) -> str:
+def kind_of(model: str | BaseModel, model_kwargs: dict[str, Any]) -> str:
     """The kind of a model, or what a saved one says of itself."""
     if not isinstance(model, str):
         kind = next((one.__name__ for one in type(model).__mro__ if one.__name__ in KINDS), None)
@@ -252,7 +264,7 @@ def kind_of(model: Any, model_kwargs: dict[str, Any]) -> str:
     return str(saved or ("SparseEncoder" if architectures[0].endswith("ForMaskedLM") else plain))
 
 
-def files_of(source: Any, folder: Folder, columns: sources.Columns, shard_rows: int) -> list[str]:
+def files_of(source: DataSource, folder: Folder, columns: sources.Columns, shard_rows: int) -> list[str]:
     """The files of a source; a data set is put into some first."""
     if isinstance(source, (str, os.PathLike)):
         return sources.find_files(os.fspath(source))
@@ -262,7 +274,12 @@ def files_of(source: Any, folder: Folder, columns: sources.Columns, shard_rows: 
 
 
 def probe_on_cluster(
-    ray: Any, task: Task, units: list[sources.Unit], manifest: Any, ranges: Any, resources: dict[str, float]
+    ray: ModuleType,
+    task: Task,
+    units: list[sources.Unit],
+    manifest: dict[str, Any] | None,
+    ranges: ArrayLike | None,
+    resources: dict[str, float],
 ) -> tuple[str, list[list[float]] | None]:
     """The model's fingerprint and the ranges of its vectors, from a machine of the cluster."""
     if ranges is None and manifest is not None and manifest["ranges"] is not None:
@@ -289,7 +306,9 @@ def probe(task: Task, sample: list[sources.Unit]) -> tuple[str, list[list[float]
     return own, find_ranges([worker.encode(texts)], task.precision, None, None).tolist()  # type: ignore[arg-type]
 
 
-def describe(task: Task, own: str, ranges: Any, surveys: Sequence[sources.Survey], shard_rows: int) -> dict[str, Any]:
+def describe(
+    task: Task, own: str, ranges: list[list[float]] | None, surveys: Sequence[sources.Survey], shard_rows: int
+) -> dict[str, Any]:
     """The manifest of a job: all that its vectors depend on."""
     return {
         "model": {"kind": task.kind, "fingerprint": own},
@@ -306,7 +325,7 @@ def describe(task: Task, own: str, ranges: Any, surveys: Sequence[sources.Survey
     }
 
 
-def in_words(value: Any) -> str:
+def in_words(value: object) -> str:
     """An argument, so that two are equal only if they say the same; the `repr` of a large array leaves values out."""
     if hasattr(value, "shape"):
         array = np.ascontiguousarray(value)
@@ -318,7 +337,7 @@ def in_words(value: Any) -> str:
 
 
 def run(
-    ray: Any,
+    ray: ModuleType,
     folder: Folder,
     task: Task,
     units: list[sources.Unit],
@@ -359,7 +378,7 @@ def run(
     return Summary(rows, rows - rejected, kept, rejected, tokens, seconds, place, str(rejects) if rejects else None)
 
 
-def kept_units(ray: Any, folder: Folder) -> dict[int, dict[str, Any]]:
+def kept_units(ray: ModuleType, folder: Folder) -> dict[int, dict[str, Any]]:
     """The units that are done: noted in the journal, and their shards whole by size and checksum."""
     done = {number: entry for number, entry in folder.done().items() if folder.whole(entry)}
     shards = [entry for entry in done.values() if "sha256" in entry]

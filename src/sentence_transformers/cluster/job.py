@@ -146,7 +146,7 @@ class Folder:
         return self.path / REJECTS
 
 
-def difference(old: Any, new: Any) -> str:
+def difference(old: object, new: object) -> str:
     """The first entry in which two dictionaries differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted(old.keys() | new.keys()):

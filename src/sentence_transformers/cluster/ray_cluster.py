@@ -12,10 +12,15 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sentence_transformers.cluster.sources import Unit
 from sentence_transformers.errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from sentence_transformers.cluster.worker import Task
 
 OBJECT_STORE = 200 * 2**20
 """Bytes of Ray's memory for objects on a machine where it is started here; units and answers are small."""
@@ -68,7 +73,9 @@ def check_reachable(address: str) -> None:
         ) from error
 
 
-def on_cluster(ray: Any, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], **options: Any) -> list[Any]:
+def on_cluster(
+    ray: ModuleType, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], **options: Any
+) -> list[Any]:
     """The results of calls that run as tasks of Ray, in their order, a bounded number at a time."""
     task = ray.remote(function).options(**options)
     results: list[Any] = [None] * len(calls)
@@ -87,7 +94,9 @@ def on_cluster(ray: Any, function: Callable[..., Any], calls: Sequence[tuple[Any
     return results
 
 
-def answers(ray: Any, worker: type, task: Any, units: Sequence[Unit], workers: int, resources: dict[str, float]) -> Any:
+def answers(
+    ray: ModuleType, worker: type, task: Task, units: Sequence[Unit], workers: int, resources: dict[str, float]
+) -> Any:
     """What the workers say of each unit, as they are done, in any order.
 
     Args:

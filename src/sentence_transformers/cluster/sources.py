@@ -309,7 +309,7 @@ def csv_rows(unit: Unit, columns: Columns, file_columns: Sequence[str]) -> Itera
             yield dict(zip(file_columns, fields, strict=True)) if fields else None
 
 
-def record_of(number: int, row: Any, columns: Columns) -> Record | Reject:
+def record_of(number: int, row: str | dict[str, Any], columns: Columns) -> Record | Reject:
     """A row as a record, or why it is none."""
     if isinstance(row, str):
         return Reject(number, row)

@@ -6,22 +6,36 @@ on, the data set is walked again and compared with the files that are there: ano
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from sentence_transformers.cluster.sources import Columns, parquet
 from sentence_transformers.errors import InputError
 from sentence_transformers.util.atomic import replacing
 
+if TYPE_CHECKING:
+    from typing import TypeAlias
 
-def is_dataset(source: Any) -> bool:
+    import datasets
+    from ray.data import Dataset as RayDataset
+    from typing_extensions import TypeIs
+
+    AnyDataset: TypeAlias = datasets.Dataset | datasets.IterableDataset | RayDataset
+
+
+def is_of_ray(source: object) -> TypeIs[RayDataset]:
+    """Whether this is a data set of Ray."""
+    return hasattr(source, "iter_batches")
+
+
+def is_dataset(source: object) -> TypeGuard[AnyDataset]:
     """Whether this is a data set of Ray or Hugging Face."""
-    return hasattr(source, "iter_batches") or (hasattr(source, "column_names") and hasattr(source, "iter"))
+    return is_of_ray(source) or (hasattr(source, "column_names") and hasattr(source, "iter"))
 
 
-def spool(source: Any, folder: Path, columns: Columns, rows: int) -> list[str]:
+def spool(source: AnyDataset, folder: Path, columns: Columns, rows: int) -> list[str]:
     """The columns of a data set as files of `rows` rows.
 
     Raises:
@@ -44,20 +58,21 @@ def spool(source: Any, folder: Path, columns: Columns, rows: int) -> list[str]:
     return paths
 
 
-def check(source: Any, columns: Columns) -> None:
+def check(source: AnyDataset, columns: Columns) -> None:
     """`InputError` if a column is missing; it lists what is there."""
-    names = source.columns() if hasattr(source, "iter_batches") else source.column_names
+    names = source.columns() if is_of_ray(source) else source.column_names
     if missing := [name for name in columns.names if names is not None and name not in names]:
         raise InputError(f"The data set has no column {missing[0]!r}; it has {', '.join(map(repr, names))}.")
 
 
-def chunks(source: Any, names: list[str], rows: int) -> Iterator[Any]:
+def chunks(source: AnyDataset, names: list[str], rows: int) -> Iterator[Any]:
     """Arrow tables of `rows` rows, in the order of the data set."""
     import pyarrow as pa
 
-    if hasattr(source, "iter_batches"):
+    if is_of_ray(source):
         with in_order(source):
-            for table in source.select_columns(names).iter_batches(batch_size=rows, batch_format="pyarrow"):
+            tables: Iterable[Any] = source.select_columns(names).iter_batches(batch_size=rows, batch_format="pyarrow")
+            for table in tables:
                 yield table.select(names).combine_chunks().replace_schema_metadata(None)  # equal tables are equal bytes
         return
     for batch in source.select_columns(names).iter(batch_size=rows):
@@ -65,7 +80,7 @@ def chunks(source: Any, names: list[str], rows: int) -> Iterator[Any]:
 
 
 @contextmanager
-def in_order(source: Any) -> Iterator[None]:
+def in_order(source: RayDataset) -> Iterator[None]:
     """Blocks of a Ray Dataset come in its order, not as they are ready: the number of a row is its id."""
     options = source.context.execution_options
     before, options.preserve_order = options.preserve_order, True

@@ -121,7 +121,9 @@ class Worker:
         module = engine.input_module(self.model, "document")
         return int(module.tokens(texts, None).offsets[-1]) if texts and hasattr(module, "tokens") else 0
 
-    def write(self, unit: sources.Unit, records: Sequence[sources.Record], vectors: Any) -> dict[str, Any]:
+    def write(
+        self, unit: sources.Unit, records: Sequence[sources.Record], vectors: np.ndarray | SparseRows
+    ) -> dict[str, Any]:
         """Put the vectors in their place; size and checksum of a shard. Without any record there is none.
 
         A shard has the columns id, int64 or string, and embedding, a list of fixed length (float32, int8, uint8).

@@ -159,7 +159,7 @@ class JsonDatabase(Database):
         """Dense rows in the engine's form."""
         return [self.bits(row) for row in rows] if self.precision == "binary" else rows.tolist()
 
-    def find(self, queries: Rows, top_k: int, chosen: Any) -> list[Hits]:
+    def find(self, queries: Rows, top_k: int, chosen: dict[str, Any] | None) -> list[Hits]:
         if top_k > RESULT_WINDOW:
             raise InputError(f"{self.title} gives {RESULT_WINDOW:,} hits of a query at most, got top_k={top_k:,}.")
         filters = [] if chosen is None else [chosen]

@@ -15,7 +15,7 @@ done after loading. Every name and value goes to the server quoted or as a param
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -24,6 +24,10 @@ from sentence_transformers.connectors.search_engines.common import TIMEOUT, expl
 from sentence_transformers.errors import MissingExtraError, SearchEngineError
 from sentence_transformers.search.filters import Condition
 from sentence_transformers.util.csr import SparseRows
+
+if TYPE_CHECKING:
+    import psycopg
+    from psycopg import sql
 
 TYPES = {"float32": "vector", "float16": "halfvec", "binary": "bit", "sparse": "sparsevec"}
 OPERATORS = {"cosine": "<=>", "dot": "<#>", "euclidean": "<->", "manhattan": "<+>", "hamming": "<~>"}
@@ -186,7 +190,7 @@ class PostgresDatabase(Database):
             return [Bit(np.unpackbits(row).astype(bool)) for row in rows]
         return [HalfVector(row) if self.precision == "float16" else Vector(row) for row in rows]
 
-    def find(self, queries: Rows, top_k: int, chosen: Any) -> list[Hits]:
+    def find(self, queries: Rows, top_k: int, chosen: tuple[sql.Composable, list[Any]] | None) -> list[Hits]:
         from psycopg import sql
 
         condition, values = chosen or (sql.SQL("true"), [])
@@ -257,7 +261,7 @@ class PostgresDatabase(Database):
         self.run("DELETE FROM {table} WHERE id = ANY(%s)", [ids])
 
 
-def install(client: Any) -> None:
+def install(client: psycopg.Connection) -> None:
     """See that the server's database has the extension.
 
     Raises:

@@ -10,7 +10,7 @@ beside the metadata, as `_id`. The one vector of a point is named "text", as in 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import NAMESPACE_OID, uuid5
 
 from sentence_transformers.connectors.common import Database, Hit, Hits, Id, Layout, Metadata, Rows, as_hit
@@ -18,6 +18,9 @@ from sentence_transformers.connectors.search_engines.qdrant import VECTOR, Qdran
 from sentence_transformers.errors import InputError
 from sentence_transformers.search.filters import Condition
 from sentence_transformers.util.csr import SparseRows
+
+if TYPE_CHECKING:
+    from qdrant_client import models as qdrant
 
 ID = "_id"
 DISTANCES = {"cosine": "Cosine", "dot": "Dot", "euclidean": "Euclid", "manhattan": "Manhattan"}
@@ -138,7 +141,7 @@ class QdrantDatabase(Database):
         ]
         self.client.upsert(self.name, points=points, wait=True)
 
-    def find(self, queries: Rows, top_k: int, chosen: Any) -> list[Hits]:
+    def find(self, queries: Rows, top_k: int, chosen: qdrant.Condition | qdrant.Filter | None) -> list[Hits]:
         models = self.models
         limits = chosen if isinstance(chosen, models.Filter | None) else models.Filter(must=[chosen])
         requests = [
@@ -148,7 +151,7 @@ class QdrantDatabase(Database):
         answers = self.client.query_batch_points(self.name, requests=requests)
         return [[self.hit(point) for point in answer.points] for answer in answers]
 
-    def hit(self, point: Any) -> Hit:
+    def hit(self, point: qdrant.ScoredPoint) -> Hit:
         """A point as a hit. Qdrant says distances as they are: the smaller the better."""
         payload = dict(point.payload or {})
         sign = -1 if self.metric in ("euclidean", "manhattan") else 1

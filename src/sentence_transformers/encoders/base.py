@@ -32,6 +32,10 @@ from sentence_transformers.util.misc import save_to_hub_args_decorator
 from sentence_transformers.util.tensor import module_device
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from sentence_transformers.engine.inputs import AnyInput
+    from sentence_transformers.protocols import AnyProcessor, AnyTokenizer, Evaluator
     from sentence_transformers.storage.model_card import BaseModelCardData
 
 logger = logging.getLogger(__name__)
@@ -46,7 +50,7 @@ class class_property:  # used as `property` is
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.function = function
 
-    def __get__(self, instance: Any, owner: type) -> Any:
+    def __get__(self, instance: object, owner: type) -> Any:
         return self.function(owner)
 
 
@@ -272,8 +276,8 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         return self[0].tokenizer
 
     @tokenizer.setter
-    def tokenizer(self, value: Any) -> None:
-        self[0].tokenizer = value
+    def tokenizer(self, value: AnyTokenizer) -> None:
+        self._first.tokenizer = value
 
     @property
     def processor(self) -> Any:
@@ -281,7 +285,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         return getattr(self[0], "processor", None) or self.tokenizer
 
     @processor.setter
-    def processor(self, value: Any) -> None:
+    def processor(self, value: AnyProcessor) -> None:
         self._first.processor = value
 
     @property
@@ -313,7 +317,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         return getattr(self._transformer, "config", None)
 
     @config.setter
-    def config(self, value: Any) -> None:
+    def config(self, value: PretrainedConfig) -> None:
         if self.transformers_model is not None:
             self.transformers_model.config = value
 
@@ -327,7 +331,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
 
         Example:
             >>> SentenceTransformer("all-MiniLM-L6-v2").explain_runner()
-            'BertModel by PackedBert, without transformers, packed batches'
+            'BertModel by BertCpuRunner, without transformers, packed batches'
         """
         if (foreign := next(extensions(self), None)) is not None:
             return f"{type(self).__name__}: padded batches by preprocess and forward, in the caller's thread: {foreign}"
@@ -384,12 +388,12 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
             return self._first.preprocess(inputs, prompt=prompt, **kwargs)
         return self._first.tokenize([prompt + text for text in inputs] if prompt else list(inputs))
 
-    def tokenize(self, texts: Any, **kwargs) -> dict[str, Any]:
+    def tokenize(self, texts: str | Sequence[AnyInput], **kwargs) -> dict[str, Any]:
         """Older name of `preprocess`."""
         warn_tokenize(self)
         return self.preprocess([texts] if isinstance(texts, str) else texts, **kwargs)
 
-    def is_singular_input(self, inputs: Any) -> bool:
+    def is_singular_input(self, inputs: object) -> bool:
         """Whether `inputs` is one input rather than several: a text, a conversation, or what has no parts."""
         several = (hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__")) and getattr(inputs, "ndim", 1) != 0
         return isinstance(inputs, (str, bytes, dict)) or is_conversation(inputs) or not several
@@ -425,7 +429,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
             raise InputError(f"Prompt name {name!r} is unknown; this model has the prompts {sorted(self.prompts)}.")
         return self.prompts[name]
 
-    def evaluate(self, evaluator: Any, output_path: str | None = None) -> dict[str, float] | float:
+    def evaluate(self, evaluator: Evaluator, output_path: str | None = None) -> dict[str, float] | float:
         """Run an evaluator on this model; results go to `output_path` if given."""
         if output_path is not None:
             Path(output_path).mkdir(parents=True, exist_ok=True)
@@ -607,7 +611,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         dtype: str | torch.dtype | None = torch.float32,
         out_dtype: str | torch.dtype | None = None,
         device: str | torch.device = "cpu",
-        batch_options: Any = None,
+        batch_options: object = None,
         **load_kwargs: Any,
     ) -> Self:
         """Merge several models of one architecture into one; see `encoders.merge` for the methods and arguments."""

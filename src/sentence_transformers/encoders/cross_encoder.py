@@ -43,6 +43,7 @@ from sentence_transformers.storage.files import Source
 from sentence_transformers.storage.folder import CONFIG_FILE
 
 if TYPE_CHECKING:
+    from sentence_transformers.protocols import AnyTokenizer
     from sentence_transformers.storage.model_card import CrossEncoderModelCardData
 
 logger = logging.getLogger(__name__)
@@ -336,7 +337,7 @@ class CrossEncoder(BaseModel, FitMixin):
             start += len(found)
         return rankings[0] if single else rankings
 
-    def is_singular_input(self, inputs: Any) -> bool:
+    def is_singular_input(self, inputs: object) -> bool:
         """Whether `inputs` is one pair rather than several: its first element is a text."""
         if isinstance(inputs, (str, bytes, dict)) or not hasattr(inputs, "__iter__") or getattr(inputs, "ndim", 1) == 0:
             return True
@@ -415,7 +416,7 @@ class Scores:
 
     as_array: bool = False
 
-    def rows(self, model: Any, features: dict[str, Any], count: int) -> Any:
+    def rows(self, model: BaseModel, features: dict[str, Any], count: int) -> Any:
         rows = features["scores"].detach().float()
         rows = rows[:, None] if rows.ndim == 1 else rows
         return rows.cpu().numpy() if self.as_array else rows
@@ -480,7 +481,7 @@ def best_first(scores: np.ndarray, documents: Sequence[str], top_k: int | None, 
     return ranking
 
 
-def yes_and_no(tokenizer: Any, name: str) -> tuple[int, int]:
+def yes_and_no(tokenizer: AnyTokenizer, name: str) -> tuple[int, int]:
     """Ids of the tokens "yes" and "no"; `ModelFormatError` if the tokenizer lacks one."""
     vocabulary = tokenizer.get_vocab()
     if missing := [repr(word) for word in ("yes", "no") if word not in vocabulary]:

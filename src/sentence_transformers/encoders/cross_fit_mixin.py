@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.data import DataLoader
+
+    from sentence_transformers.encoders.cross_encoder import CrossEncoder
+    from sentence_transformers.protocols import Evaluator
 
 
 class FitMixin:
@@ -15,14 +22,14 @@ class FitMixin:
 
     def fit(
         self,
-        train_dataloader: Any,
-        evaluator: Any = None,
+        train_dataloader: DataLoader,
+        evaluator: Evaluator | None = None,
         epochs: int = 1,
-        loss_fct: Any = None,
-        activation_fct: Any = None,
+        loss_fct: nn.Module | None = None,
+        activation_fct: nn.Module | None = None,
         scheduler: str = "WarmupLinear",
         warmup_steps: int = 10000,
-        optimizer_class: Any = torch.optim.AdamW,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
         optimizer_params: dict[str, Any] | None = None,
         weight_decay: float = 0.01,
         evaluation_steps: int = 0,
@@ -51,9 +58,10 @@ class FitMixin:
 
     def smart_batching_collate(self, batch: list[Any]) -> tuple[dict[str, Any], torch.Tensor]:
         """A list of `InputExample` of two texts as (features of the pairs, labels)."""
+        model = cast("CrossEncoder", self)
         labels = torch.tensor([example.label for example in batch])
-        labels = labels.float() if self.num_labels == 1 else labels.long()  # type: ignore[attr-defined]
-        return self.smart_batching_collate_text_only([example.texts for example in batch]), labels
+        labels = labels.float() if model.num_labels == 1 else labels.long()
+        return model.preprocess([tuple(example.texts) for example in batch]), labels
 
     def smart_batching_collate_text_only(self, batch: list[Any]) -> dict[str, Any]:
         """A list of pairs of texts as features."""

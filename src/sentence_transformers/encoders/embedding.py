@@ -10,7 +10,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from torch import Tensor
 
@@ -26,6 +26,9 @@ from sentence_transformers.modules.pooling import Pooling
 from sentence_transformers.modules.router import Router
 from sentence_transformers.similarity import SimilarityFunction
 from sentence_transformers.util.tensor import is_sparse, to_coo
+
+if TYPE_CHECKING:
+    from sentence_transformers.util.tensor import ArrayLike
 
 Encode = TypeVar("Encode", bound=Callable[..., Any])
 ADDED = ("num_workers",)  # arguments of `encode` that version 6.2.0 does not have: an `encode` written for it may not
@@ -43,7 +46,9 @@ class EmbeddingModel(BaseModel):
 
     # ---- encoding
 
-    def inputs_of(self, inputs: Any, task: str | None = None, first: int = 0) -> tuple[list[Any], bool, str | None]:
+    def inputs_of(
+        self, inputs: AnyInput | Iterable[AnyInput], task: str | None = None, first: int = 0
+    ) -> tuple[list[Any], bool, str | None]:
         """The inputs of a call in their inside form, whether one was given rather than several, and the task.
 
         Args:
@@ -61,7 +66,7 @@ class EmbeddingModel(BaseModel):
             items, task = self[0].unnamed(items, task)
         return as_inputs(items, "message" in self.modalities, first), singular, task
 
-    def documents_of(self, inputs: Any) -> list[str]:
+    def documents_of(self, inputs: AnyInput | Iterable[AnyInput]) -> list[str]:
         """The documents of a call that cuts them into passages; `InputError` naming the first that is not a text."""
         documents, _, _ = self.inputs_of(inputs)
         engine.check_texts(documents)
@@ -222,11 +227,11 @@ class EmbeddingModel(BaseModel):
         saved = self._model_config.get("similarity_fn_name")
         self.similarity_fn_name = given or (saved if saved in self.SUPPORTED_SIMILARITY_FN_NAMES else None)
 
-    def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+    def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Tensor:
         """All pairs: embeddings of N and of M texts -> float32 of shape (N, M), by the model's similarity."""
         return SimilarityFunction.to_similarity_fn(self.similarity_fn_name)(embeddings1, embeddings2)
 
-    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+    def similarity_pairwise(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Tensor:
         """Row by row: embeddings of N and of N texts -> float32 of shape (N,), by the model's similarity."""
         return SimilarityFunction.to_similarity_pairwise_fn(self.similarity_fn_name)(embeddings1, embeddings2)
 
@@ -259,7 +264,9 @@ def for_side(encode: Encode, task: str, prompts: Sequence[str]) -> Encode:
     """
     signature = inspect.signature(encode)
 
-    def encode_side(self: Any, inputs: Any = REQUIRED, *args: Any, **kwargs: Any) -> Any:
+    def encode_side(
+        self: EmbeddingModel, inputs: AnyInput | Iterable[AnyInput] = REQUIRED, *args: Any, **kwargs: Any
+    ) -> Any:
         if kwargs or inputs is REQUIRED:
             (inputs,) = current(encode_side.__qualname__, SENTENCES, kwargs, inputs=inputs)
         bound = signature.bind(self, inputs, *args, **kwargs)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.data import DataLoader
+
+    from sentence_transformers.protocols import Evaluator
 
 
 class FitMixin:
@@ -16,13 +22,13 @@ class FitMixin:
 
     def fit(
         self,
-        train_objectives: Iterable[tuple[Any, Any]],
-        evaluator: Any = None,
+        train_objectives: Iterable[tuple[DataLoader, nn.Module]],
+        evaluator: Evaluator | None = None,
         epochs: int = 1,
         steps_per_epoch: int | None = None,
         scheduler: str = "WarmupLinear",
         warmup_steps: int = 10000,
-        optimizer_class: Any = torch.optim.AdamW,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
         optimizer_params: dict[str, Any] | None = None,
         weight_decay: float = 0.01,
         evaluation_steps: int = 0,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.features import Packing
 from sentence_transformers.modules.base import run_module
 from sentence_transformers.modules.pooling import Pooling
+
+if TYPE_CHECKING:
+    from sentence_transformers.encoders.embedding import EmbeddingModel
 
 CHARACTERS = 100_000  # of windows computed together: the vectors of their tokens are in memory
 
@@ -46,7 +49,7 @@ class Window(NamedTuple):
 
 
 def encode(
-    model: Any, documents: Sequence[str], passages: Sequence[Passage], output: Output, given: dict[str, Any]
+    model: EmbeddingModel, documents: Sequence[str], passages: Sequence[Passage], output: Output, given: dict[str, Any]
 ) -> Any:
     """Vectors of passages.
 
@@ -83,16 +86,16 @@ def encode(
     return as_asked(merged, output, False, model)
 
 
-def pooling_and_after(model: Any) -> list[Any]:
+def pooling_and_after(model: EmbeddingModel) -> list[Any]:
     """The modules from the pooling on."""
-    places = [place for place, module in enumerate(model) if isinstance(module, Pooling)]
-    if len(places) != 1 or "cls" in model[places[0]].modes:
-        found = f"pools by {model[places[0]].pooling_mode}" if places else "has no Pooling of its own"
+    poolings = [(place, module) for place, module in enumerate(model) if isinstance(module, Pooling)]
+    if len(poolings) != 1 or "cls" in poolings[0][1].modes:
+        found = f"pools by {poolings[0][1].pooling_mode}" if poolings else "has no Pooling of its own"
         raise InputError(
             f"late=True pools each passage from its own tokens, by mean or maximum; this model {found}. "
             "Leave late out: passages are then encoded one by one."
         )
-    return list(model)[places[0] :]
+    return list(model)[poolings[0][0] :]
 
 
 def windows(

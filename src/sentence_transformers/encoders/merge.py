@@ -41,7 +41,11 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.modules.transformer import Transformer
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from sentence_transformers.encoders.base import BaseModel
+
+    Mergeable: TypeAlias = str | Path | BaseModel
 
 M = TypeVar("M", bound="BaseModel")
 
@@ -433,15 +437,15 @@ OTHER_NAMES = {"weight": "weights", "lambda": "scale"}  # mergekit's names of se
 
 def merge_models(
     cls: type[M],
-    models: Sequence[str | Path | BaseModel],
+    models: Sequence[str | Path | M],
     method: str = "linear",
     *,
-    base_model: str | Path | BaseModel | None = None,
+    base_model: str | Path | M | None = None,
     parameters: dict[str, Any] | None = None,
     dtype: str | torch.dtype | None = torch.float32,
     out_dtype: str | torch.dtype | None = None,
     device: str | torch.device = "cpu",
-    batch_options: Any = None,
+    batch_options: object = None,
     **load_kwargs: Any,
 ) -> M:
     """Merge models into a new one; everything but the weights (tokenizer, modules, prompts) is the first model's.
@@ -471,7 +475,7 @@ def merge_models(
     """
     if batch_options is not None:
         raise InputError("batch_options is for mergekit, which is not used here; leave it out.")
-    places, base_model = roles(method, models, base_model)
+    places = roles(method, models, base_model)
     how = settings_of(method, places, parameters or {})
     given = [*models, *([] if base_model is None or base_place(models, base_model) is not None else [base_model])]
     loaded = [load(cls, model, device, load_kwargs) for model in given]
@@ -506,7 +510,7 @@ def merge_models(
     return result if out_dtype is None else result.to(as_dtype(out_dtype))
 
 
-def base_place(models: Sequence[Any], base_model: Any) -> int | None:
+def base_place(models: Sequence[Mergeable], base_model: Mergeable) -> int | None:
     """Place of the base model among the models: the same object, or the same name; None if it is not one of them."""
     same = (
         model is base_model
@@ -516,8 +520,8 @@ def base_place(models: Sequence[Any], base_model: Any) -> int | None:
     return next((place for place, found in enumerate(same) if found), None)
 
 
-def roles(method: str, models: Sequence[Any], base_model: Any) -> tuple[list[int], Any]:
-    """Places of the models that are merged, the base not among them, and the base model."""
+def roles(method: str, models: Sequence[Mergeable], base_model: Mergeable | None) -> list[int]:
+    """Places of the models that are merged, the base not among them."""
     if method in ELSEWHERE:
         raise InputError(
             f"The merge method {method!r} of mergekit is not available here: no paper gives its formula. Use one of "
@@ -539,12 +543,12 @@ def roles(method: str, models: Sequence[Any], base_model: Any) -> tuple[list[int
             raise InputError(f"{method} merges two models, got {len(models)}; use 'linear' for more.")
         if base_model is not None and base is None:
             raise InputError(f"base_model of {method} is one of the two models, got another.")
-        return [1 - (base or 0)] if base_model is not None else [0, 1], base_model
+        return [1 - (base or 0)] if base_model is not None else [0, 1]
     places = [place for place in range(len(models)) if place != base]
     if len(places) < how.least or (how.most is not None and len(places) > how.most):
         wanted = f"{how.most}" if how.least == how.most else f"at least {how.least}"
         raise InputError(f"{method} merges {wanted} models besides the base, got {len(places)}.")
-    return places, base_model
+    return places
 
 
 def settings_of(method: str, places: Sequence[int], parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -570,7 +574,9 @@ def settings_of(method: str, places: Sequence[int], parameters: Mapping[str, Any
     return how
 
 
-def each_model(method: str, name: str, value: Any, places: Sequence[int]) -> list[float]:
+def each_model(
+    method: str, name: str, value: float | Sequence[float] | Mapping[int, float] | None, places: Sequence[int]
+) -> list[float]:
     """A setting of each model that is merged, from one number, a list, or a map from the models' places."""
     if value is None:
         raise InputError(f"{method} needs the parameter {name}.")
@@ -602,7 +608,7 @@ def check_settings(method: str, how: Mapping[str, Any]) -> None:
             )
 
 
-def load(cls: type[M], model: Any, device: Any, load_kwargs: dict[str, Any]) -> M:
+def load(cls: type[M], model: str | Path | M, device: str | torch.device, load_kwargs: dict[str, Any]) -> M:
     """A model by name, folder, or as it is; its transformers models in full, so that names of weights can be
     compared.
     """
@@ -614,7 +620,7 @@ def load(cls: type[M], model: Any, device: Any, load_kwargs: dict[str, Any]) -> 
     return model
 
 
-def check_same(first: dict[str, Tensor], other: dict[str, Tensor], model: Any) -> None:
+def check_same(first: dict[str, Tensor], other: dict[str, Tensor], model: Mergeable) -> None:
     """Raise `InputError` if two models' weights differ in name or shape."""
     name = model if isinstance(model, (str, Path)) else f"a {type(model).__name__}"
     if first.keys() != other.keys():

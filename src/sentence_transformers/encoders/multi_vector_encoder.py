@@ -40,6 +40,7 @@ from sentence_transformers.storage.files import Source
 
 if TYPE_CHECKING:
     from sentence_transformers.storage.model_card import MultiVectorEncoderModelCardData
+    from sentence_transformers.util.tensor import ArrayLike
 
 TOKENS = "token_embeddings"
 DIMENSION = 128  # of a model that is made of a plain transformer, as in ColBERT
@@ -229,7 +230,7 @@ class MultiVectorEncoder(EmbeddingModel):
 
     # ---- similarity
 
-    def similarity(self, embeddings1: Any, embeddings2: Any, **kwargs: Any) -> Tensor:
+    def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike, **kwargs: Any) -> Tensor:
         """All pairs of queries and documents: lists of Q and of D (tokens, H) -> float32 of shape (Q, D).
 
         Args:
@@ -238,7 +239,7 @@ class MultiVectorEncoder(EmbeddingModel):
         """
         return SimilarityFunction.to_similarity_fn(self.similarity_fn_name)(embeddings1, embeddings2, **kwargs)
 
-    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any, **kwargs: Any) -> Tensor:
+    def similarity_pairwise(self, embeddings1: ArrayLike, embeddings2: ArrayLike, **kwargs: Any) -> Tensor:
         """Query i with document i: lists of N (tokens, H) each -> float32 of shape (N,). Arguments: `similarity`."""
         function = SimilarityFunction.to_similarity_pairwise_fn(self.similarity_fn_name)
         return function(embeddings1, embeddings2, **kwargs)

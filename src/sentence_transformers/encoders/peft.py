@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sentence_transformers.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from sentence_transformers.encoders.base import BaseModel
 
 
 def peft_wrapper(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: the method calls the one of the same name of the transformers model inside, if it takes adapters."""
 
     @functools.wraps(function)
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def method(self: BaseModel, *args: Any, **kwargs: Any) -> Any:
         self.check_peft_compatible_model()
         return getattr(self.transformers_model, function.__name__)(*args, **kwargs)
 

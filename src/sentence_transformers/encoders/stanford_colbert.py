@@ -8,12 +8,15 @@ PyLate     modules.json with a Transformer and its own Dense; config_sentence_tr
 from __future__ import annotations
 
 import string
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.modules.dense import Dense
 from sentence_transformers.storage import weights
 from sentence_transformers.storage.files import Source
+
+if TYPE_CHECKING:
+    from sentence_transformers.modules.transformer import Transformer
 
 STANFORD = "HF_ColBERT"  # architecture in config.json
 PYLATE = "ColBERT"  # model_type of PyLate 3
@@ -52,7 +55,7 @@ def stanford_prompts(source: Source) -> dict[str, str]:
     return {side: f"{settings.get(key) or default} " for side, (key, default) in markers.items()}
 
 
-def set_up_stanford(transformer: Any, source: Source) -> tuple[Dense, list[str]]:
+def set_up_stanford(transformer: Transformer, source: Source) -> tuple[Dense, list[str]]:
     """Set the transformer's lengths, query expansion and markers.
 
     Returns:
@@ -72,7 +75,7 @@ def set_up_stanford(transformer: Any, source: Source) -> tuple[Dense, list[str]]
     return projection, PUNCTUATION if settings.get("mask_punctuation", True) else []
 
 
-def add_markers(transformer: Any, prompts: dict[str, str]) -> None:
+def add_markers(transformer: Transformer, prompts: dict[str, str]) -> None:
     """Let the tokenizer keep those markers whole that are in its vocabulary."""
     markers = [text.strip() for text in prompts.values()]
     known = [marker for marker in markers if transformer.token_id(marker) is not None]
@@ -95,7 +98,7 @@ def pylate_prompts(config: dict[str, Any]) -> dict[str, str]:
     return own | sides
 
 
-def set_up_pylate(transformer: Any, config: dict[str, Any]) -> list[str]:
+def set_up_pylate(transformer: Transformer, config: dict[str, Any]) -> list[str]:
     """Set lengths and query expansion as the settings say; returns the words of the skiplist."""
     transformer.document_length = config.get("document_length")
     length = config.get("query_length")

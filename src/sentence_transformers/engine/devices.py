@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from sentence_transformers.errors import InputError
 from sentence_transformers.util.tensor import module_device
 
+M = TypeVar("M", bound=nn.Module)
 SHARED = ("tokenizer", "_tokenizer", "processor", "_processor", "_card")
 """Attributes of modules that a copy has in common with them: large, and nothing of them lies on a device."""
 
 
-def on_device(model: Any, device: Any) -> Any:
+def on_device(model: M, device: str | torch.device | None) -> M:
     """The model, if it lies on `device` (None: wherever it is), else a copy there.
 
     Raises:
@@ -37,7 +38,7 @@ def on_device(model: Any, device: Any) -> Any:
     return copy_with(model, lambda weight: weight.to(place))
 
 
-def copy_with(model: Any, moved: Callable[[Tensor], Tensor]) -> Any:
+def copy_with(model: M, moved: Callable[[Tensor], Tensor]) -> M:
     """A copy of a model with other weights and buffers: `moved` makes each of the detached one of the model."""
     memo: dict[int, Any] = {}
     for part in model.modules():
@@ -51,7 +52,7 @@ def copy_with(model: Any, moved: Callable[[Tensor], Tensor]) -> Any:
     return copy.deepcopy(model, memo)
 
 
-def lies_on(model: Any, device: torch.device) -> bool:
+def lies_on(model: nn.Module, device: torch.device) -> bool:
     """Whether the model is on `device`; one without weights is everywhere."""
     if next(model.parameters(), next(model.buffers(), None)) is None:
         return True

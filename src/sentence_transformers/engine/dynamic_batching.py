@@ -13,12 +13,15 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, copy_context
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sentence_transformers.util.tensor import take_rows
+
+if TYPE_CHECKING:
+    from sentence_transformers.engine.result_buffer import Rows
 
 
 class Request(NamedTuple):
@@ -42,7 +45,7 @@ class Request(NamedTuple):
         return id(self.future) if self.alone else None, self.state, certain(self.kwargs)
 
 
-def certain(value: Any) -> Hashable:
+def certain(value: object) -> Hashable:
     """Equal for two arguments only if they are certainly the same: plain values of one type, or one object."""
     if value is None or isinstance(value, (str, bytes, bool, int, float)):
         return type(value), value
@@ -112,7 +115,7 @@ class Batcher:
             request.future.set_result(part)
 
 
-def row_slice(rows: Any, start: int, stop: int) -> Any:
+def row_slice(rows: Rows, start: int, stop: int) -> Any:
     """Rows `start:stop` of a list, an array or a tensor of any layout."""
     if not isinstance(rows, Tensor) or rows.layout == torch.strided:
         return rows[start:stop]

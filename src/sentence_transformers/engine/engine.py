@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
 from numbers import Integral
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -39,6 +39,12 @@ from sentence_transformers.storage.parts import accepts
 from sentence_transformers.util import threads
 from sentence_transformers.util.environment import is_out_of_memory
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sentence_transformers.encoders.base import BaseModel
+    from sentence_transformers.modules.base import InputModule
+
 logger = logging.getLogger(__name__)
 
 PREPROCESSING = ("processing_kwargs", "modality", "task")  # arguments of `encode` that `preprocess` sees
@@ -51,7 +57,7 @@ ACCELERATOR_SMALLEST = 8192
 class RowMaker(Protocol):
     """What a call returns: how rows are made of features, and how they travel from a worker process."""
 
-    def rows(self, model: Any, features: dict[str, Any], count: int) -> Any:
+    def rows(self, model: BaseModel, features: dict[str, Any], count: int) -> Any:
         """Features after the last module, number of inputs -> the rows of the micro-batch: array, tensor or list."""
 
     def for_worker(self) -> RowMaker:
@@ -102,7 +108,7 @@ class EncodeRequest:
             self.output.for_worker(), self.prompt, self.task, self.kwargs, self.batch_size, show_progress_bar=False
         )
 
-    def result_device(self, model: Any) -> torch.device:
+    def result_device(self, model: BaseModel) -> torch.device:
         """Where tensors of the result lie: where the caller wanted it computed, else with the model."""
         asked = None if isinstance(self.device, (list, tuple)) or self.pool is not None else self.device
         return model.device if asked is None else torch.device(asked)
@@ -111,7 +117,7 @@ class EncodeRequest:
 Batch = tuple[np.ndarray, Any]  # places in the plan; tokens, or the inputs themselves
 
 
-def run(model: Any, inputs: Sequence[Any], request: EncodeRequest) -> Any:
+def run(model: BaseModel, inputs: Sequence[Any], request: EncodeRequest) -> Any:
     """Rows of all inputs, in their order; None if there are none. Equal inputs are computed once.
 
     Args:
@@ -139,7 +145,9 @@ def run(model: Any, inputs: Sequence[Any], request: EncodeRequest) -> Any:
         return buffer.result()
 
 
-def run_in_workers(model: Any, inputs: Sequence[Any], request: EncodeRequest, advance: Any) -> Any:
+def run_in_workers(
+    model: BaseModel, inputs: Sequence[Any], request: EncodeRequest, advance: Callable[[int], None]
+) -> Any:
     """Rows of all inputs, computed by a pool, which is started and ended here if none is given."""
     pool = model.start_multi_process_pool(request.devices) if request.pool is None else request.pool
     parts: dict[int, Any] = {}
@@ -155,7 +163,7 @@ def run_in_workers(model: Any, inputs: Sequence[Any], request: EncodeRequest, ad
 
 
 def compute_batch(
-    model: Any,
+    model: BaseModel,
     request: EncodeRequest,
     buffer: ResultBuffer,
     device: torch.device,
@@ -196,7 +204,7 @@ def compute_batch(
 
 
 def planned(
-    model: Any, inputs: Sequence[Any], request: EncodeRequest, device: torch.device, count: int, untouched: bool
+    model: BaseModel, inputs: Sequence[Any], request: EncodeRequest, device: torch.device, count: int, untouched: bool
 ) -> Iterator[Batch]:
     """Micro-batches as (places in `inputs`, tokens or the inputs themselves).
 
@@ -222,22 +230,24 @@ def planned(
             yield start + rows, tokens.take(rows)
 
 
-def input_module(model: Any, task: str | None, modality: Any = None) -> Any:
+def input_module(model: BaseModel, task: str | None, modality: str | tuple[str, ...] | None = None) -> Any:
     """The module that takes a task's texts: the first of the model, or of the route."""
     first = model[0]
-    if not hasattr(first, "resolve"):
+    resolve = getattr(first, "resolve", None)
+    if resolve is None:
         return first
-    return first.resolve(task) if modality is None else first.resolve(task, modality)
+    return resolve(task) if modality is None else resolve(task, modality)
 
 
-def plans_by_tokens(module: Any, processing_kwargs: dict[str, Any] | None = None) -> bool:
+def plans_by_tokens(module: InputModule, processing_kwargs: dict[str, Any] | None = None) -> bool:
     """Whether batches can be made of a module's unpadded tokens: it has `tokens`, and nothing in its settings or those
     of the call asks for more than that shows.
     """
-    return hasattr(module, "tokens") and (not hasattr(module, "unpadded") or module.unpadded(processing_kwargs))
+    unpadded = getattr(module, "unpadded", None)
+    return hasattr(module, "tokens") and (unpadded is None or unpadded(processing_kwargs))
 
 
-def check_settings(module: Any, processing_kwargs: dict[str, Any] | None) -> None:
+def check_settings(module: InputModule, processing_kwargs: dict[str, Any] | None) -> None:
     """Raise `InputError` for settings of a call that one of this library's modules would pass over in silence."""
     if not processing_kwargs or not own_preprocess(module):
         return
@@ -248,7 +258,7 @@ def check_settings(module: Any, processing_kwargs: dict[str, Any] | None) -> Non
         )
 
 
-def token_budget(module: Any, device: torch.device, total: int, count: int) -> int:
+def token_budget(module: InputModule, device: torch.device, total: int, count: int) -> int:
     """Tokens per micro-batch: what suits the device, and such that all threads get the same number of micro-batches.
 
     Args:
@@ -260,7 +270,7 @@ def token_budget(module: Any, device: torch.device, total: int, count: int) -> i
     return max(math.ceil(total / max(rounds, 1) / count), min(most, CPU_SMALLEST))
 
 
-def preprocessing_kwargs(model: Any, request: EncodeRequest) -> dict[str, Any]:
+def preprocessing_kwargs(model: BaseModel, request: EncodeRequest) -> dict[str, Any]:
     """What of a call's arguments `model.preprocess` is given: all that it takes where it is the caller's own."""
     given = request.kwargs | ({"task": request.task} if request.task else {})
     first = model[0]

@@ -11,7 +11,7 @@ Anything else is an `InputError` that names the position and the type, before an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -25,22 +25,22 @@ AnyInput: TypeAlias = OneInput | PairInput  # a list of messages too
 Conversation: TypeAlias = list[dict[str, Any]]
 
 
-def is_message(value: Any) -> bool:
+def is_message(value: object) -> TypeGuard[dict[str, Any]]:
     """Whether a value is one message of a conversation."""
     return isinstance(value, dict) and "role" in value and "content" in value
 
 
-def is_conversation(value: Any) -> bool:
+def is_conversation(value: object) -> TypeGuard[Conversation]:
     """Whether a value is a list of messages."""
     return isinstance(value, list) and bool(value) and is_message(value[0])
 
 
-def names_route(value: Any) -> bool:
+def names_route(value: object) -> bool:
     """Whether a value is of the form {route: input} of a `Router`, as older models take it."""
     return isinstance(value, dict) and bool(value) and not is_message(value) and not value.keys() & set(MODALITIES)
 
 
-def as_batch(inputs: Any) -> list[Any]:
+def as_batch(inputs: AnyInput | Iterable[AnyInput]) -> list[Any]:
     """The inputs of a `preprocess` as a list; a bare text is one."""
     return [inputs] if isinstance(inputs, (str, bytes, dict)) else list(inputs)
 
@@ -60,7 +60,7 @@ def as_inputs(inputs: Sequence[Any], messages: bool = False, first: int = 0) -> 
     return [as_input(item, i, messages) for i, item in enumerate(inputs, first)]
 
 
-def as_input(item: Any, place: int, messages: bool) -> str | Pair | Conversation:
+def as_input(item: object, place: int, messages: bool) -> str | Pair | Conversation:
     """One input in the form that it has inside; see `as_inputs`."""
     text = as_text(item)
     if text is not None:
@@ -71,7 +71,7 @@ def as_input(item: Any, place: int, messages: bool) -> str | Pair | Conversation
     raise InputError(f"Input {place} is {item!r:.80} of type {type_of(item)}; {advice(item, messages)}")
 
 
-def as_text(item: Any) -> str | Pair | None:
+def as_text(item: object) -> str | Pair | None:
     """A text or a pair of texts; None if the item is neither."""
     if isinstance(item, str):
         return item
@@ -99,7 +99,7 @@ def checked_conversation(messages: Conversation, place: int) -> Conversation:
     return messages
 
 
-def type_of(item: Any) -> str:
+def type_of(item: object) -> str:
     """The type of an input, and of what a list of two holds instead of texts."""
     name = type(item).__name__
     if isinstance(item, (tuple, list)) and item:
@@ -107,7 +107,7 @@ def type_of(item: Any) -> str:
     return name
 
 
-def advice(item: Any, messages: bool) -> str:
+def advice(item: object, messages: bool) -> str:
     """What is expected in the place of an input that cannot be used."""
     if is_message(item) or is_conversation(item):
         return (

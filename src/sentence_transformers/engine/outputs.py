@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,8 +19,14 @@ from sentence_transformers.features import is_packed
 from sentence_transformers.quantization import PRECISIONS, Precision, quantize_embeddings
 from sentence_transformers.util.tensor import normalize_embeddings
 
+if TYPE_CHECKING:
+    from sentence_transformers.encoders.base import BaseModel
+    from sentence_transformers.encoders.embedding import EmbeddingModel
+    from sentence_transformers.engine.result_buffer import Rows
+    from sentence_transformers.features import Packing
 
-def embedding_of(model: Any, features: dict[str, Any]) -> Tensor:
+
+def embedding_of(model: BaseModel, features: dict[str, Any]) -> Tensor:
     """`sentence_embedding`; `ModelFormatError` where no module of the model makes one."""
     if "sentence_embedding" not in features:
         raise ModelFormatError(
@@ -58,7 +64,7 @@ class Output:
         """The same rows, as arrays; precision is applied to the merged result."""
         return replace(self, precision="float32", numpy=True, tensor=False)
 
-    def rows(self, model: Any, features: dict[str, Any], count: int) -> Any:
+    def rows(self, model: BaseModel, features: dict[str, Any], count: int) -> Any:
         """Rows of one micro-batch of `count` texts."""
         if self.truncate is not None and "sentence_embedding" in features:
             features = features | {"sentence_embedding": features["sentence_embedding"][..., : self.truncate]}
@@ -92,7 +98,7 @@ class TokenOutput:
     def for_worker(self) -> TokenOutput:
         return replace(self, numpy=True)
 
-    def rows(self, model: Any, features: dict[str, Any], count: int) -> list[Any]:
+    def rows(self, model: BaseModel, features: dict[str, Any], count: int) -> list[Any]:
         if self.normalize:
             unit = normalize_embeddings(features["token_embeddings"])
             features = features | {"token_embeddings": unit}
@@ -106,7 +112,7 @@ class TokenOutput:
                 rows = self.pooling.pool(rows, task=self.task)
             return [to_numpy(row) for row in rows] if self.numpy else rows
 
-    def as_asked(self, rows: Any, singular: bool, device: torch.device) -> Any:
+    def as_asked(self, rows: list[Any] | None, singular: bool, device: torch.device) -> Any:
         """The gathered rows in the caller's form: a list, or its only entry."""
         rows = [] if rows is None else rows
         if self.value is not None and not self.numpy:
@@ -140,7 +146,7 @@ def token_rows(features: dict[str, Any]) -> list[Tensor]:
     return [rows[keep].clone() for rows, keep in zip(embeddings, mask, strict=True)]
 
 
-def all_features(model: Any, features: dict[str, Any], count: int) -> list[dict[str, Any]]:
+def all_features(model: BaseModel, features: dict[str, Any], count: int) -> list[dict[str, Any]]:
     """All features of each text as version 6.2.0 names them: without positions, with the types of tokens."""
     kept = {key: value for key, value in features.items() if key != "position_ids"}
     if "token_type_ids" not in kept and "input_ids" in kept and getattr(model[0], "gives_types", False):
@@ -164,7 +170,7 @@ def feature_rows(features: dict[str, Any], count: int) -> list[dict[str, Any]]:
     return rows
 
 
-def split_feature(value: Any, count: int, packing: Any, mask: Tensor | None) -> Sequence[Any]:
+def split_feature(value: object, count: int, packing: Packing | None, mask: Tensor | None) -> Sequence[Any]:
     """One entry per text of one feature."""
     if not isinstance(value, Tensor):
         return [value] * count
@@ -175,7 +181,9 @@ def split_feature(value: Any, count: int, packing: Any, mask: Tensor | None) -> 
     return [row.clone() for row in value] if value.shape[:1] == (count,) else [value] * count
 
 
-def as_asked(rows: Any, output: Output, singular: bool, model: Any, device: torch.device | None = None) -> Any:
+def as_asked(
+    rows: Rows | None, output: Output, singular: bool, model: EmbeddingModel, device: torch.device | None = None
+) -> Any:
     """The gathered rows in the caller's form.
 
     Args:
@@ -191,7 +199,7 @@ def as_asked(rows: Any, output: Output, singular: bool, model: Any, device: torc
     if output.precision != "float32":
         rows = quantize_embeddings(rows, output.precision)
     if output.tensor:
-        rows = torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows
+        rows = rows if isinstance(rows, Tensor) else torch.as_tensor(rows)
         if output.precision == "float32":
             rows = rows.to(model.device if device is None else device)
     elif output.numpy:

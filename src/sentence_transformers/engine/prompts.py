@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sentence_transformers.protocols import WithPrompts
 
 QUERY_PROMPTS = ("query",)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
@@ -12,7 +15,7 @@ DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 PLAIN = "plain"
 
 
-def chosen_side(model: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+def chosen_side(model: WithPrompts, given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `encode` for the side that `task` names: "document" (default), "query", or PLAIN for neither."""
     task = given.get("task", "document")
     if task == PLAIN:
@@ -21,12 +24,12 @@ def chosen_side(model: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "task": task, "prompt_name": side_prompt(model, prompts, given)}
 
 
-def document_side(model: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+def document_side(model: WithPrompts, given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments by which `encode` does what `encode_document` does; those that are given win."""
     return {"task": "document", **given, "prompt_name": side_prompt(model, DOCUMENT_PROMPTS, given)}
 
 
-def side_prompt(model: Any, prompts: Sequence[str], given: Mapping[str, Any]) -> str | None:
+def side_prompt(model: WithPrompts, prompts: Sequence[str], given: Mapping[str, Any]) -> str | None:
     """Name of the first of `prompts` that the model has, unless another prompt is given."""
     if given.get("prompt") is not None or given.get("prompt_name") is not None:
         return given.get("prompt_name")

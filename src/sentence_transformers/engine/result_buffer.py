@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
 from sentence_transformers.engine.scheduling import Plan
+
+Rows: TypeAlias = np.ndarray | torch.Tensor | list[Any]
 
 
 class ResultBuffer:
@@ -37,7 +39,7 @@ class ResultBuffer:
         self.rows: Any = None
         self._lock = threading.Lock()
 
-    def write(self, places: np.ndarray, rows: Any) -> None:
+    def write(self, places: np.ndarray, rows: Rows) -> None:
         """Take the rows of one micro-batch; called from several threads."""
         targets = self.targets[places]
         with self._lock:
@@ -54,7 +56,7 @@ class ResultBuffer:
             with self._lock:
                 self.progress(int(self.counts[places].sum()))
 
-    def _empty(self, rows: Any) -> Any:
+    def _empty(self, rows: Rows) -> Any:
         if isinstance(rows, list):
             return [None] * self.size
         if isinstance(rows, torch.Tensor):
@@ -74,7 +76,7 @@ class ResultBuffer:
         return self.rows
 
 
-def copy_row(row: Any) -> Any:
+def copy_row(row: object) -> Any:
     """A row of its own for a repeated input."""
     if isinstance(row, dict):
         return {key: copy_row(value) for key, value in row.items()}

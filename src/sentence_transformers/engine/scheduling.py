@@ -42,7 +42,7 @@ class Plan:
     firsts: np.ndarray
 
 
-def size_of(item: Any) -> int:
+def size_of(item: object) -> int:
     """A cheap stand-in for the number of tokens: characters of a text; of a pair's or a conversation's texts
     together.
     """
@@ -53,7 +53,7 @@ def size_of(item: Any) -> int:
     return sum(map(size_of, item)) if isinstance(item, (tuple, list)) else 1
 
 
-def key_of(item: Any) -> Hashable:
+def key_of(item: object) -> Hashable:
     """Equal for equal inputs of one type; inputs that have no hash are equal to themselves alone."""
     if type(item) is str:
         return item

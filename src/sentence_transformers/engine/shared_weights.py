@@ -83,7 +83,7 @@ class SharedWeights:
         changed = bool(settings)
         for name, kept in self.tensors.items():
             weight, guard = found[name].detach(), self._watches.get(name)
-            if guard is not None and guard.unchanged(found[name]):
+            if guard is not None and guard.tensors[0] is found[name] and guard.unchanged():
                 continue
             if address(weight) != address(kept) and not torch.equal(weight.to(kept.device), kept):
                 kept.copy_(weight)
@@ -155,7 +155,7 @@ def settings_of(model: nn.Module) -> dict[tuple[str, str], Any]:
     }
 
 
-def equal(first: Any, second: Any) -> bool:
+def equal(first: object, second: object) -> bool:
     """Whether two settings are the same; of modules and what has no equality, whether they look the same."""
     return first is second or repr(first) == repr(second)
 

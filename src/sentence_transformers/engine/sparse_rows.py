@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from torch import Tensor
 from sentence_transformers.engine.outputs import embedding_of
 from sentence_transformers.util.csr import coo
 from sentence_transformers.util.tensor import is_sparse, to_coo
+
+if TYPE_CHECKING:
+    from sentence_transformers.encoders.base import BaseModel
 
 
 class SparseRow(NamedTuple):
@@ -42,7 +45,7 @@ class SparseOutput:
     max_active_dims: int | None = None
     to_cpu: bool = False
 
-    def rows(self, model: Any, features: dict[str, Any], count: int) -> list[SparseRow]:
+    def rows(self, model: BaseModel, features: dict[str, Any], count: int) -> list[SparseRow]:
         """Rows of one micro-batch."""
         rows = split(embedding_of(model, features).detach())
         if self.max_active_dims is not None:

@@ -12,13 +12,23 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sentence_transformers.engine.text_prefix import TextPrefix, longest_whole
 from sentence_transformers.engine.word_cache import WordTable
 from sentence_transformers.errors import ModelFormatError
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+    from tokenizers.normalizers import Normalizer
+    from tokenizers.pre_tokenizers import PreTokenizer
+    from tokenizers.processors import PostProcessor
+
+    from sentence_transformers.protocols import AnyTokenizer
 
 logger = logging.getLogger(__name__)
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -104,7 +114,7 @@ def _flat(lists: Sequence[Sequence[int]], total: int) -> np.ndarray:
     return np.fromiter(chain.from_iterable(lists), np.int64, int(total))
 
 
-def spans_of(encoding: Any, text: str) -> np.ndarray:
+def spans_of(encoding: Encoding, text: str) -> np.ndarray:
     """(n, 2) int64: the characters of each token of a text, before it was repaired; -1 for special tokens."""
     spans = np.array(encoding.offsets, np.int64).reshape(-1, 2)
     special = np.array(encoding.special_tokens_mask, bool)
@@ -135,12 +145,12 @@ MODEL_SETTINGS = (
 )
 
 
-def splits_special_tokens(tokenizer: Any, rust: Any) -> bool:
+def splits_special_tokens(tokenizer: AnyTokenizer, rust: Tokenizer) -> bool:
     """Whether the names of special tokens are cut up where they occur in a text."""
     return bool(getattr(tokenizer, "split_special_tokens", False) or rust.encode_special_tokens)
 
 
-def settings_of(tokenizer: Any) -> tuple[Any, ...]:
+def settings_of(tokenizer: AnyTokenizer) -> tuple[Any, ...]:
     """All that decides how a tokenizer cuts texts, but for the words of its vocabulary: their number stands for them.
 
     Two calls give equal values unless the tokenizer was changed in between. Takes about ten microseconds.
@@ -163,13 +173,13 @@ def settings_of(tokenizer: Any) -> tuple[Any, ...]:
     )
 
 
-def truncation_side(tokenizer: Any, rust: Any) -> str:
+def truncation_side(tokenizer: AnyTokenizer, rust: Tokenizer) -> str:
     """Where texts are cut: by the transformers tokenizer, or else by the settings of a `tokenizers.Tokenizer`."""
     side = getattr(tokenizer, "truncation_side", None)
     return side if side is not None else (rust.truncation or {}).get("direction", "right")
 
 
-def check_rows(tokenizer: Any, rows: int, where: str) -> None:
+def check_rows(tokenizer: Tokenizer, rows: int, where: str) -> None:
     """Raise `ModelFormatError` if a `tokenizers.Tokenizer` has more tokens than the table of the weights has rows."""
     words = tokenizer.get_vocab_size(with_added_tokens=False)
     if words > rows:
@@ -178,7 +188,7 @@ def check_rows(tokenizer: Any, rows: int, where: str) -> None:
         )
 
 
-def check_template(rust: Any, where: str) -> None:
+def check_template(rust: Tokenizer | None, where: str) -> None:
     """Raise `ModelFormatError` if the post-processor of a `tokenizers.Tokenizer` names tokens that it does not define:
     the library panics at the first text then.
     """
@@ -203,7 +213,7 @@ def check_ids(ids: np.ndarray, rows: int, where: str) -> None:
         )
 
 
-def step_state(step: Any) -> bytes:
+def step_state(step: Normalizer | PreTokenizer | PostProcessor) -> bytes:
     """One step of a tokenizer in bytes; of one written in Python, which has no such form, its identity."""
     try:
         return step.__getstate__()
@@ -222,14 +232,14 @@ class BatchTokenizer:
     """
 
     def __init__(
-        self, tokenizer: Any, max_length: int | None, special_tokens: bool = True, with_types: bool = False
+        self, tokenizer: AnyTokenizer, max_length: int | None, special_tokens: bool = True, with_types: bool = False
     ) -> None:
         from tokenizers import Tokenizer
 
         rust = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "backend_tokenizer", None)
         self.max_length, self.special_tokens, self.with_types = max_length, special_tokens, with_types
         self.rust: Any = None
-        self.slow = tokenizer
+        self.slow: Any = tokenizer
         if isinstance(rust, Tokenizer):
             self.rust = Tokenizer.from_str(rust.to_str())
             self.rust.no_padding()
@@ -239,8 +249,9 @@ class BatchTokenizer:
                 own.encode_special_tokens = splits_special_tokens(tokenizer, rust)
             if max_length is not None:
                 self.rust.enable_truncation(max_length, direction=truncation_side(tokenizer, rust))
-        plain = self.rust is not None and not special_tokens
-        plain = plain and (max_length is None or truncation_side(tokenizer, rust) == "right")
+        at_end = self.rust is not None and (max_length is None or truncation_side(tokenizer, self.rust) == "right")
+        plain = at_end and not special_tokens
+        self._longest = longest_whole(max_length) if at_end else None
         self.words = WordTable.of(self.parts) if plain else None
         self.single_types = with_types and (self.rust is None or any(self.rust.encode("a").type_ids))
 
@@ -296,19 +307,46 @@ class BatchTokenizer:
         if pairs and self.rust.post_processor is not None:
             encodings = self._pairs(texts)
         else:
-            encodings = self.rust.encode_batch_fast(texts, add_special_tokens=self.special_tokens)
+            encodings = self._encode(texts)
         ids = [e.ids for e in encodings]
         cut = sum(1 for e, i in zip(encodings, ids, strict=True) if len(i) == self.max_length and e.overflowing)
         types = [e.type_ids for e in encodings] if self.single_types or (self.with_types and pairs) else None
         return Tokens.from_lists(ids, types, prompt_length=prompt_length, cut=cut)
 
+    def _encode(self, texts: Sequence[Any]) -> list[Any]:
+        """Texts, or pairs, as encodings that are cut already."""
+        encode = partial(self.rust.encode_batch_fast, add_special_tokens=self.special_tokens)
+        if not self._are_long(texts) or self.prefix is None:
+            return encode(texts)
+        return self.prefix.encode(texts, encode, lambda encoding: bool(encoding.overflowing))
+
+    def _are_long(self, texts: Sequence[Any]) -> bool:
+        """Whether some of these texts may be cut before they are tokenised."""
+        if self._longest is None or not texts or not isinstance(texts[0], str):
+            return False
+        return max(map(len, texts)) > self._longest
+
+    @cached_property
+    def prefix(self) -> TextPrefix | None:
+        """What cuts long texts before they are tokenised; None where their tokens might change by that."""
+        return TextPrefix.of(self.parts, self._longest) if self._longest is not None else None
+
     def _pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Any]:
         """Pairs as encodings; a text that is part of several is cut into tokens once."""
         texts = list(dict.fromkeys(chain.from_iterable(pairs)))
-        encodings = self.parts.encode_batch_fast(texts, add_special_tokens=False)
-        found = dict(zip(texts, encodings, strict=True))
+        encode = partial(self.parts.encode_batch_fast, add_special_tokens=False)
+        if not self._are_long(texts) or self.prefix is None:
+            found = dict(zip(texts, encode(texts), strict=True))
+        else:  # which of two long texts loses more tokens is known of whole texts only
+            found = dict(zip(texts, self.prefix.encode(texts, encode, self._is_long), strict=True))
+            both = [pair for pair in pairs if all(self._is_long(found[text]) for text in pair)]
+            long = list(dict.fromkeys(chain.from_iterable(both)))
+            found |= dict(zip(long, encode(long), strict=True))
         join = self.rust.post_process
         return [join(found[first], found[second], self.special_tokens) for first, second in pairs]
+
+    def _is_long(self, encoding: Any) -> bool:
+        return len(encoding) > (self.max_length or 0)
 
     def _slow(self, texts: Sequence[Any], prompt_length: int) -> Tokens:
         """Tokenizers without a Rust backend, one call per batch."""

@@ -21,9 +21,12 @@ import json
 import re
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 MOST_WORDS = 1_000_000  # words kept
 LONGEST_WORD = 40  # characters of a word that is kept
@@ -38,7 +41,7 @@ class WordTable:
         split: text -> its words.
     """
 
-    def __init__(self, tokenizer: Any, split: Callable[[str], list[str]]) -> None:
+    def __init__(self, tokenizer: Tokenizer, split: Callable[[str], list[str]]) -> None:
         self.tokenizer, self.split = tokenizer, split
         self._lock = threading.Lock()
         self._rows: dict[str, int] = {}
@@ -46,7 +49,7 @@ class WordTable:
         self._ends = np.empty(0, np.int64)
 
     @classmethod
-    def of(cls, tokenizer: Any) -> WordTable | None:
+    def of(cls, tokenizer: Tokenizer) -> WordTable | None:
         """A table for a tokenizer that treats words alone; None for any other."""
         settings = json.loads(tokenizer.to_str())
         added = [token["content"] for token in settings.get("added_tokens", [])]

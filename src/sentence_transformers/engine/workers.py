@@ -22,7 +22,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,13 @@ from torch import Tensor
 from sentence_transformers.engine.shared_weights import ReceivedWeights, SharedWeights
 from sentence_transformers.errors import InputError, WorkerError
 from sentence_transformers.util.tensor import module_device
+
+if TYPE_CHECKING:
+    from ctypes import c_longlong
+    from multiprocessing.connection import Connection
+    from multiprocessing.queues import Queue
+
+    from sentence_transformers.encoders.base import BaseModel
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +56,7 @@ class Pool(dict[str, Any]):
         weights: what the workers have of the model's weights.
     """
 
-    def __init__(self, current: Any, weights: SharedWeights, home: torch.device, **parts: Any) -> None:
+    def __init__(self, current: c_longlong, weights: SharedWeights, home: torch.device, **parts: Any) -> None:
         super().__init__(parts)
         self.current, self.weights, self.home = current, weights, home
         self.model = weights.model
@@ -66,14 +73,16 @@ def default_devices() -> list[str]:
     return ["cpu"] * 4
 
 
-def devices_asked(device: Any, num_workers: int | None) -> list[str]:
+def devices_asked(
+    device: str | torch.device | Sequence[str | torch.device] | None, num_workers: int | None
+) -> list[str]:
     """One entry per worker process that the arguments of `encode` ask for; none if they ask for this process alone."""
     if isinstance(device, (list, tuple)):
         return [str(name) for name in device]
     return ["cpu"] * num_workers if num_workers is not None and num_workers > 1 else []
 
 
-def start(model: Any, devices: Sequence[str | torch.device] | None = None) -> Pool:
+def start(model: BaseModel, devices: Sequence[str | torch.device] | None = None) -> Pool:
     """Start one process per device, each with the model.
 
     Args:
@@ -132,7 +141,7 @@ def end_with_parent() -> None:
         os._exit(1)
 
 
-def work(device: str, model: Any, inbox: Any, pipe: Any, current: Any, threads: int) -> None:
+def work(device: str, model: BaseModel, inbox: Queue[Any], pipe: Connection, current: c_longlong, threads: int) -> None:
     """Body of a worker process."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     if threads and device == "cpu":
@@ -165,27 +174,27 @@ class Plain(NamedTuple):
     dtype: torch.dtype
 
 
-def to_plain(value: Any) -> Any:
+def to_plain(value: object) -> Any:
     """The same result with its tensors as `Plain`."""
     if isinstance(value, Tensor):
         tensor = value.detach().cpu()
         return Plain((tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy(), tensor.dtype)
     if isinstance(value, list):
         return [to_plain(item) for item in value]
-    if hasattr(value, "_make"):  # a NamedTuple: a row of several parts
+    if isinstance(value, tuple) and hasattr(value, "_make"):  # a NamedTuple: a row of several parts
         return value._make(map(to_plain, value))
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
     return value
 
 
-def from_plain(value: Any) -> Any:
+def from_plain(value: object) -> Any:
     """Undo `to_plain`."""
     if isinstance(value, Plain):
         return torch.from_numpy(value.array).view(value.dtype)
     if isinstance(value, list):
         return [from_plain(item) for item in value]
-    if hasattr(value, "_make"):
+    if isinstance(value, tuple) and hasattr(value, "_make"):
         return value._make(map(from_plain, value))
     if isinstance(value, dict):
         return {key: from_plain(item) for key, item in value.items()}
@@ -241,7 +250,7 @@ def receive(pool: Pool, job: int) -> tuple[int, Any]:
                 return key[1], from_plain(result)
 
 
-def obituary(pool: Pool, pipe: Any) -> str:
+def obituary(pool: Pool, pipe: Connection) -> str:
     """Which workers have died, and of what: the one whose pipe has ended, and any others."""
     ended = pool["processes"][pool["output"].index(pipe)]
     ended.join(timeout=1)  # its pipe ends a moment before it does

@@ -16,7 +16,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, SupportsFloat
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class BaseEvaluator:
             self.primary_metric = self._found_primary = metric
 
     def __call__(
-        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
+        self, model: object, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> float | dict[str, float]:
         """Measure a model.
 
@@ -130,11 +130,11 @@ class MetricsEvaluator(BaseEvaluator):
     """An evaluator whose metrics are a function of the model."""
 
     def __call__(
-        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
+        self, model: object, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
         return self._report(model, self._evaluate(model), output_path, epoch, steps)
 
-    def _evaluate(self, model: Any) -> Measured:
+    def _evaluate(self, model: object) -> Measured:
         """The metrics of a model, and the values of the CSV file's row."""
         raise TypeError(f"{type(self).__name__} must define __call__(model, output_path, epoch, steps).")
 
@@ -202,7 +202,7 @@ class SequentialEvaluator(BaseEvaluator):
         self.primary_metric = "sequential_score"
 
     def __call__(
-        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
+        self, model: object, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
         metrics: dict[str, float] = {}
         scores = []
@@ -217,7 +217,7 @@ class SequentialEvaluator(BaseEvaluator):
         return metrics | {"sequential_score": self.main_score_function(scores)}
 
 
-def as_float(value: Any) -> Any:
+def as_float(value: SupportsFloat | str) -> Any:
     try:
         return float(value)
     except (TypeError, ValueError):

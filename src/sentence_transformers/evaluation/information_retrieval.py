@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from sentence_transformers.search.topk import merge
 from sentence_transformers.similarity import SimilarityFunction, named_function
 from sentence_transformers.util.atomic import replacing
 from sentence_transformers.util.tensor import ArrayLike
+
+if TYPE_CHECKING:
+    from sentence_transformers.evaluation.nano_beir import NanoBEIREvaluator
 
 logger = logging.getLogger(__name__)
 
@@ -372,7 +375,12 @@ class InformationRetrievalEvaluator(EmbeddingEvaluator):
         return float(measures.dcg(np.asarray(relevances[:k], np.float64)))
 
 
-def find_primary(evaluator: Any, names: Sequence[str], k: int, value_of: Callable[[str], float]) -> None:
+def find_primary(
+    evaluator: InformationRetrievalEvaluator | NanoBEIREvaluator,
+    names: Sequence[str],
+    k: int,
+    value_of: Callable[[str], float],
+) -> None:
     """Make NDCG at `k` of the main function primary, or of the best one of the first call with these functions.
 
     Args:

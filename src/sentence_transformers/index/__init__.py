@@ -15,5 +15,4 @@ keys, records, metadata, dense, sparse, blobs     the parts of a segment, each: 
 arrays       named arrays in one file, checked block by block when they are first read
 manifest     which segments make up the index: the one file that is ever replaced
 store        the folder: opens and writes segments, replaces the manifest
-files        durable writes and the lock of the writer
 """

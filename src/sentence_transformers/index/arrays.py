@@ -258,7 +258,7 @@ class Summing:
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._sums, self._crc, self._room = file, [], 0, BLOCK  # type: ignore[var-annotated]
 
-    def write(self, data: Any) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         view, start = memoryview(data).cast("B") if len(data) else memoryview(b""), 0
         self._file.write(view)
         while start < len(view):

@@ -17,7 +17,7 @@ import functools
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,9 @@ from sentence_transformers.losses.gradient_cache import uses_gradient_cache
 from sentence_transformers.losses.matryoshka import MatryoshkaLoss, is_plain
 from sentence_transformers.modules.base import run_module
 from sentence_transformers.modules.transformer import Transformer
+
+if TYPE_CHECKING:
+    from sentence_transformers.features import FeatureDict
 
 WEIGHTINGS: dict[str, Callable[[int], float]] = {
     "uniform": lambda layer: 1.0,
@@ -87,7 +90,7 @@ class Outputs:
         original = unwrap(self.model).forward
         self.used = []
 
-        def forward(features: Any, *args: Any, **kwargs: Any) -> Any:
+        def forward(features: FeatureDict, *args: Any, **kwargs: Any) -> Any:
             number = len(self.used)
             if number == len(self.full):
                 with all_layers(self.model):

@@ -74,7 +74,7 @@ def with_twin(module: str) -> Callable[[Any], Any]:
     """
 
     def decorate(loss: Any) -> Any:
-        def make(kind: Any, model: Any = None, *args: Any, **kwargs: Any) -> Any:
+        def make(kind: type, model: object = None, *args: Any, **kwargs: Any) -> Any:
             from sentence_transformers.losses.cross import is_cross_encoder
 
             if kind is loss and is_cross_encoder(model):

@@ -32,7 +32,7 @@ PAIRS_WITH_SCORE = Accepts(("sentence_A", "sentence_B"), "score")
 PAIRS_WITH_CLASS = Accepts(("sentence_A", "sentence_B"), "class")
 
 
-def is_cross_encoder(model: nn.Module) -> bool:
+def is_cross_encoder(model: object) -> bool:
     """Whether a model scores pairs."""
     from sentence_transformers.encoders.cross_encoder import CrossEncoder
 

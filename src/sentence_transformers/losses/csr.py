@@ -13,7 +13,7 @@ Wen et al. 2025, https://arxiv.org/abs/2503.01776.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,9 @@ from sentence_transformers.losses.batching import over_columns, run
 from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.sparse import SparseMultipleNegativesRankingLoss
 from sentence_transformers.losses.splade import check_inner, terms_of
+
+if TYPE_CHECKING:
+    from sentence_transformers.protocols import EmbeddingLoss
 
 BACKBONE, CODE = "sentence_embedding_backbone", "sentence_embedding"
 K, K4, AUX, PLAIN = (
@@ -90,7 +93,9 @@ class CSRLoss(Loss):
 
     citation = cites("wen2025matryoshkarevisitingsparsecoding")
 
-    def __init__(self, model: nn.Module, loss: nn.Module | None = None, beta: float = 0.1, gamma: float = 1.0) -> None:
+    def __init__(
+        self, model: nn.Module, loss: EmbeddingLoss | None = None, beta: float = 0.1, gamma: float = 1.0
+    ) -> None:
         super().__init__(model)
         self.loss = SparseMultipleNegativesRankingLoss(model) if loss is None else loss
         check_inner(self.loss, type(self).__name__)

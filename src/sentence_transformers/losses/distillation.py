@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,9 @@ from sentence_transformers.losses.citations import cites
 from sentence_transformers.similarity import pairwise_dot_score
 from sentence_transformers.util.atomic import replacing
 from sentence_transformers.util.misc import check_teacher_targets
+
+if TYPE_CHECKING:
+    pass
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
 KL = partial(F.kl_div, reduction="batchmean")
@@ -77,7 +80,9 @@ class EmbedDistillLoss(Loss):
         self.projection_dim = dimension
         self.projection = nn.Linear(student, dimension, device=getattr(self.model, "device", None))
 
-    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Any) -> Tensor:
+    def compute_loss_from_embeddings(
+        self, embeddings: list[Tensor], labels: Tensor | list[Tensor] | tuple[Tensor, ...]
+    ) -> Tensor:
         """Loss of the student's vectors (B, H) of each column.
 
         Args:

@@ -15,7 +15,7 @@ import itertools
 import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -25,6 +25,9 @@ from sentence_transformers.losses.batching import replaced_forward, unwrap
 from sentence_transformers.losses.citations import cites
 from sentence_transformers.util.tensor import normalize_embeddings
 from sentence_transformers.util.whose_code import OWN, is_foreign
+
+if TYPE_CHECKING:
+    from sentence_transformers.features import FeatureDict
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +143,7 @@ class MatryoshkaLoss(Loss):
         inner: Any = self.loss
         original = inner.calculate_loss
 
-        def over_dimensions(reps: Any, *args: Any, with_backward: bool = False, **kwargs: Any) -> Tensor:
+        def over_dimensions(reps: list[list[Tensor]], *args: Any, with_backward: bool = False, **kwargs: Any) -> Tensor:
             total: Any = 0
             for dim, weight in self.chosen:
                 cut = [[shrink(part, dim) for part in column] for column in reps]
@@ -198,7 +201,7 @@ def cutting(model: nn.Module, dim: int, kept: dict[int, Any]) -> Iterator[None]:
     """
     original, calls = unwrap(model).forward, itertools.count()
 
-    def forward(features: Any, *args: Any, **kwargs: Any) -> Any:
+    def forward(features: FeatureDict, *args: Any, **kwargs: Any) -> Any:
         number = next(calls)
         if number not in kept:
             kept[number] = original(features, *args, **kwargs)

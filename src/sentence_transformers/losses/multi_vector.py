@@ -223,7 +223,7 @@ class CachedMultiVectorMultipleNegativesRankingLoss(CachedLossMixin, MultiVector
         )
         self._set_mini_batches(mini_batch_size, mini_batch_num_tokens, show_progress_bar)
 
-    def calculate_loss(self, reps: list[Any], labels: Any = None, *, with_backward: bool = False) -> Tensor:
+    def calculate_loss(self, reps: list[Any], labels: Tensor | None = None, *, with_backward: bool = False) -> Tensor:
         """Loss of the token vectors of each column, as lists of (b, L, H)."""
         columns = [part if isinstance(part, Tensor) else joined(part) for part in reps]
         return self.of_vectors(fitted(columns), with_backward)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ from sentence_transformers.losses.base import Accepts, Loss
 from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.gradient_cache import CachedLossMixin
 from sentence_transformers.losses.gradient_cache import RandContext as RandContext
+
+if TYPE_CHECKING:
+    from sentence_transformers.protocols import EmbeddingLoss
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +101,7 @@ class SpladeLoss(Loss):
     def __init__(
         self,
         model: nn.Module,
-        loss: nn.Module,
+        loss: EmbeddingLoss,
         document_regularizer_weight: float,
         query_regularizer_weight: float | None = None,
         document_regularizer: nn.Module | None = None,
@@ -169,7 +172,7 @@ class CachedSpladeLoss(CachedLossMixin, SpladeLoss):
     def __init__(
         self,
         model: nn.Module,
-        loss: nn.Module,
+        loss: EmbeddingLoss,
         document_regularizer_weight: float,
         query_regularizer_weight: float | None = None,
         document_regularizer: nn.Module | None = None,
@@ -221,13 +224,13 @@ class CachedSpladeLoss(CachedLossMixin, SpladeLoss):
         }
 
 
-def terms_of(loss: Any, embeddings: list[Tensor], labels: Tensor | None) -> dict[str, Tensor]:
+def terms_of(loss: EmbeddingLoss, embeddings: list[Tensor], labels: Tensor | None) -> dict[str, Tensor]:
     """The value of an inner loss as named terms."""
     value = loss.compute_loss_from_embeddings(embeddings, labels)
     return dict(value) if isinstance(value, Mapping) else {"base_loss": value}
 
 
-def check_inner(loss: nn.Module, outer: str) -> None:
+def check_inner(loss: object, outer: str) -> None:
     """Raise `InputError` if a loss cannot be part of another one."""
     if not hasattr(loss, "compute_loss_from_embeddings"):
         raise InputError(

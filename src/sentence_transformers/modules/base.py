@@ -22,7 +22,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from torch import Tensor, nn
 
@@ -31,6 +31,10 @@ from sentence_transformers.features import is_packed, pad
 from sentence_transformers.storage import files, settings, weights
 from sentence_transformers.storage.files import Source
 from sentence_transformers.util.whose_code import OWN, is_foreign
+
+if TYPE_CHECKING:
+    from sentence_transformers.encoders.base import BaseModel
+    from sentence_transformers.protocols import AnyTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +151,7 @@ class Module(nn.Module, ABC):
         weights.load_into(model, source)
         return model
 
-    def on_model_ready(self, model: Any) -> None:
+    def on_model_ready(self, model: BaseModel) -> None:
         """Called once with the whole model after all its modules are in place."""
 
     def save(self, output_path: str, *args, safe_serialization: bool = True, **kwargs) -> None:
@@ -189,7 +193,7 @@ class InputModule(Module):
         warn_tokenize(self)
         return self.preprocess(texts, **kwargs)
 
-    def resolve(self, task: str | None = None, modality: Any = None) -> Any:
+    def resolve(self, task: str | None = None, modality: str | tuple[str, ...] | None = None) -> Any:
         """The input module that a task's texts go to: this one, unless it is a router."""
         return self
 
@@ -207,7 +211,7 @@ class InputModule(Module):
             self.tokenizer.save(str(Path(output_path, "tokenizer.json")))
 
 
-def note_sides(tokenizer: Any) -> None:
+def note_sides(tokenizer: AnyTokenizer) -> None:
     """Let a transformers tokenizer save the sides on which it cuts and pads, also if they were set after loading."""
     saved: Any = getattr(tokenizer, "init_kwargs", {})
     for name in ("truncation_side", "padding_side"):
@@ -222,13 +226,13 @@ def warn_tokenize(module: nn.Module) -> None:
         logger.warning("The method `tokenize` is deprecated; use `preprocess`, which takes the same arguments.")
 
 
-def kwargs_of(module: Any) -> set[str]:
+def kwargs_of(module: nn.Module) -> set[str]:
     """Names of the keyword arguments of `encode` that a module takes, with those of all modules inside a router."""
     inner = [part for parts in getattr(module, "routes", {}).values() for part in parts]
     return set(getattr(module, "forward_kwargs", ())).union(*map(kwargs_of, inner))
 
 
-def understands_packed(module: Any) -> bool:
+def understands_packed(module: nn.Module) -> bool:
     """Whether a module takes packed batches, by the word of the class that defines its `forward`."""
     if not getattr(module, "takes_packed", False):
         return False
@@ -237,7 +241,9 @@ def understands_packed(module: Any) -> bool:
     return not is_foreign(type(module).forward, OWN) or packs(type(module))
 
 
-def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any], following: Any = None) -> dict[str, Any]:
+def run_module(
+    module: nn.Module, features: dict[str, Any], kwargs: dict[str, Any], following: nn.Module | None = None
+) -> dict[str, Any]:
     """Call one module with those keyword arguments that it takes, on a padded batch if it does not take packed ones.
 
     Args:
@@ -248,7 +254,7 @@ def run_module(module: Any, features: dict[str, Any], kwargs: dict[str, Any], fo
 
 
 def arguments(
-    module: Any, features: dict[str, Any], kwargs: dict[str, Any], following: Any = None
+    module: nn.Module, features: dict[str, Any], kwargs: dict[str, Any], following: nn.Module | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The features and keyword arguments for one module, of those of a call.
 
@@ -261,6 +267,6 @@ def arguments(
     wanted = kwargs_of(module) if kwargs else set()
     given = {key: value for key, value in kwargs.items() if key in wanted}
     leaves_work = getattr(module, "sees_following", False) and getattr(following, "takes_vocabulary", False)
-    if leaves_work and understands_packed(following) and unseen.value:
+    if following is not None and leaves_work and understands_packed(following) and unseen.value:
         given["following"] = following
     return features, given

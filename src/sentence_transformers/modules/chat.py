@@ -15,12 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from sentence_transformers.engine.inputs import Conversation
 from sentence_transformers.errors import InputError
+
+if TYPE_CHECKING:
+    from sentence_transformers.engine.inputs import Pair
 
 FLAT_MODELS = ("apertus", "deepseek_v3", "gpt_oss", "seed_oss")
 STRUCTURED_MARKS = ("content[0]", ".type", "'type'", '"type"', "item.type", "message.content[")
@@ -35,7 +38,7 @@ EXAMPLE = (
 Format = Literal["flat", "structured"]
 
 
-def message_format(template: Any, model_type: str | None) -> Format:
+def message_format(template: str | dict[str, str] | None, model_type: str | None) -> Format:
     """The form of content that a chat template reads.
 
     Args:
@@ -74,7 +77,7 @@ class Chat:
             self.check_pairs()
         return found
 
-    def conversation(self, item: Any, prompt: str | None = None) -> Conversation:
+    def conversation(self, item: str | Pair | Conversation, prompt: str | None = None) -> Conversation:
         """One input as a conversation."""
         if isinstance(item, str):
             messages = [{"role": "user", "content": item}]
@@ -154,7 +157,7 @@ class Chat:
         )
 
 
-def is_text_part(part: Any) -> bool:
+def is_text_part(part: object) -> bool:
     return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
 
 

@@ -14,7 +14,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from sentence_transformers.engine.inputs import is_conversation, is_message, with_prompt
 from sentence_transformers.errors import InputError
@@ -22,6 +22,7 @@ from sentence_transformers.modules.chat import ROLES, Chat, is_text_part, messag
 from sentence_transformers.modules.modality import (
     MULTIMODAL_DICT_KEYS,
     MessageFormat,
+    Modality,
     infer_batch_modality,
     infer_modality,
 )
@@ -75,12 +76,14 @@ class InputFormatter:
                 values.setdefault(part, []).append(value)
         return kind, values or {kind: []}, extra
 
-    def _messages(self, item: Any, extra: defaultdict[str, dict[str, Any]]) -> Messages:
-        if is_message(item) or is_conversation(item):
-            return [item] if is_message(item) else item
+    def _messages(self, item: object, extra: defaultdict[str, dict[str, Any]]) -> Messages:
+        if is_message(item):
+            return [item]
+        if is_conversation(item):
+            return item
         return self.pair_to_messages(item) if is_pair(item) else self.to_message(self._typed(item, extra))
 
-    def _typed(self, item: Any, extra: defaultdict[str, dict[str, Any]]) -> dict[str, Any]:
+    def _typed(self, item: object, extra: defaultdict[str, dict[str, Any]]) -> dict[str, Any]:
         """An input as a dictionary of its kinds; what else it says goes into `extra`."""
         kind = infer_modality(item, self.supported_modalities)
         parts = dict(item) if isinstance(item, dict) and item.keys() <= MULTIMODAL_DICT_KEYS else {kind: item}
@@ -117,7 +120,9 @@ class InputFormatter:
         typed = [self._typed(half, extra) for half in pair]
         return [self.to_message(half, role)[0] for half, role in zip(typed, ROLES, strict=True)]
 
-    def batch_to_message(self, modality: Any, processor_inputs: dict[str, list[Any]]) -> tuple[str, dict[str, Any]]:
+    def batch_to_message(
+        self, modality: Modality, processor_inputs: dict[str, list[Any]]
+    ) -> tuple[str, dict[str, Any]]:
         """What `parse_inputs` found, as messages: ("message", {"message": [messages of each input]})."""
         kinds = [modality] if isinstance(modality, str) else [kind for kind in processor_inputs if kind in modality]
         rows = zip(*(processor_inputs[kind] for kind in kinds), strict=True)
@@ -162,7 +167,7 @@ class InputFormatter:
         return Chat(self.processor, self.message_format, kwargs or {})  # type: ignore[arg-type]
 
     @staticmethod
-    def is_text_pair(value: Any) -> bool:
+    def is_text_pair(value: object) -> bool:
         """Whether an input is a pair of texts."""
         return is_text_pair(value)
 
@@ -176,10 +181,10 @@ class InputFormatter:
         )
 
 
-def is_pair(value: Any) -> bool:
+def is_pair(value: object) -> TypeGuard[Sequence[Any]]:
     """Whether an input is a pair of inputs of whatever kind."""
     return isinstance(value, (tuple, list)) and len(value) == 2 and not any(is_message(half) for half in value)
 
 
-def is_text_pair(value: Any) -> bool:
+def is_text_pair(value: object) -> bool:
     return is_pair(value) and all(isinstance(half, str) for half in value)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sentence_transformers.engine.inputs import as_batch, as_inputs, with_prompt
 from sentence_transformers.engine.tokenization import BatchTokenizer, Tokens, settings_of
 from sentence_transformers.modules.base import InputModule
 from sentence_transformers.modules.processing import calls_as_transformers
+
+if TYPE_CHECKING:
+    from sentence_transformers.protocols import AnyTokenizer
 
 
 class LookupInput(InputModule):
@@ -43,7 +46,7 @@ class LookupInput(InputModule):
         return found
 
 
-def cut_by_itself(tokenizer: Any, texts: list[str], limit: int | None) -> list[list[int]] | None:
+def cut_by_itself(tokenizer: AnyTokenizer, texts: list[str], limit: int | None) -> list[list[int]] | None:
     """The token ids of texts by a tokenizer whose methods are not those of the libraries; None for those.
 
     Called is `encode_batch` where there is one, else the tokenizer.

@@ -12,7 +12,7 @@ modules of this package take texts and messages; modules of one's own take what 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, NotRequired, TypeAlias, TypedDict
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from torch import Tensor
 
+from sentence_transformers.backends.tasks import TASKS
 from sentence_transformers.engine.inputs import is_conversation, is_message
 from sentence_transformers.errors import InputError
 
@@ -123,7 +124,7 @@ VIDEO_HOSTS = ("www.youtube.com", "youtube.com", "youtu.be", "m.youtube.com")
 AXES = {1: "audio", 2: "audio", 3: "image", 4: "video", 5: "video"}  # number of axes of an array -> kind
 
 
-def infer_modality(sample: Any, supported_modalities: Sequence[Any] | None = None) -> Any:
+def infer_modality(sample: object, supported_modalities: Sequence[Any] | None = None) -> Any:
     """The kind of one input.
 
     Args:
@@ -187,13 +188,13 @@ def infer_batch_modality(samples: Sequence[Any], supported_modalities: Sequence[
     return kinds.pop() if len(kinds) == 1 else "message"
 
 
-def format_modality(modality: Any) -> str:
+def format_modality(modality: Modality) -> str:
     """A kind as text: "text", "text+image"."""
     return modality if isinstance(modality, str) else "+".join(modality)
 
 
 def raise_unsupported_modality_error(
-    inputs: Sequence[Any], modality: Any, supported_modalities: Sequence[Any], source: str
+    inputs: Sequence[Any], modality: Modality, supported_modalities: Sequence[Any], source: str
 ) -> NoReturn:
     """Raise `InputError`: the inputs are of a kind that a model does not take.
 
@@ -207,7 +208,7 @@ def raise_unsupported_modality_error(
     )
 
 
-def is_message_dict(value: Any) -> bool:
+def is_message_dict(value: object) -> bool:
     """Whether a value is one message of a conversation."""
     return is_message(value)
 
@@ -249,3 +250,61 @@ def names_file(text: str, endings: tuple[str, ...]) -> bool:
         return text.lower().endswith(endings) and Path(text).is_file()
     except (OSError, ValueError):  # longer than a path may be, or with a null character
         return False
+
+
+# ---- what of a transformers model is used for a kind of input
+
+
+def default_modality_config(task: str) -> dict[str, Any]:
+    """Where the output of a model of a task is, for texts."""
+    return {"text": {"method": "forward", "method_output_name": TASKS[task][1]}}
+
+
+TRANSFORMER_TASK_DEFAULTS = {task: (default_modality_config(task), output) for task, (_, _, output) in TASKS.items()}
+
+
+class AutoClasses(Mapping[str, Any]):
+    """Task -> Auto class of transformers, which is imported when it is asked for."""
+
+    def __getitem__(self, task: str) -> Any:
+        import transformers
+
+        return getattr(transformers, TASKS[task][0])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(TASKS)
+
+    def __len__(self) -> int:
+        return len(TASKS)
+
+
+TRANSFORMER_TASK_TO_AUTO_MODEL = AutoClasses()
+
+
+def check_modality_config(config: dict[str, Any] | None, output: str | None) -> None:
+    """Raise `InputError` for a modality_config that does not say what comes out and under which name."""
+    if config is None:
+        return
+    if output is None:
+        raise InputError(
+            "modality_config needs module_output_name beside it: the name of the output among the features, such as "
+            '"token_embeddings" or "sentence_embedding".'
+        )
+    for modality, entry in config.items():
+        if not isinstance(entry, dict) or not {"method", "method_output_name"} <= entry.keys():
+            raise InputError(
+                f"modality_config[{modality!r}] must be a dictionary with 'method' and 'method_output_name', "
+                f"got {entry!r}."
+            )
+        if modality in ("text", "message") and entry["method"] != "forward":
+            raise InputError(
+                f"modality_config[{modality!r}] asks for the method {entry['method']!r} of the model; texts go "
+                "through 'forward' here."
+            )
+        path = entry["method_output_name"]
+        whole = isinstance(path, (list, tuple)) and bool(path) and all(type(step) in (str, int) for step in path)
+        if modality in ("text", "message") and not (isinstance(path, str) or whole):
+            raise InputError(
+                f"modality_config[{modality!r}]['method_output_name'] is {path!r}; expected the name of an entry of "
+                "the model's output, or a path of names and indices into it, as ['hidden_states', -2]."
+            )

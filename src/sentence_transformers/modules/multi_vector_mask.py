@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,11 @@ from sentence_transformers.features import TOKEN_KEYS, is_packed
 from sentence_transformers.modules.base import Module
 from sentence_transformers.modules.text_input import known_token_id
 from sentence_transformers.util.tensor import repad_flattened_features
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from sentence_transformers.encoders.base import BaseModel
 
 logger = logging.getLogger(__name__)
 
@@ -54,15 +59,17 @@ class MultiVectorMask(Module):
         self.keep_only_token_ids = keep_only_token_ids
         self._token_id: Callable[[str], int | None] | None = None
 
-    def on_model_ready(self, model: Any) -> None:
+    def on_model_ready(self, model: BaseModel) -> None:
         tasks = as_tasks(self.skiplist_tasks)
-        module = model[0].resolve(tasks[0]) if tasks and hasattr(model[0], "resolve") else model[0]
-        if hasattr(module, "token_id"):
-            self._look_up(module.token_id)
+        first = model[0]
+        resolve = getattr(first, "resolve", None)
+        module = resolve(tasks[0]) if tasks and resolve is not None else first
+        if (token_id := getattr(module, "token_id", None)) is not None:
+            self._look_up(token_id)
         elif self.skiplist_words:
             self.resolve_with_tokenizer(model.tokenizer)
 
-    def resolve_with_tokenizer(self, tokenizer: Any) -> None:
+    def resolve_with_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Look the ids of the words up in a transformers tokenizer; done when the module becomes part of a model."""
         self._look_up(functools.partial(known_token_id, tokenizer))
 

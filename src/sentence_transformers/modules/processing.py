@@ -13,10 +13,13 @@ from __future__ import annotations
 import inspect
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.util.whose_code import is_foreign
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +53,7 @@ class TokenizerCall:
     logits_to_keep: int | None = None
 
     @classmethod
-    def of(cls, saved: Any, given: Any, messages: bool = False, causal: bool = False) -> TokenizerCall:
+    def of(cls, saved: object, given: object, messages: bool = False, causal: bool = False) -> TokenizerCall:
         """The settings of a module and of a call together.
 
         Args:
@@ -106,7 +109,7 @@ class TokenizerCall:
         return PADDED | length | given | {"return_tensors": "pt"}
 
 
-def checked(settings: Any) -> dict[str, dict[str, Any]]:
+def checked(settings: object) -> dict[str, dict[str, Any]]:
     """Settings as they are, {} for None; `InputError` for what is no dictionary of dictionaries."""
     if settings is None:
         return {}
@@ -122,7 +125,7 @@ def checked(settings: Any) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def warn_unknown(settings: Any, whose: str) -> None:
+def warn_unknown(settings: object, whose: str) -> None:
     """Say that settings of unknown kinds have no effect."""
     if unknown := sorted(map(str, checked(settings).keys() - set(BUCKETS))):
         logger.warning(
@@ -137,7 +140,7 @@ def warn_unknown(settings: Any, whose: str) -> None:
 CALLS = ("__call__", "_encode_plus", "_batch_encode_plus", "encode_plus", "batch_encode_plus", "pad")
 
 
-def calls_as_transformers(tokenizer: Any) -> bool:
+def calls_as_transformers(tokenizer: object) -> bool:
     """Whether a tokenizer's call is that of the transformers library: not overridden, not patched, not a wrapper's."""
     if getattr(tokenizer, "split_special_tokens", False) or set(CALLS) & getattr(tokenizer, "__dict__", {}).keys():
         return False
@@ -147,7 +150,7 @@ def calls_as_transformers(tokenizer: Any) -> bool:
     )
 
 
-def check_arguments(tokenizer: Any, arguments: dict[str, Any]) -> None:
+def check_arguments(tokenizer: PreTrainedTokenizerBase, arguments: dict[str, Any]) -> None:
     """Raise `InputError` for arguments that a tokenizer with a Rust backend would pass over in silence."""
     if not calls_as_transformers(tokenizer) or not hasattr(tokenizer, "backend_tokenizer"):
         return

@@ -16,7 +16,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from torch import nn
 
@@ -27,6 +27,10 @@ from sentence_transformers.modules.base import InputModule, Module, run_module
 from sentence_transformers.storage.files import Source, check_relative, reading
 from sentence_transformers.storage.parts import accepts, load_module, save_module
 from sentence_transformers.storage.settings import check_settings
+
+if TYPE_CHECKING:
+    from sentence_transformers.encoders.base import BaseModel
+    from sentence_transformers.protocols import AnyTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +120,7 @@ class Router(InputModule):
             f"pass task=..., or give the Router a default_route."
         )
 
-    def known(self, modality: Any) -> Any:
+    def known(self, modality: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         """A kind of input in its one form; `InputError` if no route is for it, and none for any kind."""
         modality = ordered(modality)
         known = {*self.modalities, *(kind for _, kind in self.route_mappings), *self.sub_modules}
@@ -130,14 +134,19 @@ class Router(InputModule):
             )
         return modality
 
-    def parts(self, task: str | None = None, modality: Any = None) -> list[Any]:
+    def parts(self, task: str | None = None, modality: str | tuple[str, ...] | None = None) -> list[Any]:
         """The modules of a route, in order."""
         return self.routes[self.route(task, modality)]
 
     # ---- texts -> features -> vectors
 
     def preprocess(
-        self, inputs: Sequence[Any], prompt: str | None = None, task: str | None = None, modality: Any = None, **kwargs
+        self,
+        inputs: Sequence[Any],
+        prompt: str | None = None,
+        task: str | None = None,
+        modality: str | tuple[str, ...] | None = None,
+        **kwargs,
     ) -> dict[str, Any]:
         """Features of the inputs by the input module of their route; they remember `task` and `modality`.
 
@@ -164,12 +173,17 @@ class Router(InputModule):
             raise InputError(f"The inputs name the route {named!r}, but task={task!r} is given. Give one of them.")
         return items, task if named is None else named
 
-    def resolve(self, task: str | None = None, modality: Any = None) -> Any:
+    def resolve(self, task: str | None = None, modality: str | tuple[str, ...] | None = None) -> Any:
         usual = "text" if "text" in self.modalities else None
         return self.parts(task, usual if modality is None else self.known(modality))[0]
 
     def forward(
-        self, features: dict[str, Any], task: str | None = None, modality: Any = None, following: Any = None, **kwargs
+        self,
+        features: dict[str, Any],
+        task: str | None = None,
+        modality: str | tuple[str, ...] | None = None,
+        following: nn.Module | None = None,
+        **kwargs,
     ) -> dict[str, Any]:
         """Run the modules of the batch's route; `following` is what comes after the router.
 
@@ -190,7 +204,7 @@ class Router(InputModule):
     def extra_repr(self) -> str:
         return f"default_route={self.default_route!r}"
 
-    def on_model_ready(self, model: Any) -> None:
+    def on_model_ready(self, model: BaseModel) -> None:
         for module in {id(m): m for parts in self.routes.values() for m in parts}.values():
             if isinstance(module, Module):
                 module.on_model_ready(model)
@@ -213,7 +227,7 @@ class Router(InputModule):
         return getattr(self._first, "tokenizer", None)
 
     @tokenizer.setter
-    def tokenizer(self, value: Any) -> None:
+    def tokenizer(self, value: AnyTokenizer) -> None:
         self._first.tokenizer = value
 
     @property
@@ -319,7 +333,7 @@ def output_dimension(parts: Sequence[Any]) -> int | None:
     return reporting[-1].get_embedding_dimension() if reporting else None
 
 
-def limits_length(module: Any) -> bool:
+def limits_length(module: object) -> bool:
     """Whether an input module cuts texts at a length that can be set; a table of static vectors does not."""
     return hasattr(module, "max_seq_length") and not isinstance(module.max_seq_length, float)
 
@@ -331,7 +345,7 @@ def modality_of(inputs: list[Any]) -> str | None:
     return "message" if is_message(inputs[0]) or is_conversation(inputs[0]) else None
 
 
-def ordered(modality: Any) -> Any:
+def ordered(modality: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
     """A modality in its one form: of several at once a sorted tuple."""
     return tuple(sorted(modality)) if isinstance(modality, (tuple, list)) else modality
 

@@ -14,7 +14,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,11 @@ from sentence_transformers.modules.lookup_input import LookupInput
 from sentence_transformers.storage import weights
 from sentence_transformers.storage.files import Source
 from sentence_transformers.util.csr import coo
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from sentence_transformers.protocols import AnyTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +52,7 @@ class SparseStaticEmbedding(LookupInput):
     config_keys: ClassVar[list[str]] = ["frozen"]
     token_budget = 1 << 16
 
-    def __init__(self, tokenizer: Any, weight: Tensor | None = None, frozen: bool = False) -> None:
+    def __init__(self, tokenizer: AnyTokenizer, weight: Tensor | None = None, frozen: bool = False) -> None:
         super().__init__()
         size = len(tokenizer) if hasattr(tokenizer, "__len__") else tokenizer.get_vocab_size()
         weight = torch.ones(size) if weight is None else torch.as_tensor(weight)
@@ -131,7 +136,7 @@ class SparseStaticEmbedding(LookupInput):
     def from_json(
         cls,
         json_path: str,
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         token: bool | str | None = None,
         cache_folder: str | None = None,
         revision: str | None = None,
@@ -191,7 +196,7 @@ def read_weights(path: Path) -> Any:
         raise ModelFormatError(f"{path} is not JSON: {error}") from error
 
 
-def weights_of(found: dict[str, float], tokenizer: Any, where: str) -> Tensor:
+def weights_of(found: dict[str, float], tokenizer: PreTrainedTokenizerBase, where: str) -> Tensor:
     """Weights by token id, (V,)."""
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     weight = torch.zeros(max(len(tokenizer), max(vocabulary.values(), default=-1) + 1))

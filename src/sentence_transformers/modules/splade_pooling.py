@@ -15,7 +15,7 @@ logarithms: Lassance et al. 2024, https://arxiv.org/abs/2403.06789.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from sentence_transformers.backends.deferred_logits import VocabularyRows, max_o
 from sentence_transformers.errors import InputError
 from sentence_transformers.features import Packing, flattened_packing, is_packed, is_recorded
 from sentence_transformers.modules.base import Module
+
+if TYPE_CHECKING:
+    from sentence_transformers.encoders.base import BaseModel
 
 CPU_BLOCK = 3 << 19  # logits held at once: 1,024 words at 1,536 tokens (benchmarks/LOG.md)
 ACCELERATOR_BLOCK = 1 << 27
@@ -83,10 +86,10 @@ class SpladePooling(Module):
             raise InputError(f"chunk_size must be at least 1 or None, got {value}.")
         self._chunk_size = value
 
-    def on_model_ready(self, model: Any) -> None:
+    def on_model_ready(self, model: BaseModel) -> None:
         """Note the size of the model's vocabulary, whatever the settings say."""
-        sizes = (module.vocabulary_size for module in model.modules() if hasattr(module, "vocabulary_size"))
-        self.embedding_dimension = next(sizes, self.embedding_dimension)
+        sizes = (getattr(module, "vocabulary_size", None) for module in model.modules())
+        self.embedding_dimension = next((size for size in sizes if size is not None), self.embedding_dimension)
 
     def get_embedding_dimension(self) -> int | None:
         """V."""

@@ -12,7 +12,7 @@ Tables come from training, from Model2Vec models, or by distilling a transformer
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -23,6 +23,11 @@ from sentence_transformers.errors import InputError, MissingExtraError, ModelFor
 from sentence_transformers.modules.lookup_input import LookupInput
 from sentence_transformers.storage import weights
 from sentence_transformers.storage.files import Source, reading
+
+if TYPE_CHECKING:
+    from model2vec import StaticModel
+
+    from sentence_transformers.protocols import AnyTokenizer
 
 
 class StaticEmbedding(LookupInput):
@@ -44,7 +49,7 @@ class StaticEmbedding(LookupInput):
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: AnyTokenizer,
         embedding_weights: np.ndarray | Tensor | None = None,
         embedding_dim: int | None = None,
         *,
@@ -182,7 +187,7 @@ class StaticEmbedding(LookupInput):
         )
 
     @classmethod
-    def _of_static_model(cls, static: Any, name: str) -> StaticEmbedding:
+    def _of_static_model(cls, static: StaticModel, name: str) -> StaticEmbedding:
         tensors = {"embeddings": torch.as_tensor(np.asarray(static.embedding))}
         for source, target in (("token_mapping", "mapping"), ("weights", "weights")):
             if (value := getattr(static, source, None)) is not None:

@@ -15,13 +15,13 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sentence_transformers.backends.checkpoint import TokenizerFile
+from sentence_transformers.backends.checkpoint import NO_LIMIT, Checkpoint, TokenizerFile
 from sentence_transformers.engine.inputs import as_batch, as_inputs, with_prompt
 from sentence_transformers.engine.tokenization import BatchTokenizer, Tokens, check_ids, settings_of
 from sentence_transformers.errors import InputError, ModelFormatError
@@ -30,6 +30,9 @@ from sentence_transformers.modules import query_expansion
 from sentence_transformers.modules.base import InputModule
 from sentence_transformers.modules.chat import Chat, message_format, put_back
 from sentence_transformers.modules.processing import TokenizerCall, calls_as_transformers, check_arguments
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -48,17 +51,18 @@ class TextInput(InputModule):
             by the tokenizer's chat template (`modules.chat`).
     """
 
-    max_seq_length: int | None
     query_length: int | None
     document_length: int | None
     _query_expansion: dict[str, Any] | None = None
     processing_kwargs: dict[str, Any]
     modality_config: dict[str, Any]
     transformer_task: str
-    _cutter: Any
+    _checkpoint: Checkpoint
     _tokenizer: Any
+    _lower_case: bool = False
     position_offset: Any = 0
     vocabulary_rows: Any = None  # number of tokens that the weights know, if there is a table
+    learned_positions: Any = None  # tokens that the weights have positions for, if there is a table
 
     def preprocess(
         self,
@@ -127,7 +131,7 @@ class TextInput(InputModule):
         self, inputs: Sequence[Any], prompt: str | None, call: TokenizerCall, task: str | None, max_length: int | None
     ) -> Tokens:
         limit = call.limit(self.limit(task, max_length))
-        where = getattr(self.__dict__.get("_origin"), "tokenizer_name", "this model")
+        where = getattr(self.__dict__.get("_checkpoint"), "tokenizer_name", "this model")
         try:
             tokens = self._cut(inputs, prompt, call, limit, task)
         except Exception as error:
@@ -262,6 +266,68 @@ class TextInput(InputModule):
                 ids[row, mask[row]] = torch.from_numpy(kept)
         return features
 
+    # ---- the tokenizer
+
+    @property
+    def processor(self) -> Any:
+        """The transformers tokenizer, or the processor that holds it."""
+        if self._tokenizer is None or isinstance(self._tokenizer, TokenizerFile):
+            file = self._tokenizer
+            self._tokenizer = self._checkpoint.tokenizer(file)
+            if file is not None:
+                self.tokenizer.model_max_length = file.model_max_length
+        return self._tokenizer
+
+    @processor.setter
+    def processor(self, value: Any) -> None:
+        self._tokenizer = value
+
+    @property
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer. It may be replaced; encoding uses a private copy of it, made again then."""
+        own = self.processor
+        return own if hasattr(own, "convert_tokens_to_ids") else getattr(own, "tokenizer", own)
+
+    @tokenizer.setter
+    def tokenizer(self, value: Any) -> None:
+        self._tokenizer = value
+
+    @property
+    def do_lower_case(self) -> bool:
+        """Whether the tokenizer was told to lower-case texts first. May be set, not unset."""
+        return self._lower_case
+
+    @do_lower_case.setter
+    def do_lower_case(self, value: bool) -> None:
+        if self._lower_case and not value:
+            raise InputError("The tokenizer lower-cases texts and is saved so; give the module another tokenizer.")
+        if value and not self._lower_case:
+            lower_case(self.tokenizer)
+            self.tokenizer = self.tokenizer  # the copy that encoding uses is made again
+        self._lower_case = bool(value)
+
+    @property
+    def _cutter(self) -> Any:
+        """What texts are cut with: the tokenizer, or its file alone."""
+        return self._tokenizer if isinstance(self._tokenizer, TokenizerFile) else self.tokenizer
+
+    @property
+    def max_seq_length(self) -> int | None:
+        """Most tokens per text, special tokens included; longer texts are cut. No more than the model has learned
+        positions for, whatever is set; None where nothing limits it.
+        """
+        limits = [n for n in (self._cutter.model_max_length, self.learned_positions) if n is not None and n < 10**20]
+        return min(limits, default=None)
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int | None) -> None:
+        if value is not None and value < 1:
+            raise InputError(f"max_seq_length must be at least 1 or None, got {value}.")
+        self._cutter.model_max_length = NO_LIMIT if value is None else int(value)
+        most = self.learned_positions
+        if value is not None and most is not None and value > most:
+            logger.warning("max_seq_length = %d is more than the model has positions for: %d is used.", value, most)
+
     @property
     def gives_types(self) -> bool:
         """Whether the tokenizer gives the types of tokens."""
@@ -391,7 +457,7 @@ class TextInput(InputModule):
         """Tokens that the prompt takes at the start of a text, without the closing special token."""
         return self.without_closing(tokenizer([prompt]).ids)
 
-    def without_closing(self, ids: Any) -> int:
+    def without_closing(self, ids: np.ndarray) -> int:
         """The number of tokens of a text, without the closing special token."""
         closing = len(ids) and int(ids[-1]) in (self._cutter.sep_token_id, self._cutter.eos_token_id)
         return len(ids) - int(bool(closing))
@@ -415,11 +481,12 @@ class TextInput(InputModule):
         return getattr(self._cutter, "pad_token_id", None) or 0
 
 
-def known_token_id(tokenizer: Any, token: str) -> int | None:
+def known_token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:
     """The id of a token of a transformers tokenizer; None if it has no such token."""
     found = tokenizer.convert_tokens_to_ids(token)
     unknown = getattr(tokenizer, "unk_token_id", None)
-    return None if found == unknown and token != getattr(tokenizer, "unk_token", None) else found
+    known = found != unknown or token == getattr(tokenizer, "unk_token", None)
+    return found if known and isinstance(found, int) else None
 
 
 def unpadded_tokens(features: dict[str, Any]) -> Tokens:
@@ -439,3 +506,15 @@ def shift_left(tensor: Tensor, packing: Packing) -> Tensor:
     """Move the padding of a right-padded (B, L) tensor to the left."""
     gaps = tensor.shape[1] - packing.lengths_tensor[:, None]
     return tensor.gather(1, (torch.arange(tensor.shape[1], device=tensor.device)[None, :] - gaps) % tensor.shape[1])
+
+
+def lower_case(tokenizer: Any) -> None:
+    """Make the tokenizer lower-case its input, in a way that is saved with it."""
+    rust = getattr(tokenizer, "backend_tokenizer", None)
+    if rust is None:
+        tokenizer.do_lower_case = True
+        return
+    from tokenizers import normalizers
+
+    lower = normalizers.Lowercase()
+    rust.normalizer = lower if rust.normalizer is None else normalizers.Sequence([lower, rust.normalizer])

@@ -5,15 +5,13 @@
 
 The way from texts to tokens is in `modules.text_input`. Which layout is used is decided once per loaded model: an
 architecture that lets its attention function be chosen is shown two short sequences, and if packed equals alone it runs
-packed from then on (`backends.capabilities`).
+packed from then on (`backends.capabilities`). What computes a batch is a `backends.runner.Runner`; `explain_runner`
+says which one, and why not a faster.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
-import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -21,22 +19,34 @@ import torch
 from torch import Tensor, nn
 
 from sentence_transformers._deprecation import transformer_kwargs_decorator
-from sentence_transformers.backends import deferred_logits, packed_attention, packed_classifier
-from sentence_transformers.backends.bert_cpu import Layout, PackedBert
-from sentence_transformers.backends.bert_network import Part, complete
-from sentence_transformers.backends.capabilities import PER_TEXT, Capabilities, lock
-from sentence_transformers.backends.checkpoint import NO_LIMIT, Origin, TokenizerFile
+from sentence_transformers.backends.bert_cpu import BertCpuRunner
+from sentence_transformers.backends.bert_modules import Part, complete
+from sentence_transformers.backends.bert_network import BertNetwork
+from sentence_transformers.backends.capabilities import PER_TEXT, lock
+from sentence_transformers.backends.checkpoint import Checkpoint
 from sentence_transformers.backends.deferred_logits import VocabularyRows
 from sentence_transformers.backends.extension_points import Survey, unseen
-from sentence_transformers.backends.graph import Graph
-from sentence_transformers.backends.prepacked_linear import bind_to_replicas, prepack
+from sentence_transformers.backends.graph import Graph, GraphRunner
+from sentence_transformers.backends.prepacked_linear import bind_to_replicas
+from sentence_transformers.backends.runner import ModelRunner, RunOptions
 from sentence_transformers.backends.tasks import TASKS
+from sentence_transformers.backends.torch_runner import VOCABULARY_TASKS, TorchRunner, as_padded, with_learned_prompt
 from sentence_transformers.engine.tokenization import check_template
-from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.features import is_recorded, pad, pad_rows
+from sentence_transformers.errors import InputError
+from sentence_transformers.features import is_recorded
 from sentence_transformers.modules.base import note_sides
 from sentence_transformers.modules.chat import message_format
 from sentence_transformers.modules.input_formatter import InputFormatter
+from sentence_transformers.modules.modality import (
+    TRANSFORMER_TASK_DEFAULTS as TRANSFORMER_TASK_DEFAULTS,
+)
+from sentence_transformers.modules.modality import (
+    TRANSFORMER_TASK_TO_AUTO_MODEL as TRANSFORMER_TASK_TO_AUTO_MODEL,
+)
+from sentence_transformers.modules.modality import (
+    check_modality_config,
+    default_modality_config,
+)
 from sentence_transformers.modules.processing import checked, warn_unknown
 from sentence_transformers.modules.text_input import TextInput
 from sentence_transformers.storage import weights
@@ -57,7 +67,6 @@ CONFIG_NAMES = (
     "sentence_xlnet_config.json",
 )
 BACKENDS = ("torch", "onnx", "openvino")
-VOCABULARY_TASKS = ("fill-mask", "text-generation")
 MOST_LOGITS = 1 << 23  # held at once by a language model that cannot stop before them
 NO_INT8 = (
     "{}: dtype 'int8' is for models of the BERT family (BERT, RoBERTa, XLM-R, CamemBERT) with safetensors weights, the "
@@ -144,9 +153,9 @@ class Transformer(TextInput):
             raise InputError(f"Unknown backend {backend!r}; known are {', '.join(BACKENDS)}.")
         auto_class, _, name = TASKS[transformer_task]
         self.transformer_task = transformer_task
-        check_modalities(modality_config, module_output_name)
+        check_modality_config(modality_config, module_output_name)
         inferred = modality_config is None and type(self).infer_modalities is not Transformer.infer_modalities
-        self.modality_config = modality_config or modalities_of(transformer_task)
+        self.modality_config = modality_config or default_modality_config(transformer_task)
         self.module_output_name = module_output_name or name
         warn_unknown(processing_kwargs, "")
         self.processing_kwargs = checked(processing_kwargs)
@@ -156,31 +165,27 @@ class Transformer(TextInput):
         self.backend = backend
 
         settle(model_name_or_path)
-        self._origin = Origin(
+        self._checkpoint = Checkpoint(
             model_name_or_path,
             auto_class,
             tokenizer_name_or_path or model_name_or_path,
             *(kwargs or {} for kwargs in (model_kwargs, config_kwargs, processor_kwargs)),
         )
-        torch_runs = backend == "torch"
-        usual = torch_runs and unpad_inputs is not False and self._gives_usual_output and not inferred
-        found = self._origin.light_model() if usual else "other outputs or another backend are asked for"
-        light = None if isinstance(found, str) else found
-        self._not_light = found if isinstance(found, str) else None
-        if self._origin.int8 and light is None:
+        usual = backend == "torch" and unpad_inputs is not False and self._gives_usual_output and not inferred
+        found = self._checkpoint.bert_network() if usual else "other outputs or another backend are asked for"
+        self._bert: BertNetwork | None = None if isinstance(found, str) else found
+        self._not_bert = found if isinstance(found, str) else "its weights were not read by it"
+        if self._checkpoint.int8 and self._bert is None:
             raise InputError(NO_INT8.format(model_name_or_path))
-        self._tokenizer: Any = self._origin.light_tokenizer() if light is not None and not do_lower_case else None
-        self._before_packing: str | None = None
-        self.capabilities = Capabilities()
-        self._fast = light
-        if light is not None:
-            self._modules["model"] = light.root
-        elif torch_runs:
-            self._adopt(self._origin.model())
+        plain = self._bert is not None and not do_lower_case
+        self._tokenizer: Any = self._checkpoint.tokenizer_file() if plain else None
+        self._model_runner: ModelRunner | None = None
+        if self._bert is not None:
+            self._modules["model"] = self._bert.model
+        elif backend == "torch":
+            self._use(self._checkpoint.model())
         else:
-            self._modules["model"] = self._graph()
-            self._takes = {"input_ids", "attention_mask", "token_type_ids"}
-        self._lower_case = False
+            self._use(self._graph())
         self.do_lower_case = do_lower_case
         if transformer_task == "text-generation":
             self.tokenizer.padding_side = "left"
@@ -193,11 +198,6 @@ class Transformer(TextInput):
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in NOT_PICKLED}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if self.light is None and self._before_packing is not None:  # a worker process does not know it yet
-            packed_attention.register()
-
     def infer_modalities(self, model: Any, processor: Any) -> tuple[dict[str, Any], str]:
         """`modality_config` and `module_output_name` where neither is given nor saved. May be overridden.
 
@@ -205,7 +205,7 @@ class Transformer(TextInput):
             model: the transformers model; not looked at here.
             processor: the tokenizer; with a chat template, messages are inputs too.
         """
-        config = modalities_of(self.transformer_task)
+        config = default_modality_config(self.transformer_task)
         if template := getattr(processor, "chat_template", None):
             form = message_format(template, getattr(self.config, "model_type", None))
             config["message"] = config["text"] | {"format": form}
@@ -215,12 +215,14 @@ class Transformer(TextInput):
         """The model as a graph that another runtime computes."""
         from sentence_transformers.backends.graph_load import load
 
-        origin = self._origin
-        own = {"model_subfolder": origin.config_kwargs.get("subfolder", "")}
+        checkpoint = self._checkpoint
+        own = {"model_subfolder": checkpoint.config_kwargs.get("subfolder", "")}
         own["tokenizer_inputs"] = self._cutter.model_input_names
-        return load(self.backend, origin.name, origin.config(), self.transformer_task, origin.model_kwargs | own)
+        return load(
+            self.backend, checkpoint.name, checkpoint.config(), self.transformer_task, checkpoint.model_kwargs | own
+        )
 
-    # ---- what it is made of
+    # ---- the network, and what computes it
 
     @property
     def auto_model(self) -> Any:
@@ -229,9 +231,7 @@ class Transformer(TextInput):
         May be set to another model, also one that wraps this one (`peft.get_peft_model`), which is used and saved in
         its place.
         """
-        if "_takes" not in self.__dict__:
-            self._make_transformers_model()
-        return self._modules["model"]
+        return self._runner_of_model().model
 
     model = auto_model
 
@@ -241,85 +241,106 @@ class Transformer(TextInput):
             return
         if not isinstance(value, nn.Module):
             raise InputError(f"{name} must be a transformers model, got {value!r:.80} of type {type(value).__name__}.")
-        if self.backend != "torch":
-            self._modules["model"] = value
-            return
-        self.capabilities = Capabilities()
-        for kept in ("_position_offset", "_learned_positions"):
-            self.__dict__.pop(kept, None)
-        self._adopt(value)
+        self._use(value)
 
-    @property
-    def light(self) -> PackedBert | None:
-        """What is known of a model without transformers; None once the transformers model is in use."""
-        return self._fast if isinstance(self._modules["model"], Part) else None
+    def _use(self, model: Any) -> None:
+        """Compute with a transformers model, or a graph, from now on."""
+        name, task = self._checkpoint.name, self.transformer_task
+        if self.backend == "torch":
+            may_pack = self.unpad_inputs is not False and not self._checkpoint.names_attention
+            pad_token_id = self._cutter.pad_token_id if task == PER_TEXT else None
+            before = self._model_runner if isinstance(self._model_runner, TorchRunner) else None
+            self._model_runner = TorchRunner(model, name, task, may_pack, pad_token_id, before)
+        else:
+            self._model_runner = GraphRunner(model, name, task)
+        self._modules["model"] = model
 
-    def _make_transformers_model(self) -> None:
+    def _runner_of_model(self) -> ModelRunner:
+        """What computes with the transformers model or graph; made, with the model, where it was not needed so far."""
+        runner = self._model_runner
+        if runner is None or runner.model is not self._modules["model"]:
+            self._make_runner_of_model()
+            runner = self._model_runner
+            assert runner is not None
+        return runner
+
+    def _make_runner_of_model(self) -> None:
         with lock:
-            own, fast = self._modules["model"], self._fast
-            if isinstance(own, Part) and fast is not None:
+            model = self._modules["model"]
+            if isinstance(model, Part):
                 config = self.config
-                complete(own, lambda: self._origin.model_of(config), config)
-                self._adopt(own)
+                complete(model, lambda: self._checkpoint.model_of(config), config)
+            if self._model_runner is None or self._model_runner.model is not model:
+                self._use(model)
 
     # what `torch.compiler.assume_constant_result` says, without the compiler: it is called before the graph is drawn
-    _make_transformers_model._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    _make_runner_of_model._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
-    def _adopt(self, model: Any) -> None:
-        """Use a transformers model from now on."""
-        packs = self.unpad_inputs is not False and not self._origin.names_attention
-        if packs and model.config._attn_implementation != packed_attention.NAME:
-            self._before_packing = packed_attention.install(model)
-        prepack(model)
-        if self.transformer_task in VOCABULARY_TASKS:
-            deferred_logits.defer(model)
-        if self.transformer_task == PER_TEXT:
-            if getattr(model.config, "pad_token_id", None) is None:
-                model.config.pad_token_id = self._cutter.pad_token_id
-            if not packed_classifier.install(model):
-                self._before_packing = None
-        self._modules["model"] = model
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT
-        parts = (part for part in model.modules() if "input_ids" in inspect.signature(part.forward).parameters)
-        wrapped = next(parts, model)  # by `torch.compile`, which names no arguments
-        self._takes = {name for one in (model, inner, wrapped) for name in inspect.signature(one.forward).parameters}
+    @property
+    def _network(self) -> BertNetwork | ModelRunner:
+        """What is known of the network, without a detour through transformers where it is not in use."""
+        model = self._modules["model"]
+        return self._bert if isinstance(model, Part) and self._bert is not None else self._runner_of_model()
 
     @property
     def config(self) -> Any:
         """The transformers config."""
-        light = self.light
-        if light is None:
-            return self.auto_model.config
-        made = vars(light.root).get("config")
+        model: Any = self._modules["model"]
+        if not isinstance(model, Part):
+            return model.config
+        made = vars(model).get("config")
         if made is None:
-            made = vars(light.root)["config"] = self._origin.config_of(light.config)
+            made = vars(model)["config"] = self._checkpoint.config_of(self._network.saved_config)
         return made
 
     @property
     def saved_config(self) -> dict[str, Any]:
-        """Content of config.json, without a detour through transformers where the model runs without it."""
-        return self.light.config if self.light is not None else self.config.to_dict()
+        """Content of config.json."""
+        return self._network.saved_config
 
     @property
     def vocabulary_size(self) -> int:
         """V."""
-        return self.light.vocabulary if self.light is not None else self.config.get_text_config().vocab_size
+        return self._network.vocabulary_size
 
     @property
     def vocabulary_rows(self) -> int | None:
         """Tokens that the table of word vectors has rows for; None where the model has no such table."""
-        if self.light is not None:
-            return self.light.vocabulary
-        try:
-            table = self.auto_model.get_input_embeddings().weight
-        except (AttributeError, NotImplementedError):
-            return None
-        return len(table) if table.dim() == 2 else None
+        return self._network.vocabulary_rows
 
     @property
     def num_labels(self) -> int:
         """Scores per text of a classifier."""
-        return self.light.labels if self.light is not None else self.config.num_labels
+        return self._network.num_labels
+
+    @property
+    def learned_positions(self) -> int | None:
+        """Tokens that the table of learned positions has rows for; None for rotary, relative and computed ones."""
+        return self._network.learned_positions
+
+    @property
+    def position_offset(self) -> int:
+        """Position of a text's first token."""
+        return self._network.position_offset
+
+    def get_embedding_dimension(self) -> int:
+        """H, the size of a token's vector."""
+        return self._network.hidden_size
+
+    get_word_embedding_dimension = get_embedding_dimension
+
+    def _default_max_length(self) -> int | None:
+        """The smaller of the tokenizer's limit and the number of positions; None if neither is set."""
+        limits = (self._cutter.model_max_length, self._network.max_position_embeddings)
+        return min((n for n in limits if isinstance(n, int) and 0 < n < 10**20), default=None)
+
+    def _within_graph(self, length: int | None) -> int | None:
+        """A length, at most that of a graph whose texts all have one length."""
+        widest = None if self._model_runner is None else self._model_runner.fixed[1]
+        if widest is None or (length is not None and length <= widest):
+            return length
+        logger.warning("%s takes texts of %d tokens; longer ones will be cut.", self._checkpoint.name, widest)
+        return widest
 
     @property
     def modalities(self) -> list[str]:  # type: ignore[override]
@@ -337,122 +358,14 @@ class Transformer(TextInput):
         """Whether batches run without padding (`packs`); proved on first use."""
         return self.packs
 
-    @property
-    def processor(self) -> Any:
-        """The transformers tokenizer, or the processor that holds it."""
-        if self._tokenizer is None or isinstance(self._tokenizer, TokenizerFile):
-            file = self._tokenizer
-            self._tokenizer = self._origin.tokenizer(file)
-            if file is not None:
-                self.tokenizer.model_max_length = file.model_max_length
-        return self._tokenizer
-
-    @processor.setter
-    def processor(self, value: Any) -> None:
-        self._tokenizer = value
-
-    @property
-    def tokenizer(self) -> Any:
-        """The transformers tokenizer. It may be replaced; encoding uses a private copy of it, made again then."""
-        own = self.processor
-        return own if hasattr(own, "convert_tokens_to_ids") else getattr(own, "tokenizer", own)
-
-    @tokenizer.setter
-    def tokenizer(self, value: Any) -> None:
-        self._tokenizer = value
-
-    @property
-    def do_lower_case(self) -> bool:
-        """Whether the tokenizer was told to lower-case texts first. May be set, not unset."""
-        return self._lower_case
-
-    @do_lower_case.setter
-    def do_lower_case(self, value: bool) -> None:
-        if self._lower_case and not value:
-            raise InputError("The tokenizer lower-cases texts and is saved so; give the module another tokenizer.")
-        if value and not self._lower_case:
-            lower_case(self.tokenizer)
-            self.tokenizer = self.tokenizer  # the copy that encoding uses is made again
-        self._lower_case = bool(value)
-
-    @property
-    def _cutter(self) -> Any:
-        """What texts are cut with: the tokenizer, or its file alone."""
-        return self._tokenizer if isinstance(self._tokenizer, TokenizerFile) else self.tokenizer
-
-    @property
-    def max_seq_length(self) -> int | None:
-        """Most tokens per text, special tokens included; longer texts are cut. No more than the model has learned
-        positions for, whatever is set; None where nothing limits it.
-        """
-        limits = [n for n in (self._cutter.model_max_length, self.learned_positions) if n is not None and n < 10**20]
-        return min(limits, default=None)
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int | None) -> None:
-        if value is not None and value < 1:
-            raise InputError(f"max_seq_length must be at least 1 or None, got {value}.")
-        self._cutter.model_max_length = NO_LIMIT if value is None else int(value)
-        most = self.learned_positions
-        if value is not None and most is not None and value > most:
-            logger.warning("max_seq_length = %d is more than the model has positions for: %d is used.", value, most)
-
-    @property
-    def learned_positions(self) -> int | None:
-        """Tokens that the table of learned positions has rows for; None for rotary, relative and computed ones."""
-        if self.light is not None:
-            return self.light.positions - self.position_offset
-        model, most = self.__dict__.get("_learned_positions", (None, None))
-        if model is not self.auto_model:
-            model = self.auto_model
-            most = packed_attention.learned_positions(model)
-            self.__dict__["_learned_positions"] = (model, most)
-        return most
-
-    def _default_max_length(self) -> int | None:
-        """The smaller of the tokenizer's limit and the number of positions; None if neither is set."""
-        light = self.light
-        positions: Any
-        if light is not None:
-            positions = light.positions
-        else:
-            positions = getattr(self.config, "max_position_embeddings", None)
-        limits = [n for n in (self._cutter.model_max_length, positions) if isinstance(n, int) and 0 < n < 10**20]
-        return min(limits, default=None)
-
-    def _within_graph(self, length: int | None) -> int | None:
-        """A length, at most that of a graph whose texts all have one length."""
-        widest = getattr(self._modules["model"], "fixed", (None, None))[1]
-        if widest is None or (length is not None and length <= widest):
-            return length
-        logger.warning("%s takes texts of %d tokens; longer ones will be cut.", self._origin.name, widest)
-        return widest
-
-    def get_embedding_dimension(self) -> int:
-        """H, the size of a token's vector."""
-        if self.light is not None:
-            return self.light.shape.hidden
-        config = self.config.get_text_config() if hasattr(self.config, "get_text_config") else self.config
-        return config.hidden_size
-
-    get_word_embedding_dimension = get_embedding_dimension
-
     def get_config_dict(self) -> dict[str, Any]:
         config = {key: getattr(self, key) for key in self.config_keys[:3]}
         optional = {key: getattr(self, key) for key in self.config_keys[3:]}
         return config | {key: value for key, value in optional.items() if value not in (None, {})}
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.get_config_dict() | {'architecture': self._architecture}})"
-
-    @property
-    def _architecture(self) -> str:
-        """Name of the class of the transformers model."""
-        light = self.light
-        if light is None:
-            return type(self._modules["model"]).__name__
-        family = re.sub(r"(Model|For[A-Z]\w+)$", "", (light.config.get("architectures") or ["BertModel"])[0])
-        return family + (light.auto_class.removeprefix("AutoModel") or "Model")
+        settings = self.get_config_dict() | {"architecture": self._network.architecture}
+        return f"{type(self).__name__}({settings})"
 
     # ---- features -> vectors
 
@@ -465,26 +378,27 @@ class Transformer(TextInput):
                 product and adds `vocabulary`, a `VocabularyRows`, in the place of its logits.
         """
         if torch.compiler.is_compiling():
-            self._make_transformers_model()
+            self._make_runner_of_model()
         if "_is_replica" in self.__dict__:
             bind_to_replicas(self)
+            if isinstance(runner := self._model_runner, TorchRunner):
+                self._model_runner = runner.of_replica(self._modules["model"])
         packing = features.get("packing")
         recorded = is_recorded()
         vocabulary_next = getattr(following, "takes_vocabulary", False)
         defer = vocabulary_next and not recorded and self._gives_usual_output and self.defers
         if "input_ids" in features and not recorded and not features["input_ids"].numel():
             value = self._without_tokens(features)
-        elif packing is not None and (layout := self._layout_now()) is not None:
-            value = layout.run(features["input_ids"], features["position_ids"], packing, features.get("token_type_ids"))
-            value = value.to(layout.words.dtype) if isinstance(value, Tensor) else value
+        elif packing is not None and (fast := self._fast_runner()) is not None:
+            value = fast.run(features)
         else:
             defer = defer and self._defers_in_transformers
             if packing is not None and not self.packs_in_transformers:
-                features = self._as_padded(features)
+                features = as_padded(features, self.padding_id)
             value = self.run(features, defer)
             rows = value if isinstance(value, Tensor) else value.rows
             if rows.dim() == 3 and hasattr(self.auto_model, "get_base_model"):
-                features = with_prompt(features, rows.shape[1], self.padding_id)
+                features = with_learned_prompt(features, rows.shape[1], self.padding_id)
         if defer:
             added = {"vocabulary": value}
         else:
@@ -497,22 +411,30 @@ class Transformer(TextInput):
         features.update(added)
         return features
 
-    def _layout_now(self) -> Layout | None:
-        """The weights of the forward pass without transformers if it can be used: no gradients, no dropout, nothing
-        else in the way.
+    def run(self, features: dict[str, Any], defer: bool = False) -> Tensor | VocabularyRows:
+        """The output of the transformers model or graph: (B, L, …) or, of a packed batch, (T, …); (B, labels) of a
+        classifier.
         """
-        plain = not torch.is_grad_enabled() and not self.training
-        survey = unseen.value if isinstance(unseen.value, Survey) else None
-        return self._fast.layout(survey) if plain and self._fast is not None and self._obstacle() is None else None
+        padding_id = 0 if features.get("packing") is None else self.padding_id
+        options = RunOptions(self._output_path(features), self.model_forward_params, padding_id, defer)
+        return self._runner_of_model().run(features, options)
 
-    def _obstacle(self) -> str | None:
+    def _fast_runner(self) -> BertCpuRunner | None:
+        """What computes packed batches without transformers, if it can be used: no gradients, no dropout, nothing in
+        the way.
+        """
+        if self._bert is None or torch.is_grad_enabled() or self.training or self._why_not_bert() is not None:
+            return None
+        return self._bert.runner(unseen.value if isinstance(unseen.value, Survey) else None)
+
+    def _why_not_bert(self) -> str | None:
         """Why packed batches do not go the way without transformers; None if they do, as long as no layer was
         changed.
         """
-        fast = self._fast
-        if fast is None:
-            return self._not_light or "its weights were not read by it"
-        if fast.root is not self._modules["model"]:
+        bert = self._bert
+        if bert is None:
+            return self._not_bert
+        if bert.model is not self._modules["model"]:
             return "auto_model was replaced"
         if self.unpad_inputs is False:
             return "unpad_inputs is False"
@@ -520,19 +442,19 @@ class Transformer(TextInput):
             return "modality_config names another output"
         if self.model_forward_params is not None:
             return "model_forward_params is set"
-        return fast.obstacle()
+        return bert.obstacle()
 
     def explain_runner(self) -> str:
         """How this transformer computes, and why not faster, in one line. What is not known yet is tried out."""
-        network = self._architecture
+        network, bert = self._network.architecture, self._bert
         if self.backend != "torch":
             return f"{network} as a graph of {self.backend}, padded batches"
-        obstacle = self._obstacle()
-        if obstacle is None and self._fast is not None:
-            if self._fast.is_known():
-                return f"{network} by PackedBert, without transformers, packed batches{', int8' * self._fast.int8}"
+        obstacle = self._why_not_bert()
+        if obstacle is None and bert is not None:
+            if bert.is_known():
+                return f"{network} by BertCpuRunner, without transformers, packed batches{', int8' * bert.int8}"
             obstacle = "a layer was changed"
-        slower = f"not by PackedBert: {obstacle}"
+        slower = f"not by BertCpuRunner: {obstacle}"
         if (lack := self._why_padded()) is None:
             return f"{network} of transformers, packed batches; {slower}"
         others = "any lengths together" if self.pads_safely else "equal lengths alone, since padding changes vectors"
@@ -544,88 +466,12 @@ class Transformer(TextInput):
         usual = TASKS[self.transformer_task][1]
         return all(entry["method_output_name"] == usual for entry in self.modality_config.values())
 
-    def run(self, features: dict[str, Any], defer: bool = False) -> Tensor | VocabularyRows:
-        """The transformers model's output: (B, L, …) or, of a packed batch, (T, …); (B, labels) of a classifier."""
-        packing, model = features.get("packing"), self.auto_model
-        if packing is not None and self.transformer_task == PER_TEXT:
-            return self._classify_packed(features)
-        inputs = self._inputs(features, self._takes)
-        if getattr(model.config, "use_cache", None):
-            inputs["use_cache"] = False
-        path = self._output_path(features)
-        if "hidden_states" in path:
-            inputs["output_hidden_states"] = True
-        if "logits_to_keep" in features and "logits_to_keep" in self._takes and not defer:
-            inputs["logits_to_keep"] = features["logits_to_keep"]
-        with packed_attention.use_packing(packing), deferred_logits.stopping(defer):
-            output = self._output_of(model, inputs)
-        value = output
-        for key in path:
-            try:
-                value = value[key]
-            except (KeyError, IndexError, TypeError) as error:
-                raise ModelFormatError(
-                    f"{self._origin.name}: modality_config names the output {path!r:.80} of a {type(model).__name__}; "
-                    f"its outputs are {list(output)}, and {key!r:.80} is not in what comes before it."
-                ) from error
-        if model.config.output_hidden_states and "hidden_states" in output:
-            layers = output["hidden_states"]
-            features["all_layer_embeddings"] = layers if packing is None else [layer[0] for layer in layers]
-        value = value if packing is None else value[0]
-        if not defer:
-            return value
-        decoder = model.get_output_embeddings()
-        return VocabularyRows(value, decoder.weight, decoder.bias)
-
     def _output_path(self, features: dict[str, Any]) -> list[Any]:
         """Where the model's output for a batch is: keys and indices, one after the other."""
         modality = features.get("modality")
         entry = self.modality_config.get(modality if isinstance(modality, str) else "text")
         name = (entry or next(iter(self.modality_config.values())))["method_output_name"]
         return list(name) if isinstance(name, (list, tuple)) else [name]
-
-    def _output_of(self, model: Any, inputs: dict[str, Any]) -> Any:
-        """The output of the transformers model; it is said what to do where a classifier cannot find the last token of
-        each text.
-        """
-        if self.transformer_task != PER_TEXT or model.config.pad_token_id is not None:
-            return model(**inputs)
-        try:
-            return model(**inputs)
-        except ValueError as error:
-            raise InputError(
-                f"{error} Neither the config nor the tokenizer of this classifier names a padding token, by which it "
-                "finds the end of each text. Set model.tokenizer.pad_token and model.config.pad_token_id."
-            ) from error
-
-    def _inputs(self, features: dict[str, Any], takes: set[str]) -> dict[str, Any]:
-        """Arguments of a transformers model that takes those named."""
-        packing = features.get("packing")
-        if packing is None:
-            named, apart = self.model_forward_params, ("input_ids", "logits_to_keep")
-            inputs = {key: value for key, value in features.items() if key in takes and key not in apart}
-            inputs |= {key: features[key] for key in ("input_ids",) if key in features}
-            return inputs if named is None else {key: value for key, value in inputs.items() if key in named}
-        names = [key for key in ("input_ids", "position_ids", "token_type_ids") if key in features]
-        return {key: features[key][None] for key in names if key in takes or key == "input_ids"} | {"packing": packing}
-
-    def _classify_packed(self, features: dict[str, Any]) -> Tensor:
-        """Scores (B, labels): the encoder runs packed, its head on the padded output."""
-        encoder = self.auto_model.base_model
-        packed = self._inputs(features, set(inspect.signature(encoder.forward).parameters))
-        padded = self._as_padded(features)
-        with packed_attention.use_packing(features["packing"]), packed_classifier.use_boundary(packed):
-            return self.auto_model(**self._inputs(padded, self._takes)).logits
-
-    def _as_padded(self, features: dict[str, Any]) -> dict[str, Any]:
-        """A packed batch of token ids in the padded layout."""
-        packing = features["packing"]
-        padded = pad(features) | {"input_ids": pad_rows(features["input_ids"], packing, self.padding_id)}
-        if packing.seen is not None:
-            steps, seen = torch.arange(packing.longest, device=packing.device), torch.tensor(packing.seen)
-            padded["kept_mask"] = padded["attention_mask"]
-            padded["attention_mask"] = (steps[None, :] < seen.to(packing.device)[:, None]).long()
-        return padded
 
     def _without_tokens(self, features: dict[str, Any]) -> Tensor | VocabularyRows:
         """Zeros for a batch without a single token."""
@@ -641,8 +487,8 @@ class Transformer(TextInput):
     @property
     def packs(self) -> bool:
         """Whether this model runs packed; proved on first use."""
-        fast = self._fast
-        return (fast is not None and self._obstacle() is None and fast.is_known()) or self.packs_in_transformers
+        bert = self._bert
+        return (bert is not None and self._why_not_bert() is None and bert.is_known()) or self.packs_in_transformers
 
     @property
     def packs_in_transformers(self) -> bool:
@@ -651,39 +497,25 @@ class Transformer(TextInput):
 
     def _why_padded(self) -> str | None:
         """Why the transformers model does not run packed; None if it does."""
-        model = self.auto_model
         if self.unpad_inputs is False:
             return "unpad_inputs is False"
-        if self._origin.names_attention:
+        if self._checkpoint.names_attention:
             return "the attention function was named"
-        if self._before_packing is None:
-            return "the architecture does not let its attention function be chosen"
-        if self.model_forward_params is not None:
-            return "model_forward_params is set"
-        known = self.capabilities.known.get("packs")
-        if known is None and not packed_attention.is_in_use(model):
-            return "another attention function was set"
-        with lock:
-            asked_before = "packs" in self.capabilities.known
-            lack = self.capabilities.lack(self, "packs")
-            if lack is not None and not asked_before and "packs" in self.capabilities.known:
-                model.set_attn_implementation(self._before_packing)
-                logger.info("%s runs on padded batches.", type(model).__name__)
-        return lack
+        return self._runner_of_model().why_padded(self)
 
     @property
     def pads_safely(self) -> bool:
         """Whether padding leaves the other tokens alone; proved on first use. If not, only equal lengths go
         together.
         """
-        return self.capabilities.has(self, "pads_safely")
+        return self._runner_of_model().capabilities.has(self, "pads_safely")
 
     @property
     def mixes(self) -> Literal["any", "some", "none"]:
         """Which texts of different lengths share a micro-batch: "any" where nothing is padded for it, "some" where
         padding costs time, "none" where it leaks into the result.
         """
-        if self.packs or any(getattr(self.auto_model, "fixed", ())):
+        if self.packs or any(self._runner_of_model().fixed):
             return "any"
         return "some" if self.pads_safely else "none"
 
@@ -692,11 +524,12 @@ class Transformer(TextInput):
         """Whether the model can stop before its last product, the one with the vocabulary; proved on first use."""
         if self.transformer_task not in VOCABULARY_TASKS:
             return False
-        return self._obstacle() is None or self._defers_in_transformers
+        return self._why_not_bert() is None or self._defers_in_transformers
 
     @property
     def _defers_in_transformers(self) -> bool:
-        return deferred_logits.is_deferring(self.auto_model) and self.capabilities.has(self, "defers")
+        runner = self._runner_of_model()
+        return runner.defers and runner.capabilities.has(self, "defers")
 
     @property
     def token_budget(self) -> int | None:
@@ -712,14 +545,6 @@ class Transformer(TextInput):
     @token_budget.setter
     def token_budget(self, value: int | None) -> None:
         self.__dict__["_token_budget"] = value
-
-    @property
-    def position_offset(self) -> int:
-        if self.light is not None:
-            return self.light.shape.position_offset
-        if "_position_offset" not in self.__dict__:
-            self._position_offset = packed_attention.position_offset(self.auto_model)
-        return self._position_offset
 
     # ---- disk
 
@@ -793,13 +618,13 @@ class Transformer(TextInput):
         known = {key: value for key, value in saved.items() if key in KNOWN_SETTINGS}
         task = known.get("transformer_task") or (init_defaults or {}).get("transformer_task", "feature-extraction")
         if plain_task is None and not known.get("modality_config") and task in TASKS:
-            known["modality_config"] = modalities_of(task)  # saved before chat templates were used
+            known["modality_config"] = default_modality_config(task)  # saved before chat templates were used
             known["module_output_name"] = known.get("module_output_name") or TASKS[task][2]
         if surplus := saved.keys() - known.keys():
             logger.warning("Settings %s of %s are not known and are ignored.", sorted(surplus), model_name_or_path)
         settings = (init_defaults or {}) | known
         with reading(file):
-            check_modalities(settings.get("modality_config"), settings.get("module_output_name"))
+            check_modality_config(settings.get("modality_config"), settings.get("module_output_name"))
         module = cls(model_name_or_path, **settings | given, backend=backend)
         check_template(getattr(module._cutter, "backend_tokenizer", None), source.place("tokenizer.json"))
         return module
@@ -823,86 +648,5 @@ class Transformer(TextInput):
         return {}
 
 
-NOT_PICKLED = ("_batch_tokenizers", "_learned_positions")
+NOT_PICKLED = ("_batch_tokenizers",)
 KNOWN_SETTINGS = {*Transformer.config_keys, "max_seq_length", "do_lower_case", "tokenizer_name_or_path"}
-
-
-def modalities_of(task: str) -> dict[str, Any]:
-    """Where the output of a model of a task is, for texts."""
-    return {"text": {"method": "forward", "method_output_name": TASKS[task][1]}}
-
-
-TRANSFORMER_TASK_DEFAULTS = {task: (modalities_of(task), output) for task, (_, _, output) in TASKS.items()}
-
-
-class AutoClasses(Mapping[str, Any]):
-    """Task -> Auto class of transformers, which is imported when it is asked for."""
-
-    def __getitem__(self, task: str) -> Any:
-        import transformers
-
-        return getattr(transformers, TASKS[task][0])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(TASKS)
-
-    def __len__(self) -> int:
-        return len(TASKS)
-
-
-TRANSFORMER_TASK_TO_AUTO_MODEL = AutoClasses()
-
-
-def check_modalities(config: dict[str, Any] | None, output: str | None) -> None:
-    """Raise `InputError` for a modality_config that does not say what comes out and under which name."""
-    if config is None:
-        return
-    if output is None:
-        raise InputError(
-            "modality_config needs module_output_name beside it: the name of the output among the features, such as "
-            '"token_embeddings" or "sentence_embedding".'
-        )
-    for modality, entry in config.items():
-        if not isinstance(entry, dict) or not {"method", "method_output_name"} <= entry.keys():
-            raise InputError(
-                f"modality_config[{modality!r}] must be a dictionary with 'method' and 'method_output_name', "
-                f"got {entry!r}."
-            )
-        if modality in ("text", "message") and entry["method"] != "forward":
-            raise InputError(
-                f"modality_config[{modality!r}] asks for the method {entry['method']!r} of the model; texts go "
-                "through 'forward' here."
-            )
-        path = entry["method_output_name"]
-        whole = isinstance(path, (list, tuple)) and bool(path) and all(type(step) in (str, int) for step in path)
-        if modality in ("text", "message") and not (isinstance(path, str) or whole):
-            raise InputError(
-                f"modality_config[{modality!r}]['method_output_name'] is {path!r}; expected the name of an entry of "
-                "the model's output, or a path of names and indices into it, as ['hidden_states', -2]."
-            )
-
-
-def with_prompt(features: dict[str, Any], length: int, padding_id: int) -> dict[str, Any]:
-    """A padded batch that has as many tokens as the model gave vectors: one with a learned prompt (PEFT's prompt
-    tuning) puts that before each text.
-    """
-    mask = features.get("attention_mask")
-    if mask is None or mask.shape[1] >= length:
-        return features
-    fills = {"input_ids": padding_id, "token_type_ids": 0, "attention_mask": 1, "kept_mask": 1}
-    added = (length - mask.shape[1], 0)
-    return features | {
-        name: nn.functional.pad(features[name], added, value=fill) for name, fill in fills.items() if name in features
-    }
-
-
-def lower_case(tokenizer: Any) -> None:
-    """Make the tokenizer lower-case its input, in a way that is saved with it."""
-    rust = getattr(tokenizer, "backend_tokenizer", None)
-    if rust is None:
-        tokenizer.do_lower_case = True
-        return
-    from tokenizers import normalizers
-
-    lower = normalizers.Lowercase()
-    rust.normalizer = lower if rust.normalizer is None else normalizers.Sequence([lower, rust.normalizer])

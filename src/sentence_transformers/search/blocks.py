@@ -1,18 +1,18 @@
 """The engine of exact search: the best documents of each query, block by block.
 
 Queries (Q, H) and documents (D, H) are walked in blocks; of each block of scores only the best `top_k` survive, merged
-with the best so far (see `best`). Memory is Q × top_k plus one block of scores, whatever D is. Equal scores are ordered
-by document number, so the answer does not depend on the sizes of the blocks.
+with the best so far (`search.topk`). Memory is Q × top_k plus one block of scores, whatever D is. Equal scores are
+ordered by document number, so the answer does not depend on the sizes of the blocks.
 
 Where both sides are sparse and the score is a dot product or cosine, a block of documents becomes an inverted index
-(see `inverted`); any other score function sees tensors.
+(`search.inverted_index`); any other score function sees tensors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ ScoreFunction: TypeAlias = Callable[[Any, Any], Tensor]
 Source: TypeAlias = Tensor | np.ndarray | SparseRows | list
 Blocks: TypeAlias = Iterable[tuple[int, Any]]
 """Parts of a source in order, each with the number of its first row."""
+T = TypeVar("T")
 
 CPU = torch.device("cpu")
 BLOCK_SCORES = 2**25
@@ -204,7 +205,7 @@ def is_dense(source: Source) -> TypeGuard[Tensor | np.ndarray]:
     return isinstance(source, (np.ndarray, Tensor)) and source.ndim == 2
 
 
-def identity(rows: Any) -> Any:
+def identity(rows: T) -> T:
     """Rows that need no preparation."""
     return rows
 

@@ -21,13 +21,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from sentence_transformers.errors import InputError, MissingExtraError
 from sentence_transformers.quantization import as_array, find_ranges, quantize, to_numpy
 from sentence_transformers.util.tensor import ArrayLike, check_finite, describe
+
+if TYPE_CHECKING:
+    import faiss
+    from usearch.index import Index as UsearchIndex
+
+    from sentence_transformers.quantization import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +47,7 @@ NEIGHBOURS = 16
 def semantic_search_faiss(
     query_embeddings: np.ndarray,
     corpus_embeddings: np.ndarray | None = None,
-    corpus_index: Any = None,
+    corpus_index: faiss.Index | faiss.IndexBinary | None = None,
     corpus_precision: Literal["float32", "uint8", "ubinary"] = "float32",
     top_k: int = 10,
     ranges: np.ndarray | None = None,
@@ -110,7 +116,7 @@ def semantic_search_faiss(
 def semantic_search_usearch(
     query_embeddings: np.ndarray,
     corpus_embeddings: np.ndarray | None = None,
-    corpus_index: Any = None,
+    corpus_index: UsearchIndex | None = None,
     corpus_precision: Literal["float32", "int8", "ubinary", "binary"] = "float32",
     top_k: int = 10,
     ranges: np.ndarray | None = None,
@@ -148,7 +154,8 @@ def semantic_search_usearch(
         return np.reshape(matches.distances, shape), np.reshape(matches.keys, shape).astype(np.int64)
 
     def read(ids: np.ndarray) -> np.ndarray:
-        return np.stack(corpus_index.get(ids))
+        codes: Any = corpus_index.get(ids)  # an array for each of several keys
+        return np.stack(codes)
 
     queries = Queries(query_embeddings, corpus_precision, width, ranges, calibration_embeddings)
     found = queries.search(find, read, len(corpus_index), top_k, rescore, rescore_multiplier)
@@ -168,7 +175,7 @@ class Queries:
     def __init__(
         self,
         embeddings: np.ndarray,
-        precision: Any,
+        precision: Precision,
         width: int,
         ranges: np.ndarray | None,
         calibration_embeddings: np.ndarray | None,

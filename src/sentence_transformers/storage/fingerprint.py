@@ -159,7 +159,7 @@ def contents(value: object) -> Iterator[Any]:
         yield value
 
 
-def described_tokenizer(tokenizer: Any) -> Any:
+def described_tokenizer(tokenizer: object) -> Any:
     """A tokenizer as text."""
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     if hasattr(backend, "to_str"):

@@ -10,7 +10,7 @@ import json
 import logging
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sentence_transformers import _names
 from sentence_transformers.errors import ModelFormatError
@@ -19,6 +19,9 @@ from sentence_transformers.storage.parts import load_module, save_module
 from sentence_transformers.storage.saving import MODULES_FILE
 from sentence_transformers.storage.settings import check_settings
 from sentence_transformers.util.whose_code import OWN, is_foreign
+
+if TYPE_CHECKING:
+    from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +210,7 @@ def write(
     Path(folder, CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
-def copy_code(module: Any, folder: Path) -> None:
+def copy_code(module: nn.Module, folder: Path) -> None:
     """For classes that came with a model, also inside a Router, put their files into the model's root folder.
 
     There, and only there, a type such as "file.Class" is looked for.

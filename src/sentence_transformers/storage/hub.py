@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from sentence_transformers.encoders.base import BaseModel
 
+
 logger = logging.getLogger(__name__)
 
 
@@ -40,7 +41,7 @@ class Upload(NamedTuple):
 
 
 def push(
-    model: Any,
+    model: BaseModel,
     upload: Upload,
     local_model_path: str | None,
     safe_serialization: bool,

@@ -12,7 +12,7 @@ from copy import copy, deepcopy
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, SupportsFloat
 
 from huggingface_hub import CardData, ModelCard
 
@@ -28,8 +28,10 @@ from sentence_transformers.storage.training_report import (
 from sentence_transformers.util.environment import get_installed_version
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from sentence_transformers.encoders.base import BaseModel
-    from sentence_transformers.protocols import AnyDataset
+    from sentence_transformers.protocols import AnyDataset, Evaluator
 
 TEMPLATE = Path(__file__).parent / "model_card_template.md"
 ALSO_SAID = (  # besides the arguments
@@ -213,7 +215,7 @@ class BaseModelCardData(CardData):
     def start_run(
         self,
         losses: list[Any],
-        loss: Any,
+        loss: nn.Module | dict[str, nn.Module],
         train_dataset: AnyDataset,
         eval_dataset: AnyDataset,
         router_mapping: dict[str, Any] | None = None,
@@ -248,7 +250,9 @@ class BaseModelCardData(CardData):
         """The step whose weights the model has."""
         self.best_model_step = step
 
-    def set_evaluation_metrics(self, evaluator: Any, metrics: dict[str, Any], epoch: int = 0, step: int = 0) -> None:
+    def set_evaluation_metrics(
+        self, evaluator: Evaluator, metrics: dict[str, Any], epoch: int = 0, step: int = 0
+    ) -> None:
         """Note the last metrics of an evaluator."""
         name = str(getattr(evaluator, "name", "") or "")
         kind = type(evaluator).__name__
@@ -279,7 +283,7 @@ class BaseModelCardData(CardData):
         self,
         dataset: AnyDataset,
         dataset_metadata: list[dict[str, Any]],
-        loss: Any,
+        loss: nn.Module | dict[str, nn.Module],
         dataset_type: str = "train",
         router_mapping: dict[str, Any] | None = None,
     ) -> list[dict[str, Any]]:
@@ -322,7 +326,11 @@ class BaseModelCardData(CardData):
         return [found | ({"id": hub[1]} if hub else {})]
 
     def compute_dataset_metrics(
-        self, dataset: AnyDataset, dataset_info: dict[str, Any], loss: Any = None, router_mapping: Any = None
+        self,
+        dataset: AnyDataset,
+        dataset_info: dict[str, Any],
+        loss: nn.Module | None = None,
+        router_mapping: dict[str, str] | None = None,
     ) -> dict[str, Any]:
         """What is known of one data set: size, columns, the kinds of their values, rows, and its loss.
 
@@ -330,8 +338,8 @@ class BaseModelCardData(CardData):
             dataset_info: what the user says of it; it wins.
             router_mapping: column -> route.
         """
-        config = loss.get_config_dict() if hasattr(loss, "get_config_dict") else {}
-        known = {} if loss is None else {"loss": type(loss).__name__, "loss_config": config}
+        config_of = getattr(loss, "get_config_dict", dict)
+        known: dict[str, Any] = {} if loss is None else {"loss": type(loss).__name__, "loss_config": config_of()}
         routes = {"router_mapping": router_mapping} if router_mapping else {}
         return known | routes | (describe_dataset(dataset) if hasattr(dataset, "column_names") else {}) | dataset_info
 
@@ -557,9 +565,9 @@ def filled(row: list[str], pool: list[str], size: int = 4) -> list[str]:
     return row + others[: max(size - len(row), 0)]
 
 
-def number(value: Any) -> Any:
+def number(value: object) -> Any:
     """A metric as a plain float where it is a number."""
-    return float(value) if isinstance(value, int | float) or hasattr(value, "item") else value
+    return float(value) if isinstance(value, SupportsFloat) else value
 
 
 def without_prefix(metrics: dict[str, Any], name: str) -> dict[str, Any]:

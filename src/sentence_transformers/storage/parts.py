@@ -12,6 +12,8 @@ from sentence_transformers.storage.files import Source, load_dir_path
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sentence_transformers.modules.base import Module
+
 
 def accepts(function: Callable[..., Any], name: str) -> bool:
     """Whether a callable takes the keyword argument `name` (by name or through **kwargs)."""
@@ -19,7 +21,7 @@ def accepts(function: Callable[..., Any], name: str) -> bool:
     return any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
-def save_module(module: Any, folder: Path, safe_serialization: bool) -> None:
+def save_module(module: Module, folder: Path, safe_serialization: bool) -> None:
     """Save a module, also one from before `safe_serialization` existed."""
     if accepts(module.save, "safe_serialization"):
         module.save(str(folder), safe_serialization=safe_serialization)
@@ -27,7 +29,7 @@ def save_module(module: Any, folder: Path, safe_serialization: bool) -> None:
         module.save(str(folder))
 
 
-def load_module(module_class: Any, source: Source, kwargs: dict[str, Any]) -> Any:
+def load_module(module_class: type[Module], source: Source, kwargs: dict[str, Any]) -> Any:
     """Load a module through today's `load(name, subfolder=…)`, or through the older `load(folder)`."""
     if accepts(module_class.load, "subfolder"):
         hub = source.hub_kwargs

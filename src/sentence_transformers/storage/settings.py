@@ -78,7 +78,7 @@ def argument_types(module_class: type) -> dict[str, Any]:
     return found
 
 
-def fits(value: Any, hint: Any) -> bool:
+def fits(value: object, hint: Any) -> bool:
     """Whether a value of a JSON file has the type of an annotation; anything fits an annotation without JSON form."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):

@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 if TYPE_CHECKING:
     from sentence_transformers.protocols import AnyDataset
@@ -139,9 +139,9 @@ def label_table(examples: list[dict[str, str]]) -> str:
     return table(list(examples[0]), [list(row.values()) for row in examples]) if examples else ""
 
 
-def shown(value: Any) -> Any:
+def shown(value: object) -> Any:
     """A value as it is shown: numbers with four decimals."""
-    return round(float(value), 4) if isinstance(value, int | float) or hasattr(value, "item") else value
+    return round(float(value), 4) if isinstance(value, SupportsFloat) else value
 
 
 def training_report(card: BaseModelCardData) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import TrainerState as State
     from transformers import TrainingArguments as Arguments
 
+    from sentence_transformers.encoders.base import BaseModel
     from sentence_transformers.training.trainer import BaseTrainer
 
 HIDDEN = {  # of the settings that were chosen: where files go, what is shown, and what the trainer always sets
@@ -62,7 +63,7 @@ class BaseModelCardCallback(TrainerCallback):
         args: Arguments,
         state: State,
         control: Control,
-        model: Any = None,
+        model: BaseModel,
         trainer: BaseTrainer | None = None,
         **kw: Any,
     ) -> None:
@@ -76,7 +77,7 @@ class BaseModelCardCallback(TrainerCallback):
             if isinstance(callback, CodeCarbonCallback):
                 card.code_carbon_callback = callback
 
-    def on_train_begin(self, args: Arguments, state: State, control: Control, model: Any = None, **kw: Any) -> None:
+    def on_train_begin(self, args: Arguments, state: State, control: Control, model: BaseModel, **kw: Any) -> None:
         """Note the settings."""
         card, plain = model.model_card_data, args.to_dict()
         card.evaluation_duration = card.training_duration = 0.0
@@ -96,7 +97,7 @@ class BaseModelCardCallback(TrainerCallback):
         args: Arguments,
         state: State,
         control: Control,
-        model: Any = None,
+        model: BaseModel,
         metrics: dict[str, float] | None = None,
         **kw: Any,
     ) -> None:
@@ -115,7 +116,7 @@ class BaseModelCardCallback(TrainerCallback):
         args: Arguments,
         state: State,
         control: Control,
-        model: Any = None,
+        model: BaseModel,
         logs: dict[str, float] | None = None,
         **kw: Any,
     ) -> None:
@@ -125,7 +126,9 @@ class BaseModelCardCallback(TrainerCallback):
         if logs and "loss" in logs:
             model.model_card_data.add_log(state.epoch or 0, state.global_step, {"Training Loss": logs["loss"]})
 
-    def on_train_end(self, args: Arguments, state: State, control: Control, model: Any = None, **kw: Any) -> None:
+    def on_train_end(
+        self, args: Arguments, state: State, control: Control, model: BaseModel | None = None, **kw: Any
+    ) -> None:
         """What is measured from now on is no part of the training."""
         self.started = None
 
@@ -209,7 +212,7 @@ class SpladeRegularizerWeightSchedulerCallback(TrainerCallback):
         args: Arguments,
         state: State,
         control: Control,
-        model: Any = None,
+        model: BaseModel | None = None,
         logs: dict[str, float] | None = None,
         **kw: Any,
     ) -> None:

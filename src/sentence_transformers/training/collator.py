@@ -16,7 +16,7 @@ import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from sentence_transformers.backends.extension_points import is_untouched
 from sentence_transformers.engine.engine import input_module, plans_by_tokens
 from sentence_transformers.errors import InputError
 from sentence_transformers.features import Packing
+
+if TYPE_CHECKING:
+    from sentence_transformers.training.arguments import Prompts
 
 logger = logging.getLogger(__name__)
 
@@ -260,7 +263,7 @@ def rank(name: str) -> int | None:
     return None
 
 
-def check_value(value: Any, column: str, row: int) -> Any:
+def check_value(value: object, column: str, row: int) -> Any:
     """The value, or `InputError` if it is missing."""
     if value is None:
         raise InputError(
@@ -287,15 +290,16 @@ def as_labels(values: list[Any], column: str) -> Tensor:
         ) from error
 
 
-def of_column(settings: Any, dataset: str | None, column: str) -> str | None:
+def of_column(settings: Prompts, dataset: str | None, column: str) -> str | None:
     """What a setting like `prompts` says for one column of a data set; None if nothing."""
-    if isinstance(settings, str) or not settings:
-        return settings or None
-    if dataset is not None and dataset in settings:
-        settings = settings[dataset]
-        if isinstance(settings, str):
-            return settings
-    value = settings.get(column)
+    if not settings:
+        return None
+    if isinstance(settings, str):
+        return settings
+    of_dataset = settings.get(dataset, settings) if dataset is not None else settings
+    if isinstance(of_dataset, str):
+        return of_dataset
+    value = of_dataset.get(column)
     return value if isinstance(value, str) else None
 
 

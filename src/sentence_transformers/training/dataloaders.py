@@ -60,7 +60,7 @@ def rows_at(dataset: AnyDataset, indices: list[int]) -> Rows:
     return [dataset[i] for i in indices]
 
 
-def as_datasets(data: Any, argument: str) -> Any:
+def as_datasets(data: object, argument: str) -> Any:
     """Data sets as transformers' trainer takes them; dictionaries stay dictionaries.
 
     Raises:
@@ -226,7 +226,7 @@ def is_stream(dataset: object) -> bool:
     return not hasattr(dataset, "__len__")
 
 
-def make_loader(trainer: BaseTrainer, data: Any, batch_size: int, training: bool) -> DataLoader:
+def make_loader(trainer: BaseTrainer, data: Data, batch_size: int, training: bool) -> DataLoader:
     """Batches of a data set, of several or of a stream, as the trainer's arguments, collator and samplers make them."""
     args, collator = trainer.args, trainer.data_collator
     settings: dict[str, Any] = {
@@ -237,6 +237,7 @@ def make_loader(trainer: BaseTrainer, data: Any, batch_size: int, training: bool
         "prefetch_factor": args.dataloader_prefetch_factor,
     }
     parts = dict(data) if isinstance(data, Mapping) else None
+    rows: Any = data
     drop_last = args.dataloader_drop_last and training
     labels = list(getattr(collator, "valid_label_columns", LABEL_COLUMNS))
     if any(is_stream(part) for part in (parts.values() if parts else [data])):
@@ -247,10 +248,9 @@ def make_loader(trainer: BaseTrainer, data: Any, batch_size: int, training: bool
                 "Several IterableDatasets cannot be mixed; interleave them with datasets.interleave_datasets."
             )
         trainer.accelerator.dataloader_config.dispatch_batches = False  # batches of unpadded tokens are not cut in two
-        return trainer.accelerator.prepare(DataLoader(data, batch_size=batch_size, drop_last=drop_last, **settings))
+        return trainer.accelerator.prepare(DataLoader(rows, batch_size=batch_size, drop_last=drop_last, **settings))
     seed = args.seed if args.data_seed is None else args.data_seed
     if parts is None:
-        rows = data
         sampler = trainer.get_batch_sampler(rows, batch_size, drop_last, labels, **random_source(seed))
     else:
         rows = ManyRows([trainer.add_dataset_name_column(part, name) for name, part in parts.items()])

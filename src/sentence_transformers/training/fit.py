@@ -26,6 +26,7 @@ from sentence_transformers.training.collator import BaseDataCollator, split_colu
 from sentence_transformers.training.dataloaders import rows_of_batch
 
 if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
     from transformers import TrainerControl as Control
     from transformers import TrainerState as State
     from transformers import TrainingArguments as Arguments
@@ -64,7 +65,7 @@ class EvaluatorCallback(TrainerCallback):
         if self.output_path is not None:
             Path(self.output_path).mkdir(parents=True, exist_ok=True)
 
-    def on_epoch_end(self, args: Arguments, state: State, control: Control, model: Any = None, **kwargs: Any) -> None:
+    def on_epoch_end(self, args: Arguments, state: State, control: Control, model: BaseModel, **kwargs: Any) -> None:
         found = self.evaluator(model, output_path=self.output_path, epoch=state.epoch, steps=state.global_step)
         metrics = found if isinstance(found, dict) else {"evaluator": found}
         prefix = f"{self.metric_key_prefix}_"
@@ -86,10 +87,10 @@ class OriginalCallback(TrainerCallback):
         self.callback, self.evaluator = callback, evaluator
 
     def on_evaluate(
-        self, args: Arguments, state: Any, control: Control, metrics: dict[str, Any] | None = None, **kwargs: Any
+        self, args: Arguments, state: State, control: Control, metrics: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         if (score := score_of(self.evaluator, metrics)) is not None:
-            self.callback(score, state.epoch, state.global_step)
+            self.callback(score, state.epoch, state.global_step)  # type: ignore[arg-type]  # epochs have parts
 
 
 class SaveModelCallback(TrainerCallback):
@@ -122,8 +123,8 @@ class SaveModelCallback(TrainerCallback):
         args: Arguments,
         state: State,
         control: Control,
-        metrics: dict[str, Any] | None = None,
-        model: Any = None,
+        metrics: dict[str, Any] | None,
+        model: BaseModel,
         **kwargs: Any,
     ) -> None:
         if self.evaluator is None or not self.save_best_model:
@@ -133,7 +134,7 @@ class SaveModelCallback(TrainerCallback):
             self.best_metric = score
             model.save(self.output_dir)
 
-    def on_train_end(self, args: Arguments, state: State, control: Control, model: Any = None, **kwargs: Any) -> None:
+    def on_train_end(self, args: Arguments, state: State, control: Control, model: BaseModel, **kwargs: Any) -> None:
         if self.evaluator is None:
             model.save(self.output_dir)
 
@@ -160,7 +161,7 @@ def score_of(evaluator: Evaluator | None, metrics: dict[str, Any] | None) -> flo
 def fit(
     trainer_class: type[BaseTrainer],
     model: BaseModel,
-    train_objectives: Iterable[tuple[Any, nn.Module]],
+    train_objectives: Iterable[tuple[DataLoader, nn.Module]],
     *,
     evaluator: Evaluator | None,
     epochs: int,
@@ -264,7 +265,7 @@ class FitMixinLoss(CrossLoss):
         )
 
 
-def pair_loss(model: Any, loss_fct: nn.Module | None, activation_fn: nn.Module | None) -> FitMixinLoss:
+def pair_loss(model: CrossEncoder, loss_fct: nn.Module | None, activation_fn: nn.Module | None) -> FitMixinLoss:
     """The loss of `CrossEncoder.fit`: by default binary cross entropy of one score, cross entropy of several."""
     default = nn.BCEWithLogitsLoss() if model.num_labels == 1 else nn.CrossEntropyLoss()
     return FitMixinLoss(model, default if loss_fct is None else loss_fct, activation_fn)

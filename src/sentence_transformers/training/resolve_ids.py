@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.training.collator import ID_ENDINGS, LABEL_COLUMNS
 from sentence_transformers.util.misc import column_values
+
+if TYPE_CHECKING:
+    from sentence_transformers.protocols import AnyDataset
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +20,7 @@ logger = logging.getLogger(__name__)
 class Lookup:
     """One data set of ids and values; found by id without reading the values beforehand."""
 
-    def __init__(self, column: str, given: Any) -> None:
+    def __init__(self, column: str, given: AnyDataset | tuple[AnyDataset, str] | tuple[AnyDataset, str, str]) -> None:
         if isinstance(given, tuple) and len(given) not in (2, 3):
             raise InputError(
                 f"The lookup of {column!r} must be a Dataset, (dataset, id column) or (dataset, id column, value "
@@ -109,7 +112,7 @@ class Resolver:
             raise InputError(f"Column {column!r} has lists of {sorted(sizes)} ids; output_format='lists' takes these.")
         return {f"{name}_{k + 1}": [row[k] for row in lists] for k in range(sizes.pop())}
 
-    def cut(self, value: Any) -> Any:
+    def cut(self, value: object) -> Any:
         return value[: self.max_list_length] if isinstance(value, list | tuple) else value
 
 

@@ -279,10 +279,10 @@ class NoDuplicatesBatchSampler(DefaultBatchSampler):
         )
 
 
-def number_of(value: Any, numbers: dict[Any, int]) -> tuple[int, ...]:
+def number_of(value: object, numbers: dict[Any, int]) -> tuple[int, ...]:
     """A value, or the texts of a list of texts, as numbers; equal ones get the same."""
-    texts = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
-    return tuple(numbers.setdefault(key_of(one), len(numbers)) for one in (value if texts else [value]))
+    texts = value if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value) else [value]
+    return tuple(numbers.setdefault(key_of(one), len(numbers)) for one in texts)
 
 
 def key_of(value: object) -> Any:

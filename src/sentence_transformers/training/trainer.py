@@ -50,7 +50,11 @@ from sentence_transformers.util.distributed import broadcast_object, distributed
 from sentence_transformers.util.whose_code import is_foreign
 
 if TYPE_CHECKING:
-    from sentence_transformers.protocols import AnyDataset, Data, Evaluator, LossOrLosses, LossOrMaker
+    from optuna import Trial
+    from torch.utils.data import ConcatDataset
+    from transformers import PreTrainedModel
+
+    from sentence_transformers.protocols import AnyDataset, AnyProcessor, Data, Evaluator, LossOrLosses, LossOrMaker
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +103,7 @@ class BaseTrainer(Trainer, ABC):
         loss: LossOrLosses | None = None,
         evaluator: Evaluator | Sequence[Evaluator] | None = None,
         data_collator: BaseDataCollator | None = None,
-        processing_class: Any = None,
+        processing_class: AnyProcessor | None = None,
         model_init: Callable[[], Any] | None = None,
         compute_metrics: Callable[[Any], dict] | None = None,
         callbacks: list[Any] | None = None,
@@ -170,7 +174,10 @@ class BaseTrainer(Trainer, ABC):
         return dataset
 
     def get_data_collator(
-        self, model: BaseModel, args: BaseTrainingArguments, processing_class: Any = None
+        self,
+        model: BaseModel,
+        args: BaseTrainingArguments,
+        processing_class: AnyProcessor | None = None,
     ) -> BaseDataCollator:
         """The collator of a run that brings none."""
         return self.data_collator_class(
@@ -191,7 +198,7 @@ class BaseTrainer(Trainer, ABC):
         self.add_callback(callback)
         callback.on_init_end(self.args, self.state, self.control, model=self.model, trainer=self)
 
-    def call_model_init(self, trial: Any = None) -> Any:
+    def call_model_init(self, trial: Trial | dict[str, Any] | None = None) -> Any:
         """A fresh model; the losses are made for it anew."""
         if self._made is not None:  # transformers asks for it too, when the trainer is made
             made, self._made = self._made, None
@@ -246,7 +253,11 @@ class BaseTrainer(Trainer, ABC):
         return self.loss[dataset_name]
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Loss of one batch; named terms are summed and each is logged."""
         inputs = dict(inputs)
@@ -295,7 +306,9 @@ class BaseTrainer(Trainer, ABC):
 
     # ---- optimizer
 
-    def get_optimizer_cls_and_kwargs(self, args: Any, model: Any = None) -> tuple[Any, Any]:  # type: ignore[override]
+    def get_optimizer_cls_and_kwargs(
+        self, args: BaseTrainingArguments, model: PreTrainedModel | None = None
+    ) -> tuple[Any, Any]:
         """The optimizer's class and arguments, the groups of parameters among them."""
         kind, kwargs = Trainer.get_optimizer_cls_and_kwargs(args, model)
         return kind, self._with_groups(kwargs, args, model)
@@ -355,7 +368,9 @@ class BaseTrainer(Trainer, ABC):
             return {name: self.add_dataset_name_column(part, name) for name, part in dataset.items()}
         return dataset
 
-    def should_dataset_name_column_be_added(self, dataset: Data, args: Any, loss: LossOrLosses) -> bool:
+    def should_dataset_name_column_be_added(
+        self, dataset: Data, args: BaseTrainingArguments, loss: LossOrLosses
+    ) -> bool:
         """Whether rows must tell where they are from."""
         return isinstance(dataset, Mapping) or isinstance(loss, Mapping)
 
@@ -403,7 +418,7 @@ class BaseTrainer(Trainer, ABC):
 
     def get_multi_dataset_batch_sampler(
         self,
-        dataset: Any,
+        dataset: ConcatDataset,
         batch_samplers: list[Any],
         generator: torch.Generator | None = None,
         seed: int | None = 0,
@@ -440,7 +455,10 @@ class BaseTrainer(Trainer, ABC):
     # ---- evaluation
 
     def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+        self,
+        eval_dataset: Data | str | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """Loss of the evaluation data, and the metrics of the evaluators.
 
@@ -449,14 +467,14 @@ class BaseTrainer(Trainer, ABC):
         """
         if eval_dataset is None and self.eval_dataset is None:
             return self._evaluate_without_data(metric_key_prefix)
-        eval_dataset = dataloaders.as_datasets(eval_dataset, "eval_dataset")
-        if not isinstance(eval_dataset, str):
-            self.validate_column_names(eval_dataset)
+        data = dataloaders.as_datasets(eval_dataset, "eval_dataset")
+        if not isinstance(data, str):
+            self.validate_column_names(data)
         outermost, self._evaluating = not self._evaluating, True
         if outermost:
             self._evaluated = False
         try:
-            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+            return super().evaluate(data, ignore_keys, metric_key_prefix)
         finally:
             if outermost:
                 self._evaluating = False
@@ -519,7 +537,12 @@ class BaseTrainer(Trainer, ABC):
 
     # ---- checkpoints
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, **kwargs: Any) -> Any:  # type: ignore[override]
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Trial | dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Train.
 
         Args:

@@ -52,9 +52,9 @@ from sentence_transformers.training.fit import pair_loss
 from sentence_transformers.training.trainer import BaseTrainer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+    from optuna import Trial
     from torch import nn
+    from torch.utils.data import DataLoader
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class CrossEncoderTrainer(BaseTrainer):
     def _fit(
         cls,
         model: CrossEncoder,
-        train_dataloader: Iterable[Any],
+        train_dataloader: DataLoader,
         loss_fct: nn.Module | None,
         activation_fct: nn.Module | None,
         **given: Any,
@@ -156,7 +156,7 @@ class SparseEncoderTrainer(BaseTrainer):
         logger.info("No loss is given; SpladeLoss with SparseMultipleNegativesRankingLoss is used.")
         return SpladeLoss(model, SparseMultipleNegativesRankingLoss(model), DOCUMENT_WEIGHT, QUERY_WEIGHT)
 
-    def call_model_init(self, trial: Any = None) -> Any:
+    def call_model_init(self, trial: Trial | dict[str, Any] | None = None) -> Any:
         """A fresh model; its losses get schedules of their own."""
         model = super().call_model_init(trial)
         if hasattr(self, "_own_schedules"):

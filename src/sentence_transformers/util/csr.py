@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from torch import Tensor
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.util.tensor import describe, is_sparse, to_coo, to_float
+
+if TYPE_CHECKING:
+    from scipy.sparse import sparray, spmatrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +137,7 @@ def _from_coo(coo: Tensor) -> SparseRows:
     return SparseRows(starts_of(rows, coo.shape[0]), terms, coo._values().numpy(), coo.shape[1])
 
 
-def _from_scipy(matrix: Any) -> SparseRows:
+def _from_scipy(matrix: spmatrix | sparray) -> SparseRows:
     """A SciPy matrix or array of any sparse format; it is not changed."""
     if matrix.dtype.kind not in "fiub":
         raise InputError(f"Sparse embeddings must be real numbers, got {describe(matrix)} and type {matrix.dtype}.")

@@ -6,7 +6,7 @@ import functools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,8 +16,10 @@ from sentence_transformers.util.environment import is_dist_initialized
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.autograd.function import FunctionCtx
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def get_rank() -> int:
@@ -55,13 +57,13 @@ class _GatherWithGradient(torch.autograd.Function):
     """Gathering whose gradient is the sum of what all processes made of the own part."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, tensor: Tensor) -> Tensor:
         parts = [torch.empty_like(tensor) for _ in range(get_world_size())]
         dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
         total = gradient.contiguous().clone()
         dist.all_reduce(total)
         return total.chunk(get_world_size())[get_rank()]
@@ -115,7 +117,7 @@ def distributed_evaluation(model: nn.Module, enabled: bool = True) -> Iterator[b
             dist.barrier()
 
 
-def broadcast_object(value: Any) -> Any:
+def broadcast_object(value: T) -> T:
     """The first process's value, in all processes."""
     if not is_dist_initialized():
         return value

@@ -135,7 +135,7 @@ def check_version_requirements(requirements: dict[str, Any] | None, source: str 
     raise VersionRequirementError("\n".join(lines))
 
 
-def _complaint(name: str, wanted: Any, source: str | None) -> str | None:
+def _complaint(name: str, wanted: object, source: str | None) -> str | None:
     """What is wrong with one requirement, or None."""
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
 

@@ -19,6 +19,7 @@ from sentence_transformers.errors import InputError, ModelFormatError, Untrusted
 from sentence_transformers.util.atomic import replacing
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from torch import Tensor
 
 logger = logging.getLogger(__name__)
@@ -190,7 +191,7 @@ def disable_logging(highest_level: int = logging.CRITICAL) -> Iterator[None]:
         logging.disable(before)
 
 
-def column_values(dataset: Any, column: str) -> list[Any]:
+def column_values(dataset: Dataset, column: str) -> list[Any]:
     """A column of a `datasets.Dataset` as a list, read at once."""
     return dataset.with_format(None).select_columns([column])[:][column]
 

@@ -111,7 +111,7 @@ def to_coo(tensor: Tensor) -> Tensor:
     return tensor.to_sparse_coo().coalesce()
 
 
-def take_rows(tensor: Any, start: int, stop: int) -> Any:
+def take_rows(tensor: ArrayLike, start: int, stop: int) -> Any:
     """Rows `start:stop` of a dense or sparse tensor, or of a list; `stop` may lie behind the end."""
     if not isinstance(tensor, Tensor) or not is_sparse(tensor):
         return tensor[start:stop]
@@ -132,7 +132,7 @@ def _convert_to_batch_tensor(a: ArrayLike) -> Tensor:
     return _convert_to_batch(to_tensor(a))
 
 
-def _move_tensors_to_cpu(value: Any) -> Any:
+def _move_tensors_to_cpu(value: object) -> Any:
     """The same nest of dicts, lists and tuples with its tensors on the CPU."""
     if isinstance(value, Tensor):
         return value.cpu()

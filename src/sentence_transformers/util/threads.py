@@ -17,12 +17,13 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 MOST_LANES = 8
 CPU = torch.device("cpu")
+T = TypeVar("T")
 
 _lock = threading.Lock()
 _pools: dict[torch.device, tuple[tuple[int, int], ThreadPoolExecutor]] = {}
@@ -117,7 +118,7 @@ def run_side_by_side(
         wait(running)
 
 
-def on_stream_of_caller(function: Callable[[Any], Any], device: torch.device) -> Callable[[Any], Any]:
+def on_stream_of_caller(function: Callable[[T], Any], device: torch.device) -> Callable[[T], Any]:
     """The function, to be called from another thread, whose current device and stream would be others: the caller reads
     the result on its own.
     """
@@ -126,7 +127,7 @@ def on_stream_of_caller(function: Callable[[Any], Any], device: torch.device) ->
     module = torch.get_device_module(device)
     stream = module.current_stream(device)
 
-    def call(item: Any) -> Any:
+    def call(item: T) -> Any:
         with module.stream(stream):
             return function(item)
 

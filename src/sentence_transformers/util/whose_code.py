@@ -7,14 +7,13 @@ copied (`functools.wraps`).
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 OWN = ("sentence_transformers.",)
 LIBRARIES = (*OWN, "torch.", "transformers.", "transformers_modules.", "peft.", "accelerate.")
 """Their layers, and their hooks and wrappers (of checkpointing, distribution, autocast), do not ask for padding."""
 
 
-def is_foreign(function: Any, libraries: tuple[str, ...] = LIBRARIES) -> bool:
+def is_foreign(function: object, libraries: tuple[str, ...] = LIBRARIES) -> bool:
     """Whether the code of a function, or of one that it wraps, is of none of the libraries."""
     while True:
         inner = function.func if isinstance(function, functools.partial) else function

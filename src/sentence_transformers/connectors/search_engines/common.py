@@ -15,7 +15,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 from uuid import uuid4
 
 from sentence_transformers.errors import InputError, SearchEngineError
@@ -30,6 +30,14 @@ TIMEOUT = 10
 
 DOCUMENTS_PER_REQUEST = 500
 QUERIES_PER_REQUEST = 100
+
+
+class Sliceable(Protocol):
+    """Queries or documents: a list of `TokenWeights`, or what is sliced like one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> Any: ...
 
 
 class Engine(ABC):
@@ -78,8 +86,8 @@ class Engine(ABC):
 
 def search(
     engine_class: type[Engine],
-    queries: Any,
-    documents: Any | None,
+    queries: Sliceable,
+    documents: Sliceable,
     corpus_index: tuple[Any, str] | None,
     top_k: int,
     output_index: bool,
@@ -88,7 +96,7 @@ def search(
     """Upload `documents` unless there is a `corpus_index` already, then search.
 
     Args:
-        queries, documents: what can be sliced and has a length; checked by the caller.
+        queries, documents: checked by the caller.
         connection: keyword arguments of the engine's `connect`. A client that is made here and not returned is closed.
 
     Returns:
@@ -106,7 +114,7 @@ def search(
     return (results, seconds, (client, name)) if output_index else (results, seconds)
 
 
-def find_all(engine: Engine, name: str, queries: Sequence[TokenWeights], top_k: int) -> tuple[list[Hits], float]:
+def find_all(engine: Engine, name: str, queries: Sliceable, top_k: int) -> tuple[list[Hits], float]:
     """The hits of all queries, and how many seconds that took."""
     if not top_k:
         return [[] for _ in range(len(queries))], 0.0
@@ -120,7 +128,7 @@ def find_all(engine: Engine, name: str, queries: Sequence[TokenWeights], top_k: 
     return results, time.perf_counter() - begin
 
 
-def upload(engine: Engine, documents: Any) -> str:
+def upload(engine: Engine, documents: Sliceable) -> str:
     """Store documents in a new index; its name."""
     name = f"{engine.prefix}{uuid4().hex}"
     written: int | None = None

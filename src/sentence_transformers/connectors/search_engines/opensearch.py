@@ -53,7 +53,7 @@ def semantic_search_opensearch(
     """
     check_given(corpus_embeddings_decoded, corpus_index, "corpus_embeddings_decoded")
     queries = check_tokens(query_embeddings_decoded, "query_embeddings_decoded")
-    documents = None if corpus_index else check_tokens(corpus_embeddings_decoded, "corpus_embeddings_decoded")
+    documents = () if corpus_index else check_tokens(corpus_embeddings_decoded, "corpus_embeddings_decoded")
     return search(OpenSearchEngine, queries, documents, corpus_index, top_k, output_index, kwargs)
 
 

@@ -59,14 +59,14 @@ def semantic_search_qdrant(
     """
     check_given(corpus_embeddings, corpus_index, "corpus_embeddings")
     queries = Vectors(query_embeddings, "query_embeddings")
-    documents = None if corpus_index else Vectors(corpus_embeddings, "corpus_embeddings")
+    documents = () if corpus_index else Vectors(corpus_embeddings, "corpus_embeddings")
     return search(Qdrant, queries, documents, corpus_index, top_k, output_index, kwargs)
 
 
 class Vectors:
     """Sparse rows that are sliced like a list."""
 
-    def __init__(self, embeddings: Any, name: str) -> None:
+    def __init__(self, embeddings: Tensor | None, name: str) -> None:
         rows = sparse_rows(embeddings.cpu() if isinstance(embeddings, Tensor) else embeddings)
         if rows is None:
             raise InputError(

@@ -7,10 +7,14 @@ scores are right to 0.4 %. What shares no token with the query is no hit, and th
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sentence_transformers.connectors.search_engines.common import Engine, Hits, TokenWeights, with_queries
 from sentence_transformers.errors import SearchEngineError
+
+if TYPE_CHECKING:
+    from elasticsearch import Elasticsearch
+    from opensearchpy import OpenSearch
 
 FIELD = "tokens"
 MAPPINGS = {"properties": {FIELD: {"type": "rank_features"}, "id": {"type": "keyword"}}}
@@ -57,14 +61,16 @@ class RankFeatures(Engine):
         self.client.indices.delete(index=name)
 
 
-def bulk(client: Any, name: str, lines: list[dict[str, Any]]) -> list[str]:
+def bulk(client: Elasticsearch | OpenSearch, name: str, lines: list[dict[str, Any]]) -> list[str]:
     """Send lines of actions and documents; for each that was refused, "id: reason"."""
     answer = client.bulk(index=name, body=lines)
     items = [next(iter(item.values())) for item in answer["items"]]
     return [f"{item['_id']}: {item['error']}" for item in items if item.get("error")]
 
 
-def search_many(client: Any, name: str, bodies: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def search_many(
+    client: Elasticsearch | OpenSearch, name: str, bodies: list[dict[str, Any]]
+) -> list[list[dict[str, Any]]]:
     """The hits of several searches in one request.
 
     Raises:

@@ -33,7 +33,7 @@ class WordTokenizer(ABC):
         """Take these words; the place of a word is its id."""
 
     @abstractmethod
-    def get_vocab(self, vocab: Any = None) -> Any:
+    def get_vocab(self, vocab: Iterable[str] | None = None) -> Any:
         """The words; `vocab` is not used, and there because tokenizers of one's own have it."""
 
     @abstractmethod
@@ -84,7 +84,7 @@ class ListTokenizer(WordTokenizer):
         self.vocab = list(vocab)
         self.word2idx = {word: index for index, word in enumerate(self.vocab)}
 
-    def get_vocab(self, vocab: Any = None) -> list[str]:
+    def get_vocab(self, vocab: Iterable[str] | None = None) -> list[str]:
         return self.vocab
 
     def save(self, output_path: str) -> None:
@@ -109,7 +109,7 @@ class TransformersTokenizerWrapper(WordTokenizer):
     def set_vocab(self, vocab: Iterable[str]) -> None:
         """Does nothing: the vocabulary belongs to the tokenizer."""
 
-    def get_vocab(self, vocab: Any = None) -> dict[str, int]:
+    def get_vocab(self, vocab: Iterable[str] | None = None) -> dict[str, int]:
         return self.tokenizer.get_vocab()
 
     def save(self, output_path: str) -> None:
