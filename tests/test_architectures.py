@@ -18,7 +18,7 @@ import transformers
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.engine.tokenization import Tokens
-from sentence_transformers.features import is_packed
+from sentence_transformers.features import Features
 from sentence_transformers.modules.pooling import Pooling
 from sentence_transformers.modules.transformer import Transformer
 from tests import models
@@ -254,7 +254,7 @@ def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, np.ndarra
 def loss_of(model: SentenceTransformer, packed: bool) -> torch.Tensor:
     """Sum of the squares of the vectors of `FEW`."""
     features = model[0].features(model[0].tokens(FEW), packed=packed)
-    assert is_packed(features) is packed
+    assert (Features.of(features).layout == "packed") is packed
     return model(features)["sentence_embedding"].square().sum()
 
 

@@ -25,7 +25,7 @@ from sentence_transformers.cross_encoder.modules import LogitScore
 
 from sentence_transformers import CrossEncoder
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.features import is_packed
+from sentence_transformers.features import Features
 from tests.golden import score_models
 from tests.golden.score_models import LENGTH, PAIRS, PROMPT, SCORERS
 from tests.oracle import oracle_python, run_oracle
@@ -245,7 +245,7 @@ def test_packed_is_padded(model_of, folder_of, name):
     tokens = model[0].tokens(PAIRS)
     for packed in [True, False] if model[0].packs else [False]:
         features = model[0].features(tokens, packed=packed)
-        assert is_packed(features) is packed
+        assert (Features.of(features).layout == "packed") is packed
         with torch.no_grad():
             close(model(features)["scores"], expected)
     features = model.preprocess(PAIRS)

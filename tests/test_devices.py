@@ -33,7 +33,7 @@ from sentence_transformers.engine import engine
 from sentence_transformers.engine.outputs import Output, TokenOutput
 from sentence_transformers.engine.result_buffer import ResultBuffer
 from sentence_transformers.evaluation.mse import squared_error
-from sentence_transformers.features import Packing
+from sentence_transformers.features import Features, Packing
 from sentence_transformers.late_interaction import maxsim
 from sentence_transformers.losses.gradient_cache import RandContext
 from sentence_transformers.modules.bow import BoW
@@ -51,7 +51,7 @@ from sentence_transformers.modules.transformer import Transformer
 from sentence_transformers.modules.weighted_layer_pooling import WeightedLayerPooling
 from sentence_transformers.modules.word_embeddings import WordEmbeddings
 from sentence_transformers.modules.word_weights import WordWeights
-from sentence_transformers.training.collator import Preprocess, SentenceTransformerDataCollator, split_columns
+from sentence_transformers.training.collator import Preprocess, SentenceTransformerDataCollator
 from sentence_transformers.training.samplers import (
     DefaultBatchSampler,
     GroupByLabelBatchSampler,
@@ -329,10 +329,10 @@ def test_autocast_brings_queries_and_values_to_one_type(monkeypatch) -> None:
 
 def test_attention_on_another_device_than_the_packing() -> None:
     """As with `device_map`: later layers lie on the next GPU."""
-    rows, packing = torch.randn(1, 2, 9, 8), Packing([5, 4], "cpu", seen=[3, 4])
+    rows, packing = torch.randn(1, 2, 9, 8), Packing([5, 4], "cpu", attention_lengths=[3, 4])
     expected, _ = packed_attention.attend(torch.nn.Module(), rows, rows, rows, None, packing=packing)
     with FakeGPU("cuda"):
-        moved, packing = rows.to("cuda:1"), Packing([5, 4], "cuda:0", seen=[3, 4])
+        moved, packing = rows.to("cuda:1"), Packing([5, 4], "cuda:0", attention_lengths=[3, 4])
         found, _ = packed_attention.attend(torch.nn.Module(), moved, moved, moved, None, packing=packing)
         assert found.device == torch.device("cuda:1")
         close(found.cpu(), expected)
@@ -570,7 +570,7 @@ def test_a_step_of_training_whatever_the_default_device(folder_of, name) -> None
     def step(kind: str) -> float:
         batch = collate([dict(record) for record in records])
         moved = {key: value.to(kind) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
-        return float(loss(*split_columns(moved)).detach())
+        return float(loss(Features.columns(moved), moved.get("label")).detach())
 
     expected = step("cpu")
     with FakeGPU("cuda", default=True):
@@ -758,7 +758,7 @@ def test_training_in_bfloat16(folder_of, monkeypatch, name, works) -> None:
     def step(kind: str, training: bool) -> float:
         model.train(training)
         moved = {key: value.to(kind) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
-        value = loss(*split_columns(moved))
+        value = loss(Features.columns(moved), moved.get("label"))
         if training:
             value.backward()
         return float(value.detach())

@@ -21,6 +21,8 @@ from sentence_transformers.multi_vector_encoder.modules import (
 from sentence_transformers.multi_vector_encoder.scoring import XTRScores
 
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer
+from sentence_transformers.features import Features
+from sentence_transformers.training.collator import MultiVectorEncoderDataCollator, Preprocess
 from sentence_transformers.util import semantic_search
 from tests import models
 from tests.golden import multi_vector_cases as cases
@@ -163,6 +165,39 @@ def test_expanded_queries_alone_together_packed_and_padded(tmp_path, architectur
     changed = (together[short][:own] - plain).abs().max() > 1e-3
     kind = models.ARCHITECTURES[architecture]
     assert bool(changed) == (attend and not kind.causal) or kind.padding_shows
+
+
+def test_attention_leaves_the_same_tokens_out_where_batches_must_be_padded(folders):
+    """A hook, or a module of the caller's, is given padded batches: the tokens that expand a query are in them, and
+    its own tokens do not look at those.
+    """
+    model, given = load(folders["expanding"]).eval(), []
+    collate = MultiVectorEncoderDataCollator(Preprocess(model))
+    rows = [dict(zip(("query", "document"), row, strict=True)) for row in zip(*cases.COLUMNS[:2], strict=True)]
+    loss = losses.MultiVectorMultipleNegativesRankingLoss(model)
+    module, queries = model[0], cases.COLUMNS[0]
+    with torch.no_grad():
+        columns = Features.columns(collate(rows))
+        expected = float(loss(list(columns)))
+        handle = model.register_forward_pre_hook(lambda module, args: given.append(args[0]))
+        assert float(loss(columns)) == pytest.approx(expected, rel=1e-5)
+        assert given.pop(0)["attention_mask"].sum() < 10 * len(rows)
+        handle.remove()
+        model.append(Watching(given := []))
+        model(module.features(module.tokens(queries, task="query"), packed=True), task="query")
+    assert given[0]["attention_mask"].tolist() == [[1] * 10] * len(queries) and "kept_mask" not in given[0]
+    for found, alone in zip(given[0]["token_embeddings"], model.encode_query(queries), strict=True):
+        np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-5)
+
+
+class Watching(torch.nn.Module):
+    def __init__(self, given: list[Any]) -> None:
+        super().__init__()
+        self.given = given
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        self.given.append(features)
+        return dict(features)
 
 
 def test_workers_send_what_one_process_computes(model):

@@ -29,7 +29,7 @@ from sentence_transformers.sparse_encoder.modules import (
 
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.features import is_packed
+from sentence_transformers.features import Features
 from sentence_transformers.modules.router import Router
 from sentence_transformers.modules.transformer import Transformer
 from tests.golden import score_models
@@ -276,7 +276,7 @@ def test_packed_is_padded(model_of, name):
     with torch.no_grad():
         for packed in [True, False] if model[0].packs else [False]:
             features = model[0].features(tokens, packed=packed)
-            assert is_packed(features) is packed
+            assert (Features.of(features).layout == "packed") is packed
             close(dense(model(features)["sentence_embedding"]), rows)
         features = model.preprocess(TEXTS)
         assert features["attention_mask"].shape == (len(TEXTS), model.max_seq_length)

@@ -19,7 +19,7 @@ from torch import nn
 from sentence_transformers import CrossEncoder, models
 from sentence_transformers._deprecation import legacy
 from sentence_transformers.errors import InputError, MissingExtraError, ModelFormatError, UntrustedCodeError
-from sentence_transformers.features import Packing, pad
+from sentence_transformers.features import Features, Packing
 from sentence_transformers.modules.bow import BoW
 from sentence_transformers.modules.cnn import CNN
 from sentence_transformers.modules.dense import Dense
@@ -275,7 +275,7 @@ def texts_alone(module, features) -> list[dict]:
 
 def padded_on(side: str, features: dict) -> dict:
     """The batch padded with noise, so that a result that looks at padding is wrong."""
-    batch = pad(features)
+    batch = Features.of(features).pad()
     noise = torch.full((len(LENGTHS), max(LENGTHS), H), 7.0)
     keep = batch["attention_mask"].bool()[..., None]
     batch["token_embeddings"] = torch.where(keep, batch["token_embeddings"], noise)
@@ -333,7 +333,7 @@ def test_stride_removes_entries_of_the_tokens_before():
     result = CNN(H, 2, [1], [2])(features)
     assert result["packing"].lengths == [3, 1, 2, 1, 1]
     assert set(result) == {"packing", "token_embeddings"}
-    assert pad(result)["token_embeddings"].shape == (5, 3, 2)
+    assert Features.of(result).pad()["token_embeddings"].shape == (5, 3, 2)
 
 
 TRAINABLE = {name: make for name, make in TOKEN_MODULES.items() if name not in ("Normalize", "WordEmbeddings")}

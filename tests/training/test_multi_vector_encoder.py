@@ -80,7 +80,7 @@ def test_columns_are_encoded_as_their_side(model: Any, tmp_path: Path, settings:
     batch = next(iter(trainer.get_train_dataloader()))
     columns, _ = trainer.collect_features(batch)
     assert [column["packing"].longest for column in columns] == lengths
-    assert [column["packing"].seen is None for column in columns] == [length != 10 for length in lengths]
+    assert [column["packing"].attention_lengths is None for column in columns] == [length != 10 for length in lengths]
 
 
 def test_the_best_model_by_an_evaluator(model: Any, tmp_path: Path) -> None:

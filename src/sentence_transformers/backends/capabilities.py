@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sentence_transformers.backends import packed_attention
 from sentence_transformers.backends.extension_points import extensions
-from sentence_transformers.features import Packing, pad
+from sentence_transformers.features import Features, Packing
 from sentence_transformers.util.environment import is_out_of_memory
 from sentence_transformers.util.tensor import module_device
 
@@ -123,7 +123,7 @@ class Trial:
 
     def padded(self, sequences: list[Tensor]) -> Tensor:
         packing = Packing([len(ids) for ids in sequences], sequences[0].device)
-        features = pad({"input_ids": torch.cat(sequences), "packing": packing}, self.transformer.padding_id)
+        features = Features(input_ids=torch.cat(sequences), packing=packing).pad(self.transformer.padding_id)
         output = self.output(features)
         return output if self.per_text else output[features["attention_mask"].bool()]
 

@@ -84,7 +84,7 @@ def attend(
     if unsupported := [name for name in ("softcap", "position_bias", "s_aux") if kwargs.get(name) is not None]:
         raise NotImplementedError(f"packed attention has no {', '.join(unsupported)}")
     packing = packing.on(query.device)
-    if not dropout and packing.seen is None and flash_fits(query, key, value, causal, sliding_window):
+    if not dropout and packing.attention_lengths is None and flash_fits(query, key, value, causal, sliding_window):
         return flash(query, key, value, packing, scaling, causal, sliding_window)[None], None
     views = packing.views(*(tensor[0].transpose(0, 1) for tensor in (query, key, value)))
     out = [

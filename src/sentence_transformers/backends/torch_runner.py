@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from sentence_transformers.backends import deferred_logits, packed_attention
@@ -30,7 +29,7 @@ from sentence_transformers.backends.deferred_logits import VocabularyRows
 from sentence_transformers.backends.prepacked_linear import prepack
 from sentence_transformers.backends.runner import PLAIN, ModelRunner, RunOptions
 from sentence_transformers.errors import InputError
-from sentence_transformers.features import Packing, pad, pad_rows
+from sentence_transformers.features import Features, Packing
 from sentence_transformers.util.thread_value import ThreadValue
 
 logger = logging.getLogger(__name__)
@@ -159,7 +158,7 @@ class TorchRunner(ModelRunner):
     def classify_packed(self, features: dict[str, Any], options: RunOptions) -> Tensor:
         """Scores (B, labels): the encoder runs packed, its head on the padded output."""
         arguments = set(inspect.signature(self.model.base_model.forward).parameters)
-        padded = as_padded(features, options.padding_id)
+        padded = Features.of(features).pad(options.padding_id)
         packed = self.packed_inputs(features, arguments)
         with packed_attention.use_packing(features["packing"]), use_boundary(packed):
             scores: Tensor = self.model(**self.inputs(padded, options.accepted)).logits
@@ -184,17 +183,6 @@ def argument_names(model: Any) -> set[str]:
     parts = (part for part in model.modules() if "input_ids" in inspect.signature(part.forward).parameters)
     wrapped = next(parts, model)  # by `torch.compile`, which names no arguments
     return {name for one in (model, inner, wrapped) for name in inspect.signature(one.forward).parameters}
-
-
-def as_padded(features: dict[str, Any], padding_id: int) -> dict[str, Any]:
-    """A packed batch of token ids in the padded layout."""
-    packing: Packing = features["packing"]
-    padded = pad(features) | {"input_ids": pad_rows(features["input_ids"], packing, padding_id)}
-    if packing.seen is not None:
-        steps, seen = torch.arange(packing.longest, device=packing.device), torch.tensor(packing.seen)
-        padded["kept_mask"] = padded["attention_mask"]
-        padded["attention_mask"] = (steps[None, :] < seen.to(packing.device)[:, None]).long()
-    return padded
 
 
 def with_learned_prompt(features: dict[str, Any], length: int, padding_id: int) -> dict[str, Any]:
@@ -249,7 +237,7 @@ def pad_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     if packed is None:
         return None
     packing: Packing = packed["packing"]
-    rows = pad_rows(output[0][0], packing)
+    rows = packing.pad(output[0][0])
     pooler = pooler_of(module)
     if isinstance(output, tuple):
         return (rows, pooler(rows)) if pooler is not None else (rows,)

@@ -6,7 +6,6 @@ rows. `Output.rows` makes it; `as_asked` brings the gathered rows into the calle
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.features import is_packed
+from sentence_transformers.features import Features
 from sentence_transformers.quantization import PRECISIONS, Precision, quantize_embeddings
 from sentence_transformers.util.tensor import normalize_embeddings
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from sentence_transformers.encoders.base import BaseModel
     from sentence_transformers.encoders.embedding import EmbeddingModel
     from sentence_transformers.engine.result_buffer import Rows
-    from sentence_transformers.features import Packing
 
 
 def embedding_of(model: BaseModel, features: dict[str, Any]) -> Tensor:
@@ -70,7 +68,9 @@ class Output:
             features = features | {"sentence_embedding": features["sentence_embedding"][..., : self.truncate]}
         if self.value != "sentence_embedding":
             with torch.inference_mode(False):  # so that the rows are ordinary tensors
-                return all_features(model, features, count) if self.value is None else token_rows(features)
+                if self.value is None:
+                    return all_features(model, features, count)
+                return Features.of(features).split("token_embeddings", count)
         rows = embedding_of(model, features)
         if self.normalize:
             rows = normalize_embeddings(rows)
@@ -107,7 +107,7 @@ class TokenOutput:
                 if self.pooling is not None:
                     features = self.pooling(features, task=self.task)
                 return all_features(model, features, count)
-            rows = token_rows(features)
+            rows = Features.of(features).split("token_embeddings", count)
             if self.pooling is not None:
                 rows = self.pooling.pool(rows, task=self.task)
             return [to_numpy(row) for row in rows] if self.numpy else rows
@@ -137,48 +137,12 @@ def to_numpy(rows: Tensor) -> np.ndarray:
     return (rows.float() if rows.dtype == torch.bfloat16 else rows).cpu().numpy()
 
 
-def token_rows(features: dict[str, Any]) -> list[Tensor]:
-    """Token vectors of each text, (l, H), without padding."""
-    embeddings = features["token_embeddings"]
-    if is_packed(features):
-        return [rows.clone() for rows in torch.split(embeddings, features["packing"].lengths)]
-    mask = features["attention_mask"].bool()
-    return [rows[keep].clone() for rows, keep in zip(embeddings, mask, strict=True)]
-
-
 def all_features(model: BaseModel, features: dict[str, Any], count: int) -> list[dict[str, Any]]:
     """All features of each text as version 6.2.0 names them: without positions, with the types of tokens."""
     kept = {key: value for key, value in features.items() if key != "position_ids"}
     if "token_type_ids" not in kept and "input_ids" in kept and getattr(model[0], "gives_types", False):
         kept["token_type_ids"] = torch.zeros_like(kept["input_ids"])
-    return feature_rows(kept, count)
-
-
-def feature_rows(features: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """All features of each text; token-level ones without padding, an `attention_mask` of ones beside them."""
-    rows: list[dict[str, Any]] = [{} for _ in range(count)]
-    packing = features.get("packing")
-    mask = features.get("attention_mask")
-    for key, value in features.items():
-        if key in ("packing", "attention_mask"):
-            continue
-        for i, part in enumerate(split_feature(value, count, packing, mask)):
-            rows[i][key] = part
-    lengths = packing.lengths if packing is not None else mask.sum(1).tolist() if mask is not None else []
-    for row, length in zip(rows, lengths, strict=False):
-        row["attention_mask"] = torch.ones(int(length), dtype=torch.int64, device="cpu")
-    return rows
-
-
-def split_feature(value: object, count: int, packing: Packing | None, mask: Tensor | None) -> Sequence[Any]:
-    """One entry per text of one feature."""
-    if not isinstance(value, Tensor):
-        return [value] * count
-    if packing is not None and value.shape[:1] == (packing.total,) and packing.total != count:
-        return [part.clone() for part in torch.split(value, packing.lengths)]
-    if mask is not None and value.shape[:2] == mask.shape:
-        return [row[keep].clone() for row, keep in zip(value, mask.bool(), strict=True)]
-    return [row.clone() for row in value] if value.shape[:1] == (count,) else [value] * count
+    return Features.of(kept).per_text(count)
 
 
 def as_asked(

@@ -45,7 +45,7 @@ class Tokens:
         type_ids: (T,) int64 segment of each token, or None where the model has no segments.
         prompt_length: number of leading tokens of every text that belong to the prompt.
         cut: how many texts were longer than the model takes.
-        seen: (B,) int64, how many leading tokens of each text attention may look at; None for all.
+        attention_lengths: (B,) int64, how many leading tokens of each text attention may look at; None for all.
     """
 
     ids: np.ndarray
@@ -53,7 +53,7 @@ class Tokens:
     type_ids: np.ndarray | None = None
     prompt_length: int = 0
     cut: int = 0
-    seen: np.ndarray | None = None
+    attention_lengths: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -84,8 +84,8 @@ class Tokens:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         index = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
         type_ids = None if self.type_ids is None else self.type_ids[index]
-        seen = None if self.seen is None else self.seen[rows]
-        return Tokens(self.ids[index], offsets, type_ids, self.prompt_length, seen=seen)
+        attended = None if self.attention_lengths is None else self.attention_lengths[rows]
+        return Tokens(self.ids[index], offsets, type_ids, self.prompt_length, attention_lengths=attended)
 
     def fill(self, length: int, token: int, attend: bool) -> Tokens:
         """Texts shorter than `length` with further tokens behind them, as ColBERT expands its queries.
@@ -106,8 +106,8 @@ class Tokens:
             return out
 
         types = None if self.type_ids is None else laid(self.type_ids, 0)
-        seen = None if attend else lengths
-        return Tokens(laid(self.ids, token), offsets, types, self.prompt_length, self.cut, seen)
+        attended = None if attend else lengths
+        return Tokens(laid(self.ids, token), offsets, types, self.prompt_length, self.cut, attended)
 
 
 def _flat(lists: Sequence[Sequence[int]], total: int) -> np.ndarray:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from sentence_transformers.backends.extension_points import is_untouched, unseen
 from sentence_transformers.engine.engine import input_module
 from sentence_transformers.errors import InputError
-from sentence_transformers.features import FeatureDict, Features, is_packed, pad, pad_rows
+from sentence_transformers.features import FeatureDict, Features
 from sentence_transformers.util.distributed import all_gather, get_world_size
 
 WIDEST = 1.25  # longest : shortest text of a padded batch
@@ -97,7 +97,7 @@ def merge_feature_batches(features_list: Iterable[FeatureDict]) -> FeatureDict |
     """The features of several columns as one batch, column after column; None if they cannot be joined."""
     parts = list(features_list)
     signatures = {Features.of(part).signature for part in parts}
-    if not _merging.get() or len(signatures) != 1 or not Features.of(parts[0]).layout:
+    if not _merging.get() or len(signatures) != 1 or not Features.of(parts[0]).joinable:
         return None
     return Features.join(parts)
 
@@ -126,7 +126,7 @@ def over_columns(
     for members in alike(model, columns, separate_first):
         parts = [columns[i] for i in members]
         sizes = [Features.of(part).text_count for part in parts]
-        if Features.of(parts[0]).layout is None:
+        if not Features.of(parts[0]).joinable:
             results[members[0]] = rows_of(parts[0])
             continue
         check_sizes(sizes)
@@ -148,10 +148,8 @@ def check_sizes(sizes: Sequence[int]) -> None:
 
 def as_padded(model: nn.Module, features: FeatureDict) -> FeatureDict:
     """Features of a batch in the padded layout, with the tokenizer's id of padding."""
-    if not is_packed(features):
-        return features
     padding = getattr(getattr(unwrap(model), "tokenizer", None), "pad_token_id", None) or 0
-    return pad(features) | {"input_ids": pad_rows(features["input_ids"], features["packing"], padding)}
+    return Features.of(features).pad(padding)
 
 
 def over_padded_columns(
@@ -162,7 +160,7 @@ def over_padded_columns(
     for members in (columns[:1], columns[1:]):
         joined = merge_feature_batches(members) if len(members) > 1 else None
         for batch in members if joined is None else [joined]:
-            if most is None or Features.of(batch).layout is None:
+            if most is None or not Features.of(batch).joinable:
                 results.append(rows_of(batch))
                 continue
             places = range(Features.of(batch).text_count)
@@ -179,7 +177,7 @@ def alike(model: nn.Module, columns: list[FeatureDict], separate_first: bool = F
     """
     inner = unwrap(model)
     for i, features in enumerate(map(Features.of, columns)):
-        if features.layout == "padded":
+        if features.layout == "padded" and features.joinable:
             module = input_module(inner, features.get("task"))
             if getattr(module, "packs", False) and hasattr(module, "tokens"):
                 columns[i] = features.pack(getattr(module, "position_offset", 0))
@@ -187,7 +185,7 @@ def alike(model: nn.Module, columns: list[FeatureDict], separate_first: bool = F
         return [[i] for i in range(len(columns))]
     groups: dict[Any, list[int]] = {}
     for i, features in enumerate(map(Features.of, columns)):
-        alone = features.layout is None or (separate_first and i == 0)
+        alone = not features.joinable or (separate_first and i == 0)
         groups.setdefault(i if alone else features.signature, []).append(i)
     return list(groups.values())
 

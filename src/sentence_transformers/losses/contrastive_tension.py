@@ -62,12 +62,9 @@ class ContrastiveTensionLoss(Loss):
 
 def same_tokens(first: dict[str, Any], second: dict[str, Any]) -> Tensor:
     """(B,) whether the texts of two columns have equal tokens."""
-    columns = []
-    for features in map(Features.of, (first, second)):
-        batch = features.pack(0) if features.layout == "padded" else features
-        parts = batch["input_ids"].split(batch.text_lengths)
-        columns.append([part.tolist() for part in parts])
-    return torch.tensor([a == b for a, b in zip(*columns, strict=True)], device=first["input_ids"].device)
+    columns = [Features.of(features).split("input_ids") for features in (first, second)]
+    equal = [torch.equal(a, b) for a, b in zip(*columns, strict=True)]
+    return torch.tensor(equal, device=first["input_ids"].device)
 
 
 class ContrastiveTensionLossInBatchNegatives(Loss):

@@ -170,7 +170,7 @@ def cut(
     for members in alike(model, columns):
         parts = [columns[i] for i in members]
         places = torch.cat([torch.arange(starts[i], starts[i] + sizes[i], device="cpu") for i in members])
-        if Features.of(parts[0]).layout is None:
+        if not Features.of(parts[0]).joinable:
             slices.append(Slice(parts[0], places))
             continue
         joined = Features.join(parts)
@@ -341,7 +341,7 @@ def ranges_of(model: nn.Module, features: FeatureDict, size: int, most_tokens: i
     """(begin, end) of the mini-batches of a column, its texts in order."""
     batch = Features.of(features)
     count = batch.text_count
-    if batch.layout is None:
+    if not batch.joinable:
         return [(0, count)]
     if most_tokens is None:
         return [(start, min(start + size, count)) for start in range(0, count, size)]

@@ -254,9 +254,7 @@ def cuts_otherwise(model: SentenceTransformer, guide: SentenceTransformer, loss:
 
 def texts_of(model: SentenceTransformer, features: dict[str, Any]) -> list[str]:
     """The texts of a batch, from its tokens."""
-    batch = Features.of(features)
-    batch = batch.pack(0) if batch.layout == "padded" else batch
-    parts = [part.tolist() for part in batch["input_ids"].split(batch.text_lengths)]
+    parts = [part.tolist() for part in Features.of(features).split("input_ids")]
     tokenizer = model.tokenizer
     decode = getattr(tokenizer, "batch_decode", None) or tokenizer.decode_batch
     return decode(parts, skip_special_tokens=True)

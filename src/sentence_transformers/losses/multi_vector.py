@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.features import FeatureDict, is_packed, pad_rows
+from sentence_transformers.features import FeatureDict
 from sentence_transformers.late_interaction import colbert_kd_scores, colbert_scores, colbert_scores_pairwise
 from sentence_transformers.losses.base import Loss, check_columns
 from sentence_transformers.losses.batching import over_columns, run
@@ -38,8 +38,8 @@ def token_vectors(model: nn.Module, features: FeatureDict, length: int) -> Tenso
     """Token vectors of b texts, each filled up with zeros to `length` or more rows: (b, L, H)."""
     out = run(model, features)
     vectors = out["token_embeddings"]
-    if is_packed(out):
-        vectors = pad_rows(vectors, out["packing"])
+    if (packing := out.get("packing")) is not None:
+        vectors = packing.pad(vectors)
     else:
         vectors = vectors * out["attention_mask"][..., None].to(vectors.dtype)
     return of_length(vectors, max(length, vectors.shape[1]))
@@ -48,7 +48,7 @@ def token_vectors(model: nn.Module, features: FeatureDict, length: int) -> Tenso
 def longest_text(columns: Sequence[FeatureDict]) -> int:
     """Tokens of the longest text of a batch, padding included where texts are padded."""
     padded = [column["attention_mask"].shape[1] for column in columns if column.get("attention_mask") is not None]
-    packed = [max(column["packing"].lengths, default=0) for column in columns if is_packed(column)]
+    packed = [max(column["packing"].lengths, default=0) for column in columns if column.get("packing") is not None]
     return max([*padded, *packed], default=0)
 
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 from torch import Tensor, nn
 
 from sentence_transformers.backends.extension_points import packs, unseen
-from sentence_transformers.features import is_packed, pad
+from sentence_transformers.features import Features
 from sentence_transformers.storage import files, settings, weights
 from sentence_transformers.storage.files import Source
 from sentence_transformers.util.whose_code import OWN, is_foreign
@@ -262,8 +262,8 @@ def arguments(
         following: the module that comes next; given to modules that leave it work (`sees_following`), if nobody else
             looks at the features between them (`unseen`).
     """
-    if is_packed(features) and not understands_packed(module):
-        features = pad(features)
+    if features.get("packing") is not None and not understands_packed(module):
+        features = dict(Features.of(features).pad())
     wanted = kwargs_of(module) if kwargs else set()
     given = {key: value for key, value in kwargs.items() if key in wanted}
     leaves_work = getattr(module, "sees_following", False) and getattr(following, "takes_vocabulary", False)

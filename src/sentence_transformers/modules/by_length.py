@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sentence_transformers.features import TOKEN_KEYS, Packing, is_packed, pad_rows
+from sentence_transformers.features import LAYERS, PER_TOKEN, Features, Packing
 from sentence_transformers.util.tensor import repad_flattened_features
 
 TextFunction = Callable[[Tensor], Tensor]
@@ -31,7 +31,7 @@ def map_texts(features: dict[str, Any], function: TextFunction, dimension: int) 
         function: (n, l, H) -> (n, l', H').
         dimension: H'.
     """
-    if is_packed(features):
+    if features.get("packing") is not None:
         return map_packed(features, function, dimension)
     return map_padded(repad_flattened_features(features), function, dimension)
 
@@ -47,16 +47,14 @@ def map_packed(features: dict[str, Any], function: TextFunction, dimension: int)
 
 
 def map_padded(features: dict[str, Any], function: TextFunction, dimension: int) -> dict[str, Any]:
-    tokens, mask = features["token_embeddings"], token_mask(features)
+    tokens, mask = features["token_embeddings"], Features.of(features).token_mask
     order = mask.sum(1).argsort()
     back = order.argsort()
     before = Packing(mask.sum(1)[order].tolist(), tokens.device)
     rows, after = map_rows(tokens[order][mask[order]], before, function, dimension)
     if after.lengths != before.lengths:
         forget_tokens(features)
-        steps = torch.arange(after.longest, device=tokens.device)
-        features["attention_mask"] = (steps < after.lengths_tensor[back, None]).long()
-        features["token_embeddings"] = pad_rows(rows, after)[back]
+        features["attention_mask"], features["token_embeddings"] = after.mask[back], after.pad(rows)[back]
         return features
     padded = rows.new_zeros(*mask.shape, dimension)
     padded[mask[order]] = rows
@@ -74,15 +72,7 @@ def map_rows(rows: Tensor, packing: Packing, function: TextFunction, dimension: 
     return torch.cat(outputs), Packing(lengths, rows.device)
 
 
-def token_mask(features: dict[str, Any]) -> Tensor:
-    """(B, L) bool: True where a padded batch holds a token; everywhere if it has no `attention_mask`."""
-    tokens = features["token_embeddings"]
-    if (mask := features.get("attention_mask")) is None:
-        return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-    return mask.bool()
-
-
 def forget_tokens(features: dict[str, Any]) -> None:
     """Remove the entries that describe tokens which no longer correspond to `token_embeddings`."""
-    for key in (*TOKEN_KEYS, "all_layer_embeddings", "prompt_length"):
+    for key in (*PER_TOKEN, LAYERS, "prompt_length"):
         features.pop(key, None)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.backends.deferred_logits import VocabularyRows
-from sentence_transformers.features import is_packed
 from sentence_transformers.modules.base import Module
 
 
@@ -52,8 +51,8 @@ class LogitScore(Module):
 
 def last_rows(rows: Tensor, features: dict[str, Any]) -> Tensor:
     """The row of each text's last token: (T, …) or (B, L, …) -> (B, …)."""
-    if is_packed(features):
-        return rows[features["packing"].lengths_tensor.cumsum(0) - 1]
+    if (packing := features.get("packing")) is not None:
+        return rows[packing.lengths_tensor.cumsum(0) - 1]
     mask = features.get("attention_mask")
     if mask is None:
         return rows[:, -1]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from sentence_transformers.features import TOKEN_KEYS, is_packed
+from sentence_transformers.features import Features
 from sentence_transformers.modules.base import Module
 from sentence_transformers.modules.text_input import known_token_id
 from sentence_transformers.util.tensor import repad_flattened_features
@@ -91,10 +91,7 @@ class MultiVectorMask(Module):
         dropped = self._dropped(features["input_ids"], task)
         if dropped is None:
             return features
-        if not is_packed(features):
-            return features | {"attention_mask": features["attention_mask"].bool() & ~dropped}
-        left = features | {key: features[key][~dropped] for key in TOKEN_KEYS if isinstance(features.get(key), Tensor)}
-        return left | {"packing": features["packing"].keep(~dropped)}
+        return features | Features.of(features).keep(~dropped)
 
     def _dropped(self, ids: Tensor, task: str | None) -> Tensor | None:
         """Where the tokens are that go; None if all stay."""

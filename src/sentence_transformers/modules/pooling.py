@@ -29,7 +29,7 @@ from torch import Tensor
 
 from sentence_transformers._deprecation import legacy
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.features import Packing, flattened_packing, is_packed
+from sentence_transformers.features import Packing
 from sentence_transformers.modules.base import Module
 
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
@@ -118,7 +118,7 @@ class Pooling(Module):
     def forward(self, features: dict[str, Any], **kwargs) -> dict[str, Any]:
         """Add `sentence_embedding`."""
         weights_sum = features.get("token_weights_sum")
-        packing = features["packing"] if is_packed(features) else flattened_packing(features)
+        packing = Packing.of(features)
         if packing is None:
             parts = [pool_padded(*self._masked(features), mode, weights_sum) for mode in self.modes]
         else:
@@ -131,9 +131,8 @@ class Pooling(Module):
 
     def rows(self, features: dict[str, Any], packing: Packing) -> tuple[Tensor, Tensor, int]:
         """The vectors that count, (T, H); how many each text has, (B,) int64; how many were left out before them."""
-        embeddings = features["token_embeddings"]
+        embeddings = features["token_embeddings"].flatten(0, -2)  # (T, H) or, in a flattened batch, (1, T, H)
         skip = 0 if self.include_prompt else prompt_length(features)
-        embeddings = embeddings if is_packed(features) else embeddings[0]
         if not skip:
             return embeddings, packing.lengths_tensor, 0
         return embeddings[packing.positions >= skip], (packing.lengths_tensor - skip).clamp(min=0), skip

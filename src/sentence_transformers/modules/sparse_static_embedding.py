@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sentence_transformers.engine.tokenization import Tokens
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.features import Features, Packing, is_packed, pad
+from sentence_transformers.features import Features, Packing
 from sentence_transformers.modules.lookup_input import LookupInput
 from sentence_transformers.storage import weights
 from sentence_transformers.storage.files import Source
@@ -94,7 +94,7 @@ class SparseStaticEmbedding(LookupInput):
         """Tokens as a packed or padded batch on `device`."""
         ids = torch.from_numpy(tokens.ids).to(device)
         features = {"input_ids": ids, "packing": Packing(tokens.lengths, device), "modality": "text"}
-        return features if packed else pad(features)
+        return features if packed else Features.of(features).pad()
 
     def preprocess(self, inputs: Sequence[str], prompt: str | None = None, **kwargs) -> dict[str, Any]:
         """Texts as a padded batch: input_ids, attention_mask and, if the tokenizer gives them, token_type_ids, int64 of
@@ -108,9 +108,8 @@ class SparseStaticEmbedding(LookupInput):
     def forward(self, features: dict[str, Any], **kwargs) -> dict[str, Any]:
         """Add `sentence_embedding`; a text without tokens gives zeros."""
         size = len(self.weight)
-        if is_packed(features):
-            packing, ids = features["packing"], features["input_ids"]
-            texts, count = packing.sequence_ids, len(packing)
+        if (packing := features.get("packing")) is not None:
+            texts, count, ids = packing.sequence_ids, len(packing), features["input_ids"]
         else:
             mask = features["attention_mask"].bool()
             texts, count = mask.nonzero()[:, 0], len(mask)

@@ -23,7 +23,7 @@ from torch import Tensor
 from sentence_transformers._deprecation import legacy
 from sentence_transformers.backends.deferred_logits import VocabularyRows, max_over_tokens, reduce_over_tokens
 from sentence_transformers.errors import InputError
-from sentence_transformers.features import Packing, flattened_packing, is_packed, is_recorded
+from sentence_transformers.features import Packing, is_recorded
 from sentence_transformers.modules.base import Module
 
 if TYPE_CHECKING:
@@ -129,11 +129,8 @@ class SpladePooling(Module):
         """The logits of a batch, one row per token, and the lengths of its texts; a padded batch is packed."""
         deferred: VocabularyRows | None = features.get("vocabulary")
         rows: Tensor = features["token_embeddings"] if deferred is None else deferred.rows
-        flattened = flattened_packing(features)
-        if is_packed(features):
-            packing = features["packing"]
-        elif flattened is not None:
-            rows, packing = rows[0], flattened
+        if (packing := Packing.of(features)) is not None:
+            rows = rows.flatten(0, -2)  # (T, …) or, in a flattened batch, (1, T, …)
         else:
             mask = features.get("attention_mask")
             mask = rows.new_ones(rows.shape[:2], dtype=torch.bool) if mask is None else mask.bool()

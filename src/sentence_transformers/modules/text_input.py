@@ -25,7 +25,7 @@ from sentence_transformers.backends.checkpoint import NO_LIMIT, Checkpoint, Toke
 from sentence_transformers.engine.inputs import as_batch, as_inputs, with_prompt
 from sentence_transformers.engine.tokenization import BatchTokenizer, Tokens, check_ids, settings_of
 from sentence_transformers.errors import InputError, ModelFormatError
-from sentence_transformers.features import Features, Packing, pad_rows
+from sentence_transformers.features import Features, Packing
 from sentence_transformers.modules import query_expansion
 from sentence_transformers.modules.base import InputModule
 from sentence_transformers.modules.chat import Chat, message_format, put_back
@@ -346,27 +346,19 @@ class TextInput(InputModule):
         if tokens.prompt_length:
             about["prompt_length"] = tokens.prompt_length
         if packed:
-            packing = Packing(tokens.lengths, device, tokens.seen)
+            packing = Packing(tokens.lengths, device, tokens.attention_lengths)
             features = {"packing": packing, "input_ids": ids.to(device, non_blocking=True)}
             features["position_ids"] = packing.positions + self.position_offset
             if types is not None:
                 features["token_type_ids"] = types.to(device, non_blocking=True)
             return features | about
-        packing = Packing(tokens.lengths)
-        steps = torch.arange(packing.longest, device="cpu")
-        padded = {"input_ids": pad_rows(ids, packing, self.padding_id)}
-        if types is not None:
-            padded["token_type_ids"] = pad_rows(types, packing)
-        elif self.gives_types:
-            padded["token_type_ids"] = torch.zeros_like(padded["input_ids"])
-        kept = (steps[None, :] < packing.lengths_tensor[:, None]).long()
-        if tokens.seen is None:
-            padded["attention_mask"] = kept
-        else:
-            padded["attention_mask"] = (steps[None, :] < torch.from_numpy(tokens.seen)[:, None]).long()
-            padded["kept_mask"] = kept
+        packing = Packing(tokens.lengths, "cpu", tokens.attention_lengths)
+        run = Features(input_ids=ids, packing=packing)
+        if types is not None or self.gives_types:
+            run["token_type_ids"] = torch.zeros_like(ids) if types is None else types
+        padded = run.pad(self.padding_id)
         if getattr(self._cutter, "padding_side", "right") == "left":
-            padded = {key: shift_left(value, packing) for key, value in padded.items()}
+            padded = padded.map_tokens(lambda rows: shift_left(rows, packing))
         moved = {key: value.to(device) for key, value in padded.items()}
         return Features(moved | about | self._logits_to_keep(moved))
 
@@ -489,17 +481,11 @@ def known_token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None
     return found if known and isinstance(found, int) else None
 
 
-def unpadded_tokens(features: dict[str, Any]) -> Tokens:
+def unpadded_tokens(features: Features) -> Tokens:
     """The tokens of a padded batch, on the CPU."""
-    ids = features["input_ids"]
-    kept = [row.bool() for row in features.get("attention_mask", torch.ones_like(ids))]
-
-    def rows(values: Tensor) -> list[list[int]]:
-        return [row[mask].tolist() for row, mask in zip(values, kept, strict=True)]
-
-    types = features.get("token_type_ids")
-    length = features.get("prompt_length", 0)
-    return Tokens.from_lists(rows(ids), None if types is None else rows(types), prompt_length=length)
+    keys = [key for key in ("input_ids", "token_type_ids") if key in features]
+    ids, *types = ([row.tolist() for row in features.split(key)] for key in keys)
+    return Tokens.from_lists(ids, *types, prompt_length=features.get("prompt_length", 0))
 
 
 def shift_left(tensor: Tensor, packing: Packing) -> Tensor:

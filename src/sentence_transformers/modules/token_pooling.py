@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError, MissingExtraError
-from sentence_transformers.features import Packing, is_packed, pad_rows
+from sentence_transformers.features import ABOUT_RUNS, PER_TOKEN, Features, Packing
 from sentence_transformers.modules.base import Module
 from sentence_transformers.modules.multi_vector_mask import as_tasks
-from sentence_transformers.util.tensor import normalize_embeddings, repad_flattened_features
+from sentence_transformers.util.tensor import normalize_embeddings
 
 
 class BaseTokenPooling(Module, ABC):
@@ -51,15 +51,9 @@ class BaseTokenPooling(Module, ABC):
         """Pool `token_embeddings`. The batch is padded afterwards: (B, M, H), and `attention_mask` (B, M)."""
         if not self.applies_to(task):
             return features
-        features = repad_flattened_features(features)
-        embeddings = features["token_embeddings"]
-        if is_packed(features):
-            rows = list(torch.split(embeddings, features["packing"].lengths))
-        else:
-            rows = masked_rows(embeddings, features["attention_mask"])
-        pooled, mask = padded([self.pool_one(row) for row in rows], embeddings)
-        left = {key: value for key, value in features.items() if key not in ("packing", "position_ids", "input_ids")}
-        left.pop("token_type_ids", None)
+        rows = Features.of(features).split("token_embeddings")
+        pooled, mask = padded([self.pool_one(row) for row in rows], features["token_embeddings"])
+        left = {key: value for key, value in features.items() if key not in (*PER_TOKEN, *ABOUT_RUNS)}
         return left | {"token_embeddings": pooled, "attention_mask": mask}
 
     def pool(
@@ -195,4 +189,4 @@ def padded(rows: list[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
     """A list of (m, H) as (B, M, H), padded with zeros, and its mask (B, M) bool."""
     packing = Packing(map(len, rows), like.device)
     run = torch.cat(rows).to(like.dtype) if rows else like.new_zeros(0, like.shape[-1])
-    return pad_rows(run, packing), torch.arange(packing.longest, device=like.device) < packing.lengths_tensor[:, None]
+    return packing.pad(run), packing.mask.bool()

@@ -30,10 +30,10 @@ from sentence_transformers.backends.graph import Graph, GraphRunner
 from sentence_transformers.backends.prepacked_linear import bind_to_replicas
 from sentence_transformers.backends.runner import ModelRunner, RunOptions
 from sentence_transformers.backends.tasks import TASKS
-from sentence_transformers.backends.torch_runner import VOCABULARY_TASKS, TorchRunner, as_padded, with_learned_prompt
+from sentence_transformers.backends.torch_runner import VOCABULARY_TASKS, TorchRunner, with_learned_prompt
 from sentence_transformers.engine.tokenization import check_template
 from sentence_transformers.errors import InputError
-from sentence_transformers.features import is_recorded
+from sentence_transformers.features import Features, Packing, is_recorded
 from sentence_transformers.modules.base import note_sides
 from sentence_transformers.modules.chat import message_format
 from sentence_transformers.modules.input_formatter import InputFormatter
@@ -394,7 +394,7 @@ class Transformer(TextInput):
         else:
             defer = defer and self._defers_in_transformers
             if packing is not None and not self.packs_in_transformers:
-                features = as_padded(features, self.padding_id)
+                features = dict(Features.of(features).pad(self.padding_id))
             value = self.run(features, defer)
             rows = value if isinstance(value, Tensor) else value.rows
             if rows.dim() == 3 and hasattr(self.auto_model, "get_base_model"):
@@ -407,6 +407,8 @@ class Transformer(TextInput):
             rest = {key: entry for key, entry in features.items() if key != "kept_mask"}
             return rest | {"attention_mask": features["kept_mask"]} | added
         if packing is not None:
+            if packing.attention_lengths is not None:  # from here on all tokens count
+                features = features | {"packing": Packing(packing.lengths, packing.device)}
             return features | added
         features.update(added)
         return features

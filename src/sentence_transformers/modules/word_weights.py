@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.features import Packing, is_packed
 from sentence_transformers.modules.base import Module
 from sentence_transformers.util.tensor import repad_flattened_features
 
@@ -46,8 +45,7 @@ class WordWeights(Module):
     def forward(self, features: dict[str, Tensor | Any], **kwargs) -> dict[str, Tensor | Any]:
         features = repad_flattened_features(features)
         weights = self.emb_layer(features["input_ids"]).squeeze(-1)  # (T,) or (B, L)
-        if is_packed(features):
-            packing = cast(Packing, features["packing"])
+        if (packing := features.get("packing")) is not None:
             total = weights.new_zeros(len(packing)).index_add(0, packing.sequence_ids, weights)
         else:
             weights = weights * features["attention_mask"]

@@ -5,8 +5,8 @@
           "label": (B,), "dataset_name": "…"}
 
 The first column called label, labels, score or scores is the label; every other column is an input, in the order in
-which the columns come. A prompt and a route may belong to a column. `split_columns` is the way back: one dictionary of
-features per column. A batch holds only tensors and names, so that any data loader can move it.
+which the columns come. A prompt and a route may belong to a column. `Features.columns` is the way back: the
+features of each column. A batch holds only tensors and names, so that any data loader can move it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from sentence_transformers.backends.extension_points import is_untouched
 from sentence_transformers.engine.engine import input_module, plans_by_tokens
 from sentence_transformers.errors import InputError
-from sentence_transformers.features import Packing
+from sentence_transformers.features import Features
 
 if TYPE_CHECKING:
     from sentence_transformers.training.arguments import Prompts
@@ -35,10 +35,7 @@ logger = logging.getLogger(__name__)
 LABEL_COLUMNS = ("label", "labels", "score", "scores")
 DATASET_NAME = "dataset_name"
 RESERVED = (DATASET_NAME, "return_loss")
-LENGTHS = "lengths"
-SEEN = "seen"  # of the tokens of a packed text, those that attention may look at
 ID_ENDINGS = ("_ids", "_idx", "_id")
-FIRST_KEYS = (LENGTHS, "input_ids", "sentence_embedding", "pixel_values")  # one of them ends each column's features
 
 ANCHORS = {"anchor", "query", "question", "premise", "sentence1", "sentence_a", "text1", "source"}
 POSITIVES = {"positive", "pos", "answer", "passage", "document", "entailment", "sentence2", "sentence_b", "target"}
@@ -108,13 +105,9 @@ class BaseDataCollator:
                 raise InputError(f"Column {name!r}: {error}") from error
             error.add_note(f"This was raised for the column {name!r} of a batch.")
             raise
-        packing = features.pop("packing", None)
-        first = {} if packing is None else {LENGTHS: torch.tensor(packing.lengths, device="cpu")}
-        if packing is not None and packing.seen is not None:
-            first[SEEN] = torch.tensor(packing.seen, device="cpu")
         if task:
             features["task"] = task
-        return {f"{name}_{key}": value for key, value in {**first, **features}.items()}
+        return Features.of(features).as_column(name)
 
     def task_of(self, name: str, dataset: str | None) -> str | None:
         """The side that a column's texts are on, which is their route too; None if nothing says it."""
@@ -301,24 +294,3 @@ def of_column(settings: Prompts, dataset: str | None, column: str) -> str | None
         return of_dataset
     value = of_dataset.get(column)
     return value if isinstance(value, str) else None
-
-
-def split_columns(batch: dict[str, Any]) -> tuple[list[dict[str, Any]], Tensor | None]:
-    """One dictionary of features per column, and the labels."""
-    columns: list[str] = []
-    for key in batch:
-        for end in FIRST_KEYS:
-            if key.endswith(f"_{end}") and (name := key.removesuffix(f"_{end}")) not in columns:
-                columns.append(name)
-                break
-    parts: dict[str, dict[str, Any]] = {name: {} for name in columns}
-    for key, value in batch.items():
-        owners = [name for name in columns if key.startswith(f"{name}_")]
-        if owners:
-            owner = max(owners, key=len)
-            parts[owner][key.removeprefix(f"{owner}_")] = value
-    for features in parts.values():
-        lengths, seen = features.pop(LENGTHS, None), features.pop(SEEN, None)
-        if lengths is not None:
-            features["packing"] = Packing(lengths.tolist(), lengths.device, None if seen is None else seen.tolist())
-    return list(parts.values()), batch.get("label")

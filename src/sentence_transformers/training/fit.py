@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from sentence_transformers.errors import InputError
+from sentence_transformers.features import Features
 from sentence_transformers.losses.base import check_labels
 from sentence_transformers.losses.cross import CrossLoss
 from sentence_transformers.protocols import Evaluator
-from sentence_transformers.training.collator import BaseDataCollator, split_columns
+from sentence_transformers.training.collator import BaseDataCollator
 from sentence_transformers.training.dataloaders import rows_of_batch
 
 if TYPE_CHECKING:
@@ -235,7 +236,8 @@ def epochs_if(evaluator: Evaluator | None) -> str:
 
 def smart_batching_collate(preprocess: Callable[..., Any], batch: list[Any]) -> tuple[list[dict[str, Any]], Any]:
     """Examples -> (features of each column, labels)."""
-    return split_columns(BaseDataCollator(preprocess)(rows_of_batch(batch)))
+    collated = BaseDataCollator(preprocess)(rows_of_batch(batch))
+    return Features.columns(collated), collated.get("label")
 
 
 class FitMixinLoss(CrossLoss):

@@ -30,12 +30,13 @@ from sentence_transformers.backends.extension_points import is_untouched
 from sentence_transformers.encoders.base import BaseModel
 from sentence_transformers.errors import InputError
 from sentence_transformers.evaluation.base import SequentialEvaluator
+from sentence_transformers.features import Features
 from sentence_transformers.storage.model_card import BaseModelCardData, as_list
 from sentence_transformers.storage.readme import replace_card
 from sentence_transformers.training import checkpoints, dataloaders, fit
 from sentence_transformers.training.arguments import BaseTrainingArguments, BatchSamplers, checked_args, defaults_of
 from sentence_transformers.training.callbacks import BaseModelCardCallback
-from sentence_transformers.training.collator import DATASET_NAME, BaseDataCollator, Preprocess, split_columns
+from sentence_transformers.training.collator import DATASET_NAME, BaseDataCollator, Preprocess
 from sentence_transformers.training.optimizers import (
     average_gradients,
     forget_gradients,
@@ -288,7 +289,7 @@ class BaseTrainer(Trainer, ABC):
 
     def collect_features(self, inputs: dict[str, Any]) -> tuple[list[dict[str, Any]], Tensor | None]:
         """A batch as one dictionary of features per column, and the labels."""
-        return split_columns(inputs)
+        return Features.columns(inputs), inputs.get("label")
 
     def loss_settings(self, inputs: dict[str, Any], dataset_name: str | None) -> dict[str, Any]:
         """What else the loss is told of a batch."""
