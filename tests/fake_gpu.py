@@ -30,7 +30,7 @@ from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from sentence_transformers.backends import extension_points
+from sentence_transformers.backends import override_detection
 from sentence_transformers.util import threads
 
 CPU = torch.device("cpu")
@@ -82,7 +82,7 @@ class FakeGPU(TorchFunctionMode):
     def __enter__(self) -> FakeGPU:
         self.entered.enter_context(mock.patch.object(threads, "run_side_by_side", one_after_another))
         # what a device does is no mode of the caller's
-        self.entered.enter_context(mock.patch.object(extension_points, "has_mode", lambda: False))
+        self.entered.enter_context(mock.patch.object(override_detection, "has_mode", lambda: False))
         module = torch.get_device_module(self.kind)
         self.entered.enter_context(mock.patch.object(module, "get_rng_state", lambda *device: torch.get_rng_state()))
         self.entered.enter_context(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sentence_transformers.cli.chunks import Chunk, Chunks
+from sentence_transformers.cli.embedding_writers import Chunk, Chunks
 from sentence_transformers.cluster.job import Folder
 from sentence_transformers.search.sparse_index import SparseIndex
 from sentence_transformers.util.atomic import replacing

@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedTokenizerFast
 
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder, losses, models
-from sentence_transformers.backends.extension_points import extensions, is_untouched
+from sentence_transformers.backends.override_detection import extensions, is_untouched
 from sentence_transformers.engine import workers
 from sentence_transformers.modules.multi_vector_mask import MultiVectorMask
 from sentence_transformers.modules.splade_pooling import SpladePooling

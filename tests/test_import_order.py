@@ -12,10 +12,10 @@ from sentence_transformers import _names
 ROOT = Path(sentence_transformers.__file__).parent
 ORDER = [
     ("errors", "_deprecation", "protocols"),
-    ("features",),
     ("util",),
     ("plots", "quantization"),
     ("storage",),
+    ("features",),
     ("backends",),
     ("engine",),
     ("late_interaction",),

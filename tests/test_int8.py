@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
-from sentence_transformers.backends.linear import (
+from sentence_transformers.backends.matmul_kernels import (
     GELU_LOWEST,
     FloatProduct,
     Int8Product,

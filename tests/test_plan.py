@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sentence_transformers.engine.scheduling import micro_batches
+from sentence_transformers.engine.batching import micro_batches
 
 LENGTHS = np.random.default_rng(0).integers(1, 60, size=500)
 

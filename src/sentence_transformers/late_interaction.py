@@ -38,7 +38,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sentence_transformers.engine.scheduling import micro_batches
+from sentence_transformers.engine.batching import micro_batches
 from sentence_transformers.errors import InputError
 from sentence_transformers.features import Packing
 from sentence_transformers.util.tensor import ArrayLike, describe, to_float

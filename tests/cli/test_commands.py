@@ -17,7 +17,7 @@ import transformers
 from sentence_transformers.model_card import SentenceTransformerModelCardData
 
 from sentence_transformers import CrossEncoder, Index, MultiVectorEncoder, SentenceTransformer, SparseEncoder, util
-from sentence_transformers.cli import show
+from sentence_transformers.cli import console
 from sentence_transformers.cli.app import COMMANDS, GROUPS
 from sentence_transformers.cli.options import Kind
 from tests.cli.conftest import TEXTS, Run
@@ -367,17 +367,17 @@ def test_quiet_commands_say_nothing(run, facts, tmp_path, bert_folder, caplog, c
 
 def test_lines_of_progress_end_with_all(capsys, monkeypatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(show.time, "monotonic", lambda: now[0])
-    with show.progress(20_000) as advance:
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with console.progress(20_000) as advance:
         for count in (4096, 4096, 4096, 4096, 3616):
             now[0] += 40 if count == 4096 else 8
             advance(count)
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1] == f"20,000 of 20,000 texts, {20_000 / 168:,.0f} texts/s"
     assert len(lines) == 1 + len([line for line in lines if "ETA" in line]) > 1
-    with show.progress(10) as advance:
+    with console.progress(10) as advance:
         advance(10)
-    with pytest.raises(KeyboardInterrupt), show.progress(10) as advance:
+    with pytest.raises(KeyboardInterrupt), console.progress(10) as advance:
         now[0] += 100
         advance(5)
         advance(1)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from sentence_transformers import SentenceTransformer, SparseEncoder
-from sentence_transformers.cli.chunks import Chunks
+from sentence_transformers.cli.embedding_writers import Chunks
 from tests.cli.conftest import TEXTS, Run
 
 ROWS = [{"number": i, "body": text} for i, text in enumerate(TEXTS)]

@@ -17,7 +17,7 @@ from sentence_transformers.base.losses import CachedLossMixin, RandContext
 from torch import Tensor, nn
 
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder, losses
-from sentence_transformers.losses.batching import column_merging_disabled, embed_columns, merge_feature_batches
+from sentence_transformers.losses.merged_forward import column_merging_disabled, embed_columns, merge_feature_batches
 from tests import models
 from tests.golden import score_models
 

@@ -16,8 +16,8 @@ from sentence_transformers.cross_encoder import losses as cross_losses
 
 from sentence_transformers import SentenceTransformer, _names, losses
 from sentence_transformers.losses.base import Accepts, Loss
-from sentence_transformers.losses.batching import column_merging_disabled, embed_columns, mini_batches
 from sentence_transformers.losses.gradient_cache import cached_loss
+from sentence_transformers.losses.merged_forward import column_merging_disabled, embed_columns, mini_batches
 from sentence_transformers.losses.pairs import cosent
 from tests import models
 from tests.golden import loss_cases

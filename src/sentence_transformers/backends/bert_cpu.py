@@ -27,9 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sentence_transformers.backends.bert_modules import BertShape, HeadNames
+from sentence_transformers.backends.bert_layers import BertShape, HeadNames
 from sentence_transformers.backends.deferred_logits import VocabularyRows
-from sentence_transformers.backends.linear import GELU_LOWEST, FloatProduct, Int8Product, Product
+from sentence_transformers.backends.matmul_kernels import GELU_LOWEST, FloatProduct, Int8Product, Product
 from sentence_transformers.backends.runner import PLAIN, RunOptions
 from sentence_transformers.features import Group, Packing
 

@@ -1,7 +1,7 @@
 """A network of the BERT family on CPU, loaded without transformers, and when `BertCpuRunner` may compute it.
 
 Most embedding models in use have these layers (BERT, RoBERTa, XLM-R, CamemBERT), so a fresh process reaches its first
-vector without importing transformers, which takes longer than torch itself. The layers are those of `bert_modules`,
+vector without importing transformers, which takes longer than torch itself. The layers are those of `bert_layers`,
 which the transformers model takes over when it is asked for; `BertNetwork` reads them before and after, as long as they
 are what it knows. Training and other devices get the transformers model.
 """
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from sentence_transformers.backends import packed_attention
 from sentence_transformers.backends.bert_cpu import WORDS, BertCpuRunner
-from sentence_transformers.backends.bert_modules import FAMILY, HEADS, BertShape, Kind, Part, kinds, label_count
-from sentence_transformers.backends.extension_points import Survey, is_observed
+from sentence_transformers.backends.bert_layers import FAMILY, HEADS, BertShape, Kind, Part, kinds, label_count
+from sentence_transformers.backends.override_detection import Survey, is_observed
 from sentence_transformers.backends.prepacked_linear import LayerForward, PackedForward, compute_dtype, may_be_packed
 from sentence_transformers.backends.write_detection import Watch, can_be_watched, watch
 
@@ -39,7 +39,7 @@ class BertNetwork:
     the runner knows how to compute; it leaves any other network to transformers.
 
     Args:
-        model: the network, a `bert_modules.Part` or a transformers model.
+        model: the network, a `bert_layers.Part` or a transformers model.
         shape: the architecture.
         saved_config: content of config.json.
         auto_class: "AutoModel", or the Auto class of a model with a head.

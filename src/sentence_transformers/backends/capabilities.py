@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.backends import packed_attention
-from sentence_transformers.backends.extension_points import extensions
+from sentence_transformers.backends.override_detection import extensions
 from sentence_transformers.features import Features, Packing
 from sentence_transformers.util.environment import is_out_of_memory
 from sentence_transformers.util.tensor import module_device

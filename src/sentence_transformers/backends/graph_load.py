@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sentence_transformers.backends.checkpoint import Checkpoint
 from sentence_transformers.backends.graph import Graph, check_task, find
 from sentence_transformers.backends.graph_export import inputs_of, scratch_folder, to_onnx, verify
 from sentence_transformers.backends.onnx import OnnxGraph, runtime
 from sentence_transformers.backends.openvino import OpenVinoGraph
 from sentence_transformers.backends.openvino import runtime as openvino_runtime
+from sentence_transformers.backends.pretrained import Checkpoint
 from sentence_transformers.backends.tasks import TASKS
 from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.storage.files import Source, on_the_hub

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sentence_transformers.backends.extension_points import has_mode
+from sentence_transformers.backends.override_detection import has_mode
 from sentence_transformers.backends.write_detection import Watch, can_be_watched, own_memory, watch
 
 PACK_LIMIT_BYTES = 2 * 2**30  # the packed copy doubles a layer's memory; models beyond this stay as they are

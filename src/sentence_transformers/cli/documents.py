@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sentence_transformers.cli.exit_codes import usage_error
-from sentence_transformers.cli.texts import Rows
+from sentence_transformers.cli.row_readers import Rows
 from sentence_transformers.engine.prompts import document_side
 
 if TYPE_CHECKING:

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sentence_transformers.cli import options, show
+from sentence_transformers.cli import console, options
 from sentence_transformers.cli.exit_codes import complain, hush, usage_error
 from sentence_transformers.cli.options import READING, WRITING
-from sentence_transformers.cli.texts import STDIN, Record, Rows
+from sentence_transformers.cli.row_readers import STDIN, Record, Rows
 from sentence_transformers.engine.prompts import PLAIN
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from sentence_transformers.cli.chunks import Chunks
+    from sentence_transformers.cli.embedding_writers import Chunks
     from sentence_transformers.encoders.embedding import EmbeddingModel
 
 CHUNK_SIZE = 4096
@@ -142,7 +142,7 @@ def encode(
     task = Task(rows, column, id_column, limit, with_text, chunk_size, precision)
     chunks = None
     if output != STDIN:
-        from sentence_transformers.cli.chunks import Chunks
+        from sentence_transformers.cli.embedding_writers import Chunks
 
         settings = {**task.settings(), "model": model, "revision": revision, "side": side, "kind": kind, **given}
         chunks = Chunks(Path(output), settings, restart or input == STDIN)
@@ -218,7 +218,7 @@ class Task:
 
 def run(model: EmbeddingModel, task: Task, chunks: Chunks | None, arguments: dict[str, Any], quiet: bool) -> None:
     """Encode, and write chunk after chunk to `chunks`, or print them if that is None."""
-    from sentence_transformers.cli.chunks import Chunk, json_lines
+    from sentence_transformers.cli.embedding_writers import Chunk, json_lines
 
     done = 0 if chunks is None else chunks.done
     total = None if quiet and chunks is None else task.count()
@@ -227,7 +227,7 @@ def run(model: EmbeddingModel, task: Task, chunks: Chunks | None, arguments: dic
         complain(f"Going on after {done:,} texts that are in {chunks.folder}.")
     taken: list[Record] = []
     started, new = time.monotonic(), 0
-    with show.progress(total, done, quiet=quiet) as advance:
+    with console.progress(total, done, quiet=quiet) as advance:
         for embeddings in model.encode_stream(noted(task.records(done), taken), task.chunk_size, **arguments):
             columns = {"id": [record.id for record in taken]}
             if task.with_text:
@@ -248,7 +248,7 @@ def run(model: EmbeddingModel, task: Task, chunks: Chunks | None, arguments: dic
     if not quiet:
         seconds = time.monotonic() - started
         where = "" if chunks is None else f" -> {chunks.output}"
-        complain(f"{done + new:,} texts{where} in {show.duration(seconds)}, {new / seconds:,.0f} texts/s")
+        complain(f"{done + new:,} texts{where} in {console.duration(seconds)}, {new / seconds:,.0f} texts/s")
 
 
 def noted(records: Iterator[Record], taken: list[Record]) -> Iterator[str]:

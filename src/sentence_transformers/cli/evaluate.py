@@ -18,10 +18,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sentence_transformers.cli import options, show
+from sentence_transformers.cli import console, options
 from sentence_transformers.cli.exit_codes import usage_error
 from sentence_transformers.cli.options import READING, Kind
-from sentence_transformers.cli.texts import Rows
+from sentence_transformers.cli.row_readers import Rows
 from sentence_transformers.util.atomic import replacing
 
 
@@ -84,7 +84,7 @@ def evaluate(
             fresh.write_text(
                 json.dumps({"model": model, "data": data, "task": task, "metrics": plain}, indent=2) + "\n"
             )
-    show.rows(({"metric": name, "value": value} for name, value in plain.items()), layout, ["metric", "value"])
+    console.rows(({"metric": name, "value": value} for name, value in plain.items()), layout, ["metric", "value"])
 
 
 def read(task: Task, path: str, columns: list[str] | None = None, split: str = "test") -> list[Any]:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sentence_transformers.cli import options, show
+from sentence_transformers.cli import console, options
 from sentence_transformers.cli.documents import Reading
 from sentence_transformers.cli.exit_codes import complain, hush, usage_error
 from sentence_transformers.cli.models import CLASSES
 from sentence_transformers.cli.options import READING
+from sentence_transformers.cli.row_readers import Rows
 from sentence_transformers.cli.search import HIT_COLUMNS, Queries, QueryFile, queries_of
-from sentence_transformers.cli.texts import Rows
 
 if TYPE_CHECKING:
     from sentence_transformers import Index
@@ -216,7 +216,7 @@ def search(
     results = index.search(
         asked, top_k, filter=chosen, reranker=reranker, candidates=candidates, fusion=str(fusion), exact=exact
     )
-    show.rows(printed(asked, results), layout, HIT_COLUMNS)
+    console.rows(printed(asked, results), layout, HIT_COLUMNS)
 
 
 # ---- what they share
@@ -255,7 +255,7 @@ def add_rows(index: Index, rows: Rows, reading: Reading, replace: bool, quiet: b
     model = next(iter(index.models.values()))
     source = reading.documents(rows, model)
     total = None if quiet or reading.passages else rows.count()
-    with show.progress(total, unit=unit, quiet=quiet) as advance:
+    with console.progress(total, unit=unit, quiet=quiet) as advance:
         while part := list(itertools.islice(source, CHUNK_SIZE)):
             ids, texts, metadata = map(list, zip(*part, strict=True))
             index.add(

@@ -11,7 +11,7 @@ import typer
 from sentence_transformers.cli import options
 from sentence_transformers.cli.exit_codes import complain, hush, only_our_progress, usage_error
 from sentence_transformers.cli.options import Kind
-from sentence_transformers.cli.texts import Rows
+from sentence_transformers.cli.row_readers import Rows
 from sentence_transformers.util.atomic import replacing
 
 if TYPE_CHECKING:

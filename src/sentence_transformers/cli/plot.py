@@ -11,7 +11,7 @@ import typer
 from sentence_transformers.cli import options
 from sentence_transformers.cli.exit_codes import complain, usage_error
 from sentence_transformers.cli.options import Kind
-from sentence_transformers.cli.texts import Rows
+from sentence_transformers.cli.row_readers import Rows
 
 
 class Projection(StrEnum):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sentence_transformers.cli import options, show
+from sentence_transformers.cli import console, options
 from sentence_transformers.cli.exit_codes import complain, hush, usage_error
 from sentence_transformers.util.atomic import replacing
 
@@ -66,7 +66,7 @@ def quantize(
                 np.save(fresh, limits)
     first = quantize_embeddings(source[:1].astype(np.float32), str(precision), ranges=limits)  # type: ignore[arg-type]
     shape = (len(source), first.shape[1])  # type: ignore[union-attr]
-    with replacing(output) as fresh, show.progress(len(source), unit="vectors", quiet=quiet) as advance:
+    with replacing(output) as fresh, console.progress(len(source), unit="vectors", quiet=quiet) as advance:
         target = np.lib.format.open_memmap(fresh, "w+", first.dtype, shape)  # type: ignore[union-attr]
         for start, block in blocks(source):
             coded = quantize_embeddings(block.astype(np.float32), str(precision), ranges=limits)  # type: ignore[arg-type]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sentence_transformers.cli import show
+from sentence_transformers.cli import console
 from sentence_transformers.cli.exit_codes import REJECTED, complain, usage_error
-from sentence_transformers.cli.texts import STDIN
+from sentence_transformers.cli.row_readers import STDIN
 
 LOCAL = "local"
 ADDRESS = re.compile(r"(auto|local|ray://.+|[\w.-]+:\d+|\[[\da-fA-F:]+\]:\d+)")
@@ -31,7 +31,7 @@ def encode_on_ray(source: str, output: str, address: str, model: str, quiet: boo
     done = encode_dataset(source, model, output=output, address=address, show_progress_bar=not quiet, **given)
     if not quiet:
         speed = f"{done.texts_per_second:,.0f} texts/s, {done.tokens_per_second:,.0f} tokens/s"
-        complain(f"{done.encoded:,} texts -> {done.output} in {show.duration(done.seconds)}, {speed}")
+        complain(f"{done.encoded:,} texts -> {done.output} in {console.duration(done.seconds)}, {speed}")
     if done.rejected:
         complain(f"{done.rejected:,} rows could not be encoded; {done.rejects} says why.")
         raise SystemExit(REJECTED)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sentence_transformers.cli import options, show
+from sentence_transformers.cli import console, options
 from sentence_transformers.cli.exit_codes import hush, usage_error
 from sentence_transformers.cli.options import Kind
-from sentence_transformers.cli.texts import STDIN, Record, Rows
+from sentence_transformers.cli.row_readers import STDIN, Record, Rows
 
 if TYPE_CHECKING:
     from sentence_transformers.encoders.cross_encoder import CrossEncoder
@@ -69,7 +69,7 @@ def search(
     if rerank:
         reranker = load(rerank, loading.of_another(), Kind.cross)
         rows = [reranked(reranker, query, hits, found)[:top_k] for query, hits in zip(asked, rows, strict=True)]
-    show.rows(printed(asked, rows, found), layout, HIT_COLUMNS)
+    console.rows(printed(asked, rows, found), layout, HIT_COLUMNS)
 
 
 def rank(
@@ -101,7 +101,7 @@ def rank(
     model_ = load(model, Loading(device, backend, revision, offline, trust_remote_code), None, Kind.cross)
     texts = [record.text for record in found]
     hits = model_.rank(query, texts, top_k=top_k, show_progress_bar=False, **batching(batch_size))
-    show.rows(printed([query], [hits], found), layout, HIT_COLUMNS)
+    console.rows(printed([query], [hits], found), layout, HIT_COLUMNS)
 
 
 def similarity(
@@ -146,7 +146,7 @@ def similarity(
     if pairs is not None:
         scores = encoder.similarity_pairwise(encoder.encode(first, **given), encoder.encode(second, **given)).tolist()
         rows = [{"score": s, "text 1": a, "text 2": b} for s, a, b in zip(scores, first, second, strict=True)]
-        show.rows(rows, layout, ["score", "text 1", "text 2"])
+        console.rows(rows, layout, ["score", "text 1", "text 2"])
         return
     vectors = encoder.encode(list(texts or []), **given)
     numbers = [str(i + 1) for i in range(len(texts or []))]
@@ -154,7 +154,7 @@ def similarity(
     rows = [
         {"text": text} | dict(zip(numbers, row, strict=True)) for text, row in zip(texts or [], matrix, strict=True)
     ]
-    show.rows(rows, layout, ["text", *numbers])
+    console.rows(rows, layout, ["text", *numbers])
 
 
 # ---- what they share

@@ -107,7 +107,7 @@ def read(path: Path, changes: list[str]) -> dict[str, Any]:
 def data_of(given: str | dict[str, str], settings: dict[str, Any], offline: bool) -> Any:
     """A data set, or several by name: files, or data sets of the hub."""
     from sentence_transformers.cli.mine import dataset_of
-    from sentence_transformers.cli.texts import FORMATS, Rows
+    from sentence_transformers.cli.row_readers import FORMATS, Rows
 
     if isinstance(given, dict):
         return {name: data_of(one, settings, offline) for name, one in given.items()}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.backends.extension_points import extensions, own_preprocess
+from sentence_transformers.backends.override_detection import extensions, own_preprocess
 from sentence_transformers.encoders.peft import PeftAdapterMixin
 from sentence_transformers.engine import workers
 from sentence_transformers.engine.engine import EncodeRequest, run

@@ -27,15 +27,15 @@ from sentence_transformers._deprecation import (
     current,
     deprecated,
 )
-from sentence_transformers.backends.extension_points import own_preprocess
+from sentence_transformers.backends.override_detection import own_preprocess
 from sentence_transformers.backends.prepacked_linear import Float32Forward, prepack
 from sentence_transformers.encoders.base import BaseModel, class_property, warn_untrained
 from sentence_transformers.encoders.cross_fit_mixin import FitMixin
 from sentence_transformers.encoders.options import model_options
 from sentence_transformers.engine import engine, workers
+from sentence_transformers.engine.batching import DEFAULT_BATCH_SIZE
 from sentence_transformers.engine.inputs import PairInput, as_input, as_text, is_conversation
 from sentence_transformers.engine.outputs import to_numpy
-from sentence_transformers.engine.scheduling import DEFAULT_BATCH_SIZE
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.modules.activation import Activation, activation_from_name, activation_name
 from sentence_transformers.modules.logit_score import LogitScore

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.utils.data import DataLoader
 
-    from sentence_transformers.encoders.cross_encoder import CrossEncoder
     from sentence_transformers.protocols import Evaluator
 
 
@@ -58,10 +57,9 @@ class FitMixin:
 
     def smart_batching_collate(self, batch: list[Any]) -> tuple[dict[str, Any], torch.Tensor]:
         """A list of `InputExample` of two texts as (features of the pairs, labels)."""
-        model = cast("CrossEncoder", self)
         labels = torch.tensor([example.label for example in batch])
-        labels = labels.float() if model.num_labels == 1 else labels.long()
-        return model.preprocess([tuple(example.texts) for example in batch]), labels
+        labels = labels.float() if self.num_labels == 1 else labels.long()  # type: ignore[attr-defined]
+        return self.preprocess([tuple(example.texts) for example in batch]), labels
 
     def smart_batching_collate_text_only(self, batch: list[Any]) -> dict[str, Any]:
         """A list of pairs of texts as features."""

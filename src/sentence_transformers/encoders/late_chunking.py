@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sentence_transformers.backends.extension_points import extensions
-from sentence_transformers.engine import engine, scheduling
+from sentence_transformers.backends.override_detection import extensions
+from sentence_transformers.engine import batching, engine
 from sentence_transformers.engine.chunking import Passage
-from sentence_transformers.engine.devices import on_device
+from sentence_transformers.engine.model_replicas import on_device
 from sentence_transformers.engine.outputs import Output, as_asked
 from sentence_transformers.engine.tokenization import BatchTokenizer
 from sentence_transformers.errors import InputError
@@ -75,7 +75,7 @@ def encode(
     reader = module.reader(given.get("task"))
     rows, stretches = [], list(windows(documents, passages, reader, prompt))
     texts = [window.text for window in stretches]
-    for first, stop in scheduling.windows(texts, CHARACTERS):
+    for first, stop in batching.windows(texts, CHARACTERS):
         vectors = model.encode(texts[first:stop], output_value="token_embeddings", **given)
         with torch.no_grad():
             features = passage_tokens(stretches[first:stop], vectors, reader, prompt, last[0].include_prompt)

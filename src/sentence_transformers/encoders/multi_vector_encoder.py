@@ -24,10 +24,10 @@ from sentence_transformers.encoders.base import class_property, warn_untrained
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
 from sentence_transformers.encoders.options import model_options
 from sentence_transformers.engine import engine, workers
+from sentence_transformers.engine.batching import DEFAULT_BATCH_SIZE
 from sentence_transformers.engine.inputs import AnyInput, OneInput
 from sentence_transformers.engine.outputs import TokenOutput
 from sentence_transformers.engine.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
-from sentence_transformers.engine.scheduling import DEFAULT_BATCH_SIZE
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.modules.dense import Dense
 from sentence_transformers.modules.multi_vector_mask import MultiVectorMask

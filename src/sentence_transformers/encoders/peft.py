@@ -49,7 +49,7 @@ class PeftAdapterMixin:
 
     def load_adapter(self, *args: Any, **kwargs: Any) -> Any:
         """Load an adapter from a folder or the hub."""
-        from sentence_transformers.backends.checkpoint import read_magnitudes
+        from sentence_transformers.backends.pretrained import read_magnitudes
 
         self.check_peft_compatible_model()
         found = self.transformers_model.load_adapter(*args, **kwargs)

@@ -27,11 +27,11 @@ from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
 from sentence_transformers.encoders.fit_mixin import FitMixin
 from sentence_transformers.encoders.options import model_options
 from sentence_transformers.engine import engine, workers
+from sentence_transformers.engine.batching import DEFAULT_BATCH_SIZE
 from sentence_transformers.engine.chunking import Passage
 from sentence_transformers.engine.inputs import AnyInput, OneInput
 from sentence_transformers.engine.outputs import Output, as_asked, check_output
 from sentence_transformers.engine.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
-from sentence_transformers.engine.scheduling import DEFAULT_BATCH_SIZE
 from sentence_transformers.errors import InputError
 from sentence_transformers.modules.normalize import Normalize
 from sentence_transformers.modules.pooling import Pooling

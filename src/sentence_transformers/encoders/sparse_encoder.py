@@ -23,9 +23,9 @@ from sentence_transformers.encoders.base import class_property, dimension_of, wa
 from sentence_transformers.encoders.embedding import EmbeddingModel, for_side
 from sentence_transformers.encoders.options import model_options
 from sentence_transformers.engine import engine, sparse_rows, workers
+from sentence_transformers.engine.batching import DEFAULT_BATCH_SIZE
 from sentence_transformers.engine.inputs import AnyInput, OneInput
 from sentence_transformers.engine.prompts import DOCUMENT_PROMPTS, QUERY_PROMPTS
-from sentence_transformers.engine.scheduling import DEFAULT_BATCH_SIZE
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.modules.pooling import Pooling
 from sentence_transformers.modules.sparse_auto_encoder import SparseAutoEncoder

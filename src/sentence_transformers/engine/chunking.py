@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sentence_transformers.engine.scheduling import windows
+from sentence_transformers.engine.batching import windows
 from sentence_transformers.engine.tokenization import BatchTokenizer
 from sentence_transformers.errors import InputError
 

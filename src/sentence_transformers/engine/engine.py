@@ -28,14 +28,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from sentence_transformers.backends.extension_points import Survey, own_preprocess, survey, unseen
+from sentence_transformers.backends.override_detection import Survey, own_preprocess, survey, unseen
 from sentence_transformers.engine import workers
-from sentence_transformers.engine.devices import on_device
+from sentence_transformers.engine.batching import DefaultInt, make_plan, micro_batches, windows
+from sentence_transformers.engine.model_replicas import on_device
 from sentence_transformers.engine.progress import progress_bar
 from sentence_transformers.engine.result_buffer import ResultBuffer
-from sentence_transformers.engine.scheduling import DefaultInt, make_plan, micro_batches, windows
 from sentence_transformers.errors import InputError
-from sentence_transformers.storage.parts import accepts
+from sentence_transformers.storage.module_io import accepts
 from sentence_transformers.util import threads
 from sentence_transformers.util.environment import is_out_of_memory
 
@@ -209,7 +209,7 @@ def planned(
     """Micro-batches as (places in `inputs`, tokens or the inputs themselves).
 
     Args:
-        untouched: whether the model is this library's alone (`backends.extension_points`).
+        untouched: whether the model is this library's alone (`backends.override_detection`).
     """
     module = input_module(model, request.task, request.kwargs.get("modality"))
     settings = request.kwargs.get("processing_kwargs")

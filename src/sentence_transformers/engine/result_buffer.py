@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from sentence_transformers.engine.scheduling import Plan
+from sentence_transformers.engine.batching import Plan
 
 Rows: TypeAlias = np.ndarray | torch.Tensor | list[Any]
 

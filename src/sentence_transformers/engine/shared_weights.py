@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from sentence_transformers.backends.prepacked_linear import may_be_packed
 from sentence_transformers.backends.write_detection import Watch, address, own_memory, watch
-from sentence_transformers.engine.devices import copy_with
+from sentence_transformers.engine.model_replicas import copy_with
 from sentence_transformers.errors import InputError
 
 

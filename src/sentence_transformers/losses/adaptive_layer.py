@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss
-from sentence_transformers.losses.batching import over_columns, replaced_forward, run, unwrap
 from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.gradient_cache import uses_gradient_cache
 from sentence_transformers.losses.matryoshka import MatryoshkaLoss, is_plain
+from sentence_transformers.losses.merged_forward import over_columns, replaced_forward, run, unwrap
 from sentence_transformers.modules.base import run_module
 from sentence_transformers.modules.transformer import Transformer
 

@@ -3,8 +3,8 @@
     loss = CoSENTLoss(model)
     value = loss(sentence_features, labels)          one batch: a dictionary of features per column -> scalar
 
-Two halves: `embed` gives one vector per text, all columns of the batch in one packed forward (`losses.batching`), and
-`compute_loss_from_embeddings` is a function of those vectors alone, a few lines around a pure function. A subclass
+Two halves: `embed` gives one vector per text, all columns of the batch in one packed forward (`losses.merged_forward`),
+and `compute_loss_from_embeddings` is a function of those vectors alone, a few lines around a pure function. A subclass
 stores the arguments of its constructor under their own names and lists them in `config_keys`; the model card follows.
 
 `accepts` says which columns a loss takes. The trainer compares it with the data before the first step.
@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.losses.batching import embed_columns
+from sentence_transformers.losses.merged_forward import embed_columns
 from sentence_transformers.util.misc import fullname
 
 LabelKind = Literal["none", "score", "class", "embedding", "scores"]

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from sentence_transformers.errors import InputError
 from sentence_transformers.features import Features
 from sentence_transformers.losses.base import Accepts, Loss, check_columns, check_labels
-from sentence_transformers.losses.batching import embed_columns
 from sentence_transformers.losses.citations import cites
+from sentence_transformers.losses.merged_forward import embed_columns
 from sentence_transformers.similarity import cos_sim
 
 

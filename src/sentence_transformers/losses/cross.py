@@ -18,14 +18,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.backends.extension_points import is_untouched
+from sentence_transformers.backends.override_detection import is_untouched
 from sentence_transformers.engine.engine import input_module, plans_by_tokens
 from sentence_transformers.errors import InputError
 from sentence_transformers.features import FeatureDict
 from sentence_transformers.losses.base import Accepts, check_labels, shown
-from sentence_transformers.losses.batching import over_columns, run, unwrap
 from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.distillation import MARGIN_TUPLES, teacher_margins
+from sentence_transformers.losses.merged_forward import over_columns, run, unwrap
 
 Pairs = Sequence[tuple[str, str]]
 PAIRS_WITH_SCORE = Accepts(("sentence_A", "sentence_B"), "score")

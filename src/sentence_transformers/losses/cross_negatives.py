@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sentence_transformers.errors import InputError
-from sentence_transformers.losses.batching import run
 from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.cross import CrossLoss, pair_features, scores_of
 from sentence_transformers.losses.gradient_cache import RandContext as RandContext
@@ -27,6 +26,7 @@ from sentence_transformers.losses.in_batch_negatives import (
     PAIRS,
     TUPLES,
 )
+from sentence_transformers.losses.merged_forward import run
 from sentence_transformers.util.whose_code import OWN, is_foreign
 
 Texts = Sequence[str]

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from sentence_transformers.errors import InputError
 from sentence_transformers.features import FeatureDict
 from sentence_transformers.losses.base import Accepts, Loss
-from sentence_transformers.losses.batching import over_columns, run
 from sentence_transformers.losses.citations import cites
+from sentence_transformers.losses.merged_forward import over_columns, run
 from sentence_transformers.losses.sparse import SparseMultipleNegativesRankingLoss
 from sentence_transformers.losses.splade import check_inner, terms_of
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss
-from sentence_transformers.losses.batching import as_padded, embed_columns, unwrap
 from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.guided import texts_of
+from sentence_transformers.losses.merged_forward import as_padded, embed_columns, unwrap
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss, check_columns, check_labels, with_twin
-from sentence_transformers.losses.batching import unwrap
 from sentence_transformers.losses.citations import cites
+from sentence_transformers.losses.merged_forward import unwrap
 from sentence_transformers.similarity import pairwise_dot_score
 from sentence_transformers.util.atomic import replacing
 from sentence_transformers.util.misc import check_teacher_targets

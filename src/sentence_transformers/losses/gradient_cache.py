@@ -24,10 +24,17 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from sentence_transformers.backends.extension_points import is_untouched
+from sentence_transformers.backends.override_detection import is_untouched
 from sentence_transformers.errors import InputError
 from sentence_transformers.features import FeatureDict, Features
-from sentence_transformers.losses.batching import alike, as_padded, check_sizes, in_step, mini_batches, sentence_rows
+from sentence_transformers.losses.merged_forward import (
+    alike,
+    as_padded,
+    check_sizes,
+    in_step,
+    mini_batches,
+    sentence_rows,
+)
 from sentence_transformers.util.whose_code import OWN, is_foreign
 
 LossOf = Callable[[list[Tensor], bool], Tensor]

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from sentence_transformers.errors import InputError
 from sentence_transformers.features import Features
 from sentence_transformers.losses.base import Accepts, Loss, check_columns
-from sentence_transformers.losses.batching import embed_columns, sentence_rows, unwrap
 from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.cross import is_cross_encoder
 from sentence_transformers.losses.gradient_cache import CachedLossMixin, cached_loss
 from sentence_transformers.losses.gradient_cache import RandContext as RandContext
 from sentence_transformers.losses.in_batch_negatives import BLOCK_ROWS, PAIRS, own
+from sentence_transformers.losses.merged_forward import embed_columns, sentence_rows, unwrap
 from sentence_transformers.modules.lookup_input import LookupInput
 from sentence_transformers.similarity import cos_sim
 from sentence_transformers.util.distributed import all_gather, all_gather_with_grad, get_rank

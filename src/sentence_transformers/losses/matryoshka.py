@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from sentence_transformers.errors import InputError
 from sentence_transformers.losses.base import Accepts, Loss
-from sentence_transformers.losses.batching import replaced_forward, unwrap
 from sentence_transformers.losses.citations import cites
+from sentence_transformers.losses.merged_forward import replaced_forward, unwrap
 from sentence_transformers.util.tensor import normalize_embeddings
 from sentence_transformers.util.whose_code import OWN, is_foreign
 

@@ -19,7 +19,6 @@ from sentence_transformers.errors import InputError
 from sentence_transformers.features import FeatureDict
 from sentence_transformers.late_interaction import colbert_kd_scores, colbert_scores, colbert_scores_pairwise
 from sentence_transformers.losses.base import Loss, check_columns
-from sentence_transformers.losses.batching import over_columns, run
 from sentence_transformers.losses.citations import cites
 from sentence_transformers.losses.distillation import DistillKLDivLoss, MarginMSELoss, candidate_scores
 from sentence_transformers.losses.gradient_cache import CachedLossMixin, cached_loss
@@ -29,6 +28,7 @@ from sentence_transformers.losses.in_batch_negatives import (
     MultipleNegativesRankingLoss,
     in_batch_negatives,
 )
+from sentence_transformers.losses.merged_forward import over_columns, run
 from sentence_transformers.util.distributed import all_gather, get_world_size
 
 Similarity = Callable[..., Tensor]

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from torch import Tensor, nn
 
-from sentence_transformers.backends.extension_points import packs, unseen
+from sentence_transformers.backends.override_detection import packs, unseen
 from sentence_transformers.features import Features
 from sentence_transformers.storage import files, settings, weights
 from sentence_transformers.storage.files import Source

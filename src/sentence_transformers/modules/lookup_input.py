@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sentence_transformers.engine.inputs import as_batch, as_inputs, with_prompt
 from sentence_transformers.engine.tokenization import BatchTokenizer, Tokens, settings_of
 from sentence_transformers.modules.base import InputModule
-from sentence_transformers.modules.processing import calls_as_transformers
+from sentence_transformers.modules.tokenizer_kwargs import calls_as_transformers
 
 if TYPE_CHECKING:
     from sentence_transformers.protocols import AnyTokenizer

@@ -25,7 +25,7 @@ from sentence_transformers.engine.inputs import as_batch, as_text, is_conversati
 from sentence_transformers.errors import InputError, ModelFormatError
 from sentence_transformers.modules.base import InputModule, Module, run_module
 from sentence_transformers.storage.files import Source, check_relative, reading
-from sentence_transformers.storage.parts import accepts, load_module, save_module
+from sentence_transformers.storage.module_io import accepts, load_module, save_module
 from sentence_transformers.storage.settings import check_settings
 
 if TYPE_CHECKING:

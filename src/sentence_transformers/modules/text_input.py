@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sentence_transformers.backends.checkpoint import NO_LIMIT, Checkpoint, TokenizerFile
+from sentence_transformers.backends.pretrained import NO_LIMIT, Checkpoint, TokenizerFile
 from sentence_transformers.engine.inputs import as_batch, as_inputs, with_prompt
 from sentence_transformers.engine.tokenization import BatchTokenizer, Tokens, check_ids, settings_of
 from sentence_transformers.errors import InputError, ModelFormatError
@@ -29,7 +29,7 @@ from sentence_transformers.features import Features, Packing
 from sentence_transformers.modules import query_expansion
 from sentence_transformers.modules.base import InputModule
 from sentence_transformers.modules.chat import Chat, message_format, put_back
-from sentence_transformers.modules.processing import TokenizerCall, calls_as_transformers, check_arguments
+from sentence_transformers.modules.tokenizer_kwargs import TokenizerCall, calls_as_transformers, check_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,7 +46,7 @@ class TextInput(InputModule):
     Attributes:
         max_seq_length: most tokens per text, special tokens included.
         query_length, document_length: the same for one side of a search, if set.
-        processing_kwargs: arguments of the tokenizer's call and of the chat template (`modules.processing`).
+        processing_kwargs: arguments of the tokenizer's call and of the chat template (`modules.tokenizer_kwargs`).
         modality_config: kind of input -> where the model's output for it is. With "message", every input is rendered
             by the tokenizer's chat template (`modules.chat`).
     """

@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from sentence_transformers._deprecation import transformer_kwargs_decorator
 from sentence_transformers.backends.bert_cpu import BertCpuRunner
-from sentence_transformers.backends.bert_modules import Part, complete
+from sentence_transformers.backends.bert_layers import Part, complete
 from sentence_transformers.backends.bert_network import BertNetwork
 from sentence_transformers.backends.capabilities import PER_TEXT, lock
-from sentence_transformers.backends.checkpoint import Checkpoint
 from sentence_transformers.backends.deferred_logits import VocabularyRows
-from sentence_transformers.backends.extension_points import Survey, unseen
 from sentence_transformers.backends.graph import Graph, GraphRunner
+from sentence_transformers.backends.override_detection import Survey, unseen
 from sentence_transformers.backends.prepacked_linear import bind_to_replicas
+from sentence_transformers.backends.pretrained import Checkpoint
 from sentence_transformers.backends.runner import ModelRunner, RunOptions
 from sentence_transformers.backends.tasks import TASKS
 from sentence_transformers.backends.torch_runner import VOCABULARY_TASKS, TorchRunner, with_learned_prompt
@@ -47,8 +47,8 @@ from sentence_transformers.modules.modality import (
     check_modality_config,
     default_modality_config,
 )
-from sentence_transformers.modules.processing import checked, warn_unknown
 from sentence_transformers.modules.text_input import TextInput
+from sentence_transformers.modules.tokenizer_kwargs import checked, warn_unknown
 from sentence_transformers.storage import weights
 from sentence_transformers.storage.files import Source, check_links, reading, settle
 from sentence_transformers.storage.settings import argument_types, check_settings
@@ -87,7 +87,7 @@ class Transformer(TextInput):
             `dtype` (or the older `torch_dtype`) of `model_kwargs` sets the weights' type; "int8" keeps them and
             computes the products of the layers in int8 (BERT family, on CPU, without gradients; else as ever).
         processing_kwargs: arguments of the tokenizer's call and of the chat template, kept with the model:
-            {"text": {...}, "chat_template": {...}} (`modules.processing`).
+            {"text": {...}, "chat_template": {...}} (`modules.tokenizer_kwargs`).
         modality_config: kind of input -> {"method": "forward", "method_output_name": …}, where the output is: the name
             of an entry, or a path into it, as ["hidden_states", -2]. Default: texts; with a chat template messages as
             well ("message", with a "format": "flat", "structured" or "auto"), and then every input is rendered by it.

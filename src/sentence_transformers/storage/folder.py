@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sentence_transformers import _names
 from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.storage.files import Source, check_inside, check_relative, read_json
-from sentence_transformers.storage.parts import load_module, save_module
+from sentence_transformers.storage.module_io import load_module, save_module
 from sentence_transformers.storage.saving import MODULES_FILE
 from sentence_transformers.storage.settings import check_settings
 from sentence_transformers.util.whose_code import OWN, is_foreign

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.backends.extension_points import is_untouched
+from sentence_transformers.backends.override_detection import is_untouched
 from sentence_transformers.engine.engine import input_module, plans_by_tokens
 from sentence_transformers.errors import InputError
 from sentence_transformers.features import Features

@@ -11,7 +11,7 @@ import numpy as np
 from torch.utils.data import Dataset, IterableDataset
 
 from sentence_transformers.errors import InputError, MissingExtraError
-from sentence_transformers.training.readers import opened
+from sentence_transformers.training.legacy_readers import opened
 from sentence_transformers.util.input_example import InputExample
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput, speed_metrics
 
 from sentence_transformers._deprecation import legacy
-from sentence_transformers.backends.extension_points import is_untouched
+from sentence_transformers.backends.override_detection import is_untouched
 from sentence_transformers.encoders.base import BaseModel
 from sentence_transformers.errors import InputError
 from sentence_transformers.evaluation.base import SequentialEvaluator

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from sentence_transformers.errors import InputError, MissingExtraError
-from sentence_transformers.features import Features
 
 if TYPE_CHECKING:
     from scipy.sparse import coo_matrix
@@ -260,10 +259,19 @@ def repad_flattened_features(features: dict[str, Any]) -> dict[str, Any]:
     `attention_mask` (B, L) bool is added; the keys that only describe flattening (`cu_seq_lens_*`, `max_length_*`,
     `position_ids`, `seq_idx`) are removed. A batch without `cu_seq_lens_q` is padded already and comes back as it is.
     """
-    if features.get("cu_seq_lens_q") is not None:
-        padded = Features.of(features).pad()
-        features.clear()
-        features.update(padded | {"attention_mask": padded["attention_mask"].bool()})
+    if (bounds := features.get("cu_seq_lens_q")) is None:
+        return features
+    lengths = bounds.diff()
+    mask = torch.arange(int(lengths.max()), device=bounds.device) < lengths[:, None]
+    for key in ("input_ids", "token_embeddings"):
+        if key in features:
+            flat = features[key][0]
+            padded = flat.new_zeros((*mask.shape, *flat.shape[1:]))
+            padded[mask] = flat
+            features[key] = padded
+    for key in ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "position_ids", "seq_idx"):
+        features.pop(key, None)
+    features["attention_mask"] = mask
     return features
 
 

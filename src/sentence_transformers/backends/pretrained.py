@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import torch
 
-from sentence_transformers.backends.bert_modules import HEADS, BertShape, build, kinds
+from sentence_transformers.backends.bert_layers import HEADS, BertShape, build, kinds
 from sentence_transformers.backends.bert_network import BertNetwork, encoder_tensors
 from sentence_transformers.errors import ModelFormatError
 from sentence_transformers.storage import weights

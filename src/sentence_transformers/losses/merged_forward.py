@@ -8,7 +8,7 @@ blocks and nothing is computed for padding. A model that cannot take packed batc
 nearly equal length. Columns are joined where they are alike: the same route of a `Router`, the same prompt length.
 Features that are not texts go through the model column by column.
 
-All of this only where the model computes with this library's code alone (`backends.extension_points`). One that was
+All of this only where the model computes with this library's code alone (`backends.override_detection`). One that was
 overridden, patched or hooked is called with padded features of shape (B, L): the first column, then the others, joined
 where alike.
 
@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sentence_transformers.backends.extension_points import is_untouched, unseen
+from sentence_transformers.backends.override_detection import is_untouched, unseen
 from sentence_transformers.engine.engine import input_module
 from sentence_transformers.errors import InputError
 from sentence_transformers.features import FeatureDict, Features

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sentence_transformers.cli.exit_codes import usage_error
-from sentence_transformers.cli.texts import parquet_module
+from sentence_transformers.cli.row_readers import parquet_module
 from sentence_transformers.util.atomic import drafts, replacing
 from sentence_transformers.util.csr import SparseRows, arrow_table
 
