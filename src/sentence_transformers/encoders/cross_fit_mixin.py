@@ -59,7 +59,7 @@ class FitMixin:
         """A list of `InputExample` of two texts as (features of the pairs, labels)."""
         labels = torch.tensor([example.label for example in batch])
         labels = labels.float() if self.num_labels == 1 else labels.long()  # type: ignore[attr-defined]
-        return self.smart_batching_collate_text_only([example.texts for example in batch]), labels
+        return self.preprocess([tuple(example.texts) for example in batch]), labels
 
     def smart_batching_collate_text_only(self, batch: list[Any]) -> dict[str, Any]:
         """A list of pairs of texts as features."""
