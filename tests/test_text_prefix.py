@@ -192,3 +192,17 @@ def test_of_a_long_text_little_is_tokenised(monkeypatch):
     monkeypatch.setattr(TextPrefix, "encode", spy)
     tokenizer([text(0, 200_000)])
     assert len(seen) == 1 and seen[0] <= 2048
+
+
+@pytest.mark.parametrize("direction", ["right", "left"])
+@pytest.mark.parametrize("limit", [40, 41])
+def test_of_a_pair_of_long_texts_few_parts_are_made(limit, direction):
+    """Each part that was cut off one text would be put beside each of the other: 300² of them here."""
+    made = train("BPE", None, byte_level())
+    made.enable_truncation(limit, direction=direction)
+    for pair in ((text(1, 500), text(2, 700)), (text(1, 700), text(2, 500)), (text(1, 500), text(1, 500))):
+        expected = made.encode(*pair)
+        tokenizer = BatchTokenizer(made, limit, with_types=True)
+        (found,) = tokenizer._pairs([pair])
+        assert (found.ids, found.type_ids) == (expected.ids, expected.type_ids)
+        assert 0 < len(found.overflowing) < 20

@@ -249,9 +249,9 @@ class BatchTokenizer:
                 own.encode_special_tokens = splits_special_tokens(tokenizer, rust)
             if max_length is not None:
                 self.rust.enable_truncation(max_length, direction=truncation_side(tokenizer, rust))
-        at_end = self.rust is not None and (max_length is None or truncation_side(tokenizer, self.rust) == "right")
-        plain = at_end and not special_tokens
-        self._longest = longest_whole(max_length) if at_end else None
+        self.at_end = self.rust is not None and (max_length is None or truncation_side(tokenizer, self.rust) == "right")
+        plain = self.at_end and not special_tokens
+        self._longest = longest_whole(max_length) if self.at_end else None
         self.words = WordTable.of(self.parts) if plain else None
         self.single_types = with_types and (self.rust is None or any(self.rust.encode("a").type_ids))
 
@@ -342,8 +342,27 @@ class BatchTokenizer:
             both = [pair for pair in pairs if all(self._is_long(found[text]) for text in pair)]
             long = list(dict.fromkeys(chain.from_iterable(both)))
             found |= dict(zip(long, encode(long), strict=True))
-        join = self.rust.post_process
-        return [join(found[first], found[second], self.special_tokens) for first, second in pairs]
+        return [self._join(found[first], found[second]) for first, second in pairs]
+
+    def _join(self, first: Encoding, second: Encoding) -> Encoding:
+        """Two texts as a pair, cut. What is cut off is made into encodings too, each part of one text with each of the
+        other; so two long texts are cut before, but for what tells which is the longer.
+        """
+        if self._is_long(first) and self._is_long(second):
+            lengths = len(first), len(second)
+            first = self._clip(first, int(lengths[0] > lengths[1]))
+            second = self._clip(second, int(lengths[1] > lengths[0]))
+        return self.rust.post_process(first, second, self.special_tokens)
+
+    def _clip(self, encoding: Encoding, further: int) -> Encoding:
+        """A long text without what `max_length` + 1 + `further` tokens leave."""
+        count = (self.max_length or 0) + 1 + further
+        kept = slice(count) if self.at_end else slice(-count, None)
+        state = json.loads(encoding.__getstate__())
+        state |= {name: value[kept] for name, value in state.items() if isinstance(value, list)}
+        clipped = type(encoding)()
+        clipped.__setstate__(json.dumps(state | {"sequence_ranges": {}}).encode())
+        return clipped
 
     def _is_long(self, encoding: Any) -> bool:
         return len(encoding) > (self.max_length or 0)
