@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.encoders import merge
+from sentence_transformers.encoders import merge_methods as methods
 from sentence_transformers.errors import InputError
 from tests.golden import layouts
 
@@ -34,7 +34,7 @@ def test_linear_is_the_weighted_mean_or_sum(weights, normalize):
     for i in range(5):
         total = weights[0] * ONE[i] + weights[1] * TWO[i] + weights[2] * THREE[i]
         expected.append(total / (weights[0] + weights[1] + weights[2]) if normalize else total)
-    np.testing.assert_allclose(merge.linear(tensors(ONE, TWO, THREE), weights, normalize), expected, atol=1e-12)
+    np.testing.assert_allclose(methods.linear(tensors(ONE, TWO, THREE), weights, normalize), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("t", [0.0, 0.3, 0.5, 1.0])
@@ -42,7 +42,7 @@ def test_slerp_turns_from_one_to_the_other(t):
     """The result of two unit vectors is a unit vector at angle t·Ω from the first."""
     one = [x / math.sqrt(dot(ONE, ONE)) for x in ONE]
     two = [x / math.sqrt(dot(TWO, TWO)) for x in TWO]
-    result = merge.slerp(tensors(one, two), t).tolist()
+    result = methods.slerp(tensors(one, two), t).tolist()
     whole = math.acos(dot(one, two))
     assert math.sqrt(dot(result, result)) == pytest.approx(1)
     assert dot(result, one) == pytest.approx(math.cos(t * whole))
@@ -51,12 +51,12 @@ def test_slerp_turns_from_one_to_the_other(t):
 
 def test_slerp_of_parallel_or_zero_tensors_is_the_straight_line():
     doubled, zero = [2 * x for x in ONE], [0.0] * 5
-    np.testing.assert_allclose(merge.slerp(tensors(ONE, doubled), 0.25), [1.25 * x for x in ONE])
-    np.testing.assert_allclose(merge.slerp(tensors(zero, TWO), 0.25), [0.25 * x for x in TWO])
+    np.testing.assert_allclose(methods.slerp(tensors(ONE, doubled), 0.25), [1.25 * x for x in ONE])
+    np.testing.assert_allclose(methods.slerp(tensors(zero, TWO), 0.25), [0.25 * x for x in TWO])
 
 
 def test_task_arithmetic_adds_the_differences_to_the_base():
-    result = merge.task_arithmetic(tensors(ONE, TWO), tensors(BASE)[0], [0.5, -2.0])
+    result = methods.task_arithmetic(tensors(ONE, TWO), tensors(BASE)[0], [0.5, -2.0])
     expected = [b + 0.5 * (x - b) - 2.0 * (y - b) for x, y, b in zip(ONE, TWO, BASE, strict=True)]
     np.testing.assert_allclose(result, expected, atol=1e-12)
 
@@ -84,16 +84,16 @@ def ties_by_hand(models: list[list[float]], base: list[float], weights: list[flo
 @pytest.mark.parametrize("density", [0.2, 0.5, 0.6, 1.0])
 @pytest.mark.parametrize("scale", [1.0, 0.4])
 def test_ties_trims_elects_and_merges(weights, density, scale):
-    result = merge.ties(tensors(ONE, TWO, THREE), tensors(BASE)[0], weights, density, scale)
+    result = methods.ties(tensors(ONE, TWO, THREE), tensors(BASE)[0], weights, density, scale)
     expected = ties_by_hand([ONE, TWO, THREE], BASE, weights, density, scale)
     np.testing.assert_allclose(result, expected, atol=1e-12)
 
 
 def test_trim_keeps_the_largest_and_their_shape():
     tensor = torch.tensor([[0.1, -5.0], [3.0, 0.2]])
-    assert merge.trim(tensor, 0.5).tolist() == [[0.0, -5.0], [3.0, 0.0]]
-    assert merge.trim(tensor, 0.0).tolist() == [[0.0, 0.0], [0.0, 0.0]]
-    assert merge.trim(torch.tensor(2.0), 0.5).item() == 2.0
+    assert methods.trim(tensor, 0.5).tolist() == [[0.0, -5.0], [3.0, 0.0]]
+    assert methods.trim(tensor, 0.0).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert methods.trim(torch.tensor(2.0), 0.5).item() == 2.0
 
 
 # ---- thinning task vectors out, and the other means
@@ -102,9 +102,9 @@ def test_trim_keeps_the_largest_and_their_shape():
 def test_middle_leaves_out_the_largest_and_the_smallest():
     """Of ten entries with density 0.6 and gamma 0.2: the two largest and the two smallest go."""
     task = torch.tensor([0.0, -9.0, 1.0, -8.0, 2.0, 7.0, -3.0, 6.0, 4.0, -5.0])
-    assert merge.middle(task, 0.6, 0.2).tolist() == [0, 0, 0, 0, 2, 7, -3, 6, 4, -5]
-    assert merge.middle(task, 0.9, 0.2).tolist() == [0, 0, 1, -8, 2, 7, -3, 6, 4, -5]  # the density comes first
-    assert merge.middle(task, 1.0, 0.2).tolist() == task.tolist()
+    assert methods.middle(task, 0.6, 0.2).tolist() == [0, 0, 0, 0, 2, 7, -3, 6, 4, -5]
+    assert methods.middle(task, 0.9, 0.2).tolist() == [0, 0, 1, -8, 2, 7, -3, 6, 4, -5]  # the density comes first
+    assert methods.middle(task, 1.0, 0.2).tolist() == task.tolist()
 
 
 def test_breadcrumbs_sums_what_is_left():
@@ -115,23 +115,23 @@ def test_breadcrumbs_sums_what_is_left():
         order = sorted(range(5), key=lambda i: -abs(task[i]))
         left.append([x if i in order[1:4] else 0.0 for i, x in enumerate(task)])
     expected = [b + 2 * (0.5 * x + 3 * y) for b, x, y in zip(BASE, *left, strict=True)]
-    result = merge.breadcrumbs(tensors(ONE, TWO), tensors(BASE)[0], [0.5, 3.0], False, 0.6, 0.2, scale=2)
+    result = methods.breadcrumbs(tensors(ONE, TWO), tensors(BASE)[0], [0.5, 3.0], False, 0.6, 0.2, scale=2)
     np.testing.assert_allclose(result, expected)
 
 
 def test_breadcrumbs_ties_elects_a_sign():
     base = torch.zeros(4, dtype=torch.float64)
     models = tensors([1.0, -2.0, 3.0, 4.0], [2.0, 1.0, -5.0, 4.0])
-    assert merge.breadcrumbs(models, base, [1, 1], True, 1.0, 0.0).tolist() == [3, -2, -5, 8]
-    assert merge.breadcrumbs(models, base, [1, 1], True, 1.0, 0.0, normalize=True).tolist() == [1.5, -2, -5, 4]
-    assert merge.breadcrumbs(models, base, [1, 1], True, [1.0, 0.5], [0.0, 0.25]).tolist() == [3, -2, 3, 8]
+    assert methods.breadcrumbs(models, base, [1, 1], True, 1.0, 0.0).tolist() == [3, -2, -5, 8]
+    assert methods.breadcrumbs(models, base, [1, 1], True, 1.0, 0.0, normalize=True).tolist() == [1.5, -2, -5, 4]
+    assert methods.breadcrumbs(models, base, [1, 1], True, [1.0, 0.5], [0.0, 0.25]).tolist() == [3, -2, 3, 8]
 
 
 @pytest.mark.parametrize("rescale", [True, False])
 def test_dare_keeps_a_share_and_scales_it_up(rescale):
     """Every entry is one of two values, in the asked share; scaled up, the mean is that of the task vector."""
     torch.manual_seed(0)
-    result = merge.dare([torch.full((40_000,), 3.0)], torch.ones(40_000), [0.5], False, 0.25, rescale)
+    result = methods.dare([torch.full((40_000,), 3.0)], torch.ones(40_000), [0.5], False, 0.25, rescale)
     kept = 1 + 0.5 * 2.0 * (4 if rescale else 1)
     assert set(result.tolist()) == {1.0, kept}
     assert (result == kept).double().mean().item() == pytest.approx(0.25, abs=0.01)
@@ -141,20 +141,20 @@ def test_dare_ties_elects_among_what_is_left():
     """With nothing dropped it is the sum of those that agree; weights and density are those of each model."""
     base = torch.zeros(3, dtype=torch.float64)
     models = tensors([1.0, -2.0, 3.0], [2.0, 1.0, -1.0])
-    assert merge.dare(models, base, [1, 1], True).tolist() == [3, -2, 3]
-    assert merge.dare(models, base, [1, 3], True).tolist() == [7, 3, 0]
-    assert merge.dare(models, base, [1, 1], False, [1.0, 0.0], rescale=False).tolist() == [1, -2, 3]
+    assert methods.dare(models, base, [1, 1], True).tolist() == [3, -2, 3]
+    assert methods.dare(models, base, [1, 3], True).tolist() == [7, 3, 0]
+    assert methods.dare(models, base, [1, 1], False, [1.0, 0.0], rescale=False).tolist() == [1, -2, 3]
 
 
 def test_della_keeps_large_entries_more_often():
     """Chances rise by rank in the row from density - epsilon to density + epsilon; what stays is divided by them."""
     row = [0.1, -3.0, 2.0, 0.5, -1.0]
     chance = [0.3, 0.7, 0.6, 0.4, 0.5]  # ranks 0, 4, 3, 1, 2 of five
-    np.testing.assert_allclose(merge.chances(torch.tensor([row, row[::-1]]), 0.5, 0.2)[0], chance, atol=1e-6)
-    np.testing.assert_allclose(merge.chances(torch.tensor([row, row[::-1]]), 0.5, 0.2)[1], chance[::-1], atol=1e-6)
+    np.testing.assert_allclose(methods.chances(torch.tensor([row, row[::-1]]), 0.5, 0.2)[0], chance, atol=1e-6)
+    np.testing.assert_allclose(methods.chances(torch.tensor([row, row[::-1]]), 0.5, 0.2)[1], chance[::-1], atol=1e-6)
     torch.manual_seed(1)
     task = torch.tensor(row, dtype=torch.float64).repeat(20_000, 1)
-    result = merge.della([task], torch.zeros_like(task), [1.0], False, False, 0.5, 0.2)
+    result = methods.della([task], torch.zeros_like(task), [1.0], False, False, 0.5, 0.2)
     for column, x, p in zip(result.T, row, chance, strict=True):
         assert {round(value, 9) for value in column.tolist()} == {0.0, round(x / p, 9)}
         assert (column != 0).double().mean().item() == pytest.approx(p, abs=0.02)
@@ -164,29 +164,29 @@ def test_sce_weights_by_the_square_and_erases_the_minority():
     base = torch.zeros(4, dtype=torch.float64)
     models = tensors([1.0, 2.0, -1.0, 0.0], [1.0, -3.0, -1.0, 1.0])
     expected = [1.0, -3.0, -1.0, 1.0]  # each a mean of the entries of one sign: the second alone where they differ
-    np.testing.assert_allclose(merge.sce(models, base), expected)
+    np.testing.assert_allclose(methods.sce(models, base), expected)
     models = tensors([1.0, 5.0, -1.0, 0.0], [2.0, -3.0, -1.0, 1.0])
     first, second = 27 / 42, 15 / 42
-    np.testing.assert_allclose(merge.sce(models, base), [first + 2 * second, 5.0, -1.0, 1.0])
+    np.testing.assert_allclose(methods.sce(models, base), [first + 2 * second, 5.0, -1.0, 1.0])
     # variances 0.25, 16, 0, 0.25: of the four entries one is kept, and the weights come from that one
-    np.testing.assert_allclose(merge.sce(models, base, 0.25), [0.0, 5.0, 0.0, 0.0])
+    np.testing.assert_allclose(methods.sce(models, base, 0.25), [0.0, 5.0, 0.0, 0.0])
 
 
 def test_model_stock_goes_as_far_as_the_angle_says():
     """Three orthogonal task vectors: stay at the base. Three equal ones: go to them. 60 degrees: t = 1.5 / 2."""
     base = torch.ones(3, dtype=torch.float64)
     orthogonal = [base + 2 * row for row in torch.eye(3, dtype=torch.float64)]
-    np.testing.assert_allclose(merge.model_stock(orthogonal, base), base)
-    np.testing.assert_allclose(merge.model_stock([orthogonal[0]] * 3, base), orthogonal[0])
+    np.testing.assert_allclose(methods.model_stock(orthogonal, base), base)
+    np.testing.assert_allclose(methods.model_stock([orthogonal[0]] * 3, base), orthogonal[0])
     slanted = [base + row for row in 1 - torch.eye(3, dtype=torch.float64)]  # cosine 1/2 each with each
-    np.testing.assert_allclose(merge.model_stock(slanted, base), [1 + 0.75 * 2 / 3] * 3)
+    np.testing.assert_allclose(methods.model_stock(slanted, base), [1 + 0.75 * 2 / 3] * 3)
     rows = [torch.stack([one, other]) for one, other in zip(slanted, orthogonal, strict=True)]
-    by_row = merge.model_stock(rows, torch.stack([base, base]), filter_wise=True)
+    by_row = methods.model_stock(rows, torch.stack([base, base]), filter_wise=True)
     np.testing.assert_allclose(by_row, [[1.5] * 3, [1.0] * 3])
 
 
 def test_nearswap_takes_what_is_near():
-    result = merge.nearswap(tensors(BASE, [0.3, -1.2, 5.0, 0.5, -2.0]), 0.1)
+    result = methods.nearswap(tensors(BASE, [0.3, -1.2, 5.0, 0.5, -2.0]), 0.1)
     np.testing.assert_allclose(result, [0.3, -1.1, 0.1, 0.5, 1.9])
 
 
@@ -194,9 +194,9 @@ def test_karcher_mean_of_a_circle():
     """On a circle it is the mean of the angles, at the mean of the lengths; on the sphere the angles balance out."""
     angles, lengths = [0.1, 0.5, 1.5], [1.0, 2.0, 6.0]
     points = tensors(*[[r * math.cos(a), r * math.sin(a)] for a, r in zip(angles, lengths, strict=True)])
-    np.testing.assert_allclose(merge.karcher(points), [3 * math.cos(0.7), 3 * math.sin(0.7)], atol=1e-6)
+    np.testing.assert_allclose(methods.karcher(points), [3 * math.cos(0.7), 3 * math.sin(0.7)], atol=1e-6)
     three = tensors([1.0, 0.2, 0.0], [0.3, 1.0, 0.1], [0.2, 0.1, 1.0])
-    mean = merge.karcher(three, max_iter=100, tol=1e-12).tolist()
+    mean = methods.karcher(three, max_iter=100, tol=1e-12).tolist()
     units = [[x / math.sqrt(dot(v, v)) for x in v] for v in (tensor.tolist() for tensor in three)]
 
     def spread(point: list[float]) -> float:
@@ -206,12 +206,12 @@ def test_karcher_mean_of_a_circle():
     for i in range(3):
         for step in (-0.01, 0.01):
             assert spread([x + step * (j == i) for j, x in enumerate(mean)]) >= spread(mean) - 1e-12
-    assert merge.karcher(tensors([0.0, 0.0], [0.0, 2.0])).tolist() == [0, 1]
-    first = merge.karcher(points, max_iter=0)
+    assert methods.karcher(tensors([0.0, 0.0], [0.0, 2.0])).tolist() == [0, 1]
+    first = methods.karcher(points, max_iter=0)
     assert math.atan2(first[1], first[0]) == pytest.approx(
         math.atan2(*reversed([sum(c) for c in zip(*[(math.cos(a), math.sin(a)) for a in angles], strict=True)]))
     )
-    assert merge.karcher(points, tol=10.0).tolist() == first.tolist()
+    assert methods.karcher(points, tol=10.0).tolist() == first.tolist()
 
 
 def test_nuslerp_of_wholes_rows_columns_and_task_vectors():
@@ -219,13 +219,13 @@ def test_nuslerp_of_wholes_rows_columns_and_task_vectors():
     first = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     second = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
     half = math.sqrt(0.5)
-    columns = merge.nuslerp([first, second], None, [1, 1], nuslerp_flatten=False)
+    columns = methods.nuslerp([first, second], None, [1, 1], nuslerp_flatten=False)
     np.testing.assert_allclose(columns, [[half, 0], [half, 1]])
-    rows = merge.nuslerp([first.T, second.T], None, [1, 1], nuslerp_flatten=False, nuslerp_row_wise=True)
+    rows = methods.nuslerp([first.T, second.T], None, [1, 1], nuslerp_flatten=False, nuslerp_row_wise=True)
     np.testing.assert_allclose(rows, [[half, half], [0, 1]])
-    whole = merge.nuslerp(tensors([2.0, 0.0], [0.0, 2.0]), None, [2, 1])
+    whole = methods.nuslerp(tensors([2.0, 0.0], [0.0, 2.0]), None, [2, 1])
     np.testing.assert_allclose(whole, [2 * math.cos(math.pi / 6), 2 * math.sin(math.pi / 6)])
-    moved = merge.nuslerp(tensors([7.0, 5.0], [5.0, 7.0]), tensors([5.0, 5.0])[0], [2, 1])
+    moved = methods.nuslerp(tensors([7.0, 5.0], [5.0, 7.0]), tensors([5.0, 5.0])[0], [2, 1])
     np.testing.assert_allclose(moved, [5 + 2 * math.cos(math.pi / 6), 5 + 2 * math.sin(math.pi / 6)])
 
 
@@ -340,14 +340,14 @@ def test_the_base_of_slerp_is_where_it_starts(folders, given):
             np.testing.assert_allclose(merged.state_dict()[name].numpy(), tensor, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("method", [name for name, how in merge.METHODS.items() if how.base != "never"])
+@pytest.mark.parametrize("method", [name for name, how in methods.METHODS.items() if how.base != "never"])
 def test_a_model_merged_into_its_base_with_itself_is_itself(folders, method):
     """Every method gives back the base if all models are the base."""
     settings = {"della": {"density": 0.5, "epsilon": 0.1}, "nearswap": {"t": 0.01}}
     settings["della_linear"] = settings["della"]
     a = str(folders / "a")
-    models = [a, a] if merge.METHODS[method].base == "first" else [a, a, a]
-    base = SentenceTransformer(a, device="cpu") if merge.METHODS[method].base != "first" else a
+    models = [a, a] if methods.METHODS[method].base == "first" else [a, a, a]
+    base = SentenceTransformer(a, device="cpu") if methods.METHODS[method].base != "first" else a
     merged = SentenceTransformer.merge(models[-2:], method, base_model=base, parameters=settings.get(method))
     for name, tensor in state(folders / "a").items():
         np.testing.assert_allclose(merged.state_dict()[name].numpy(), tensor, atol=1e-6, err_msg=name)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from sentence_transformers.engine.inputs import AnyInput
     from sentence_transformers.protocols import AnyProcessor, AnyTokenizer, Evaluator
-    from sentence_transformers.storage.model_card import BaseModelCardData
+    from sentence_transformers.storage.base_model_card import BaseModelCardData
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
 
     @class_property
     def model_card_data_class(cls) -> Any:
-        from sentence_transformers.storage.model_card import BaseModelCardData
+        from sentence_transformers.storage.base_model_card import BaseModelCardData
 
         return BaseModelCardData
 
@@ -614,7 +614,7 @@ class BaseModel(nn.Sequential, PeftAdapterMixin, ABC):
         batch_options: object = None,
         **load_kwargs: Any,
     ) -> Self:
-        """Merge several models of one architecture into one; see `encoders.merge` for the methods and arguments."""
+        """Merge several models of one architecture into one; see `encoders.merge.merge_models` for the arguments."""
         from sentence_transformers.encoders.merge import merge_models
 
         return merge_models(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 if TYPE_CHECKING:
     from torch import nn
 
-    from sentence_transformers.storage.model_card import BaseModelCardData
+    from sentence_transformers.storage.base_model_card import BaseModelCardData
 
 
 class ModelOptions(TypedDict):

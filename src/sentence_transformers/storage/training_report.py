@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 
 if TYPE_CHECKING:
     from sentence_transformers.protocols import AnyDataset
-    from sentence_transformers.storage.model_card import BaseModelCardData
+    from sentence_transformers.storage.base_model_card import BaseModelCardData
 
 FIRST_ROWS = 1000
 CURVE_FILE = "training_curve.svg"

@@ -31,7 +31,7 @@ from sentence_transformers.encoders.base import BaseModel
 from sentence_transformers.errors import InputError
 from sentence_transformers.evaluation.base import SequentialEvaluator
 from sentence_transformers.features import Features
-from sentence_transformers.storage.model_card import BaseModelCardData, as_list
+from sentence_transformers.storage.base_model_card import BaseModelCardData, as_list
 from sentence_transformers.storage.readme import replace_card
 from sentence_transformers.training import checkpoints, dataloaders, fit
 from sentence_transformers.training.arguments import BaseTrainingArguments, BatchSamplers, checked_args, defaults_of
