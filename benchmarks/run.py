@@ -1,7 +1,7 @@
 """The same work under the existing library and under this one: `make bench`, or `python -m benchmarks.run`.
 
 Makes two virtual environments if they are absent (`.venv-6.2.0`: the existing library; `.venv-bench`: this repository,
-installed as a user would), then runs each workload in alternating processes, 6.2.0, ours, 6.2.0, ours, …, and writes
+installed as a user would), then runs each workload in alternating processes, 6.2.0, ours, ours, 6.2.0, …, and writes
 `benchmarks/results/<date>.json` and `benchmarks/RESULTS.md`. A run of `--quick` or `--only` writes to `.cache/bench`
 instead, so that it never replaces a full table; `--results` names another folder.
 
@@ -144,14 +144,18 @@ def header(workload: Workload) -> report.Row:
 def run_pairs(
     workload: Workload, pythons: tuple[str, str], count: int, folder: Path
 ) -> tuple[list[tuple[report.Record, report.Record]], list[dict[str, float]]]:
-    """Run 6.2.0, ours, 6.2.0, ours, …; the records of each pair and how far the vectors of each pair are apart."""
+    """Run 6.2.0, ours, ours, 6.2.0, …, since the second of two processes is some percent slower on processors that
+    heat up; the records of each pair and how far the vectors of each pair are apart.
+    """
     jobs = [folder / "peer.json", folder / "ours.json"]
     for file, is_ours in zip(jobs, (False, True), strict=True):
         file.write_text(json.dumps(job(workload, is_ours)), encoding="utf-8")
     pairs, vectors = [], []
     for turn in range(-workload.warm_up_pairs, count):
         arrays = [file.with_suffix(".npy") for file in jobs]
-        peer, ours = (run_child(*one) for one in zip(pythons, jobs, arrays, strict=True))
+        order = (0, 1) if turn % 2 == 0 else (1, 0)
+        found = {place: run_child(pythons[place], jobs[place], arrays[place]) for place in order}
+        peer, ours = found[0], found[1]
         if peer["version"] != PEER_VERSION:
             raise ChildError(f"The Python of the existing library holds {peer['version']}, expected {PEER_VERSION}.")
         if turn < 0:

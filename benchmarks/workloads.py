@@ -123,7 +123,7 @@ WORKLOADS = (
         our_backend="onnx",
         our_model_kwargs={"file_name": models.INT8_GRAPH},
     ),
-    Workload("megabyte", "10 texts of 1 MB each", target=50, texts="megabytes", count=10),
+    Workload("megabyte", "10 texts of 1 MB each", target=5.0, texts="megabytes", count=10),
     Workload("query", "one short query, warm", "query", LATENCY, target=0.45, repeats=200, texts="queries", count=10),
     Workload(
         "cold",
