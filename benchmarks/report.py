@@ -221,7 +221,7 @@ def _line(cells: Any) -> str:
 
 
 NOTES = [
-    "How to read it: each library runs in processes of its own, in turns (6.2.0, here, 6.2.0, here, …). *reached* is",
+    "How to read it: each library runs in processes of its own, in turns (6.2.0, here, here, 6.2.0, …). *reached* is",
     "the median of the ratios taken pair by pair, with the smallest and the largest beside it; *6.2.0* and *here* are",
     "medians of the times (of the repetitions inside a process, then of the processes). `×` is 6.2.0's time divided",
     "by ours where the target says ≥, ours divided by 6.2.0's where it says ≤, and memory divided by memory in the",
