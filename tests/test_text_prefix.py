@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-from sentence_transformers.engine.text_prefix import PATTERNS, TextPrefix, is_local
+from sentence_transformers.engine import tokenization
+from sentence_transformers.engine.text_prefix import PATTERNS, encode_prefixes, is_local, shorten
 from sentence_transformers.engine.tokenization import BatchTokenizer
 
 WORDS = """a cat's 1234 tea-pot naïve ﬁne Ångström 東京 don't x\u0301y state/of (art) 3.14 🙂 re-re İstanbul
@@ -156,7 +157,7 @@ def test_a_first_part_has_the_first_tokens(tokenizer):
         one = text(seed, 120)
         expected = made.encode(one, add_special_tokens=False).ids
         for width in range(20, len(one), 61):
-            part = TextPrefix(width).shorten(one, width)
+            part = shorten(one, width)
             assert part == one[: len(part)] and (part == one or len(part) <= width)
             found = made.encode(part, add_special_tokens=False).ids
             assert found == expected[: len(found)]
@@ -184,12 +185,11 @@ def test_of_a_long_text_little_is_tokenised(monkeypatch):
     made = train("WordPiece", normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer())
     tokenizer = BatchTokenizer(made, LIMIT)
     seen: list[int] = []
-    encode = TextPrefix.encode
 
-    def spy(self, texts, run, is_full):
-        return encode(self, texts, lambda parts: seen.extend(map(len, parts)) or run(parts), is_full)
+    def spy(texts, width, encode, is_full):
+        return encode_prefixes(texts, width, lambda parts: seen.extend(map(len, parts)) or encode(parts), is_full)
 
-    monkeypatch.setattr(TextPrefix, "encode", spy)
+    monkeypatch.setattr(tokenization, "encode_prefixes", spy)
     tokenizer([text(0, 200_000)])
     assert len(seen) == 1 and seen[0] <= 2048
 

@@ -1,9 +1,8 @@
 """Long texts are cut before they are tokenised: the first tokens of a text from its first characters.
 
-A text of a megabyte, of which a model takes 256 tokens, costs what its first pages cost. `TextPrefix.of` gives the
-rules for a tokenizer where it can be proved that the tokens stay the same, else None. A text is cut at a space between
-two ASCII letters or digits, "…a b…", and its first part must give more tokens than are kept. Nothing that a tokenizer
-does reaches over such a space, if
+A text of a megabyte, of which a model takes 256 tokens, costs what its first pages cost. A text is cut at a space
+between two ASCII letters or digits, "…a b…", and its first part must give more tokens than are kept. That is done where
+it can be proved that the tokens stay the same: nothing that a tokenizer does reaches over such a space (`is_local`), if
 
     added tokens     hold no white space
     normalizer       maps characters by themselves, or together with their neighbours that are not ASCII
@@ -16,8 +15,7 @@ and texts are cut at their end, not at their beginning.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 CHARACTERS_PER_TOKEN = 12  # of a first part, which is made longer until it has enough tokens
@@ -25,6 +23,7 @@ LEAST = 2048  # characters of a first part
 GROWTH = 4
 TRIES = 64  # spaces looked at for one between letters
 SPACE = "▁"
+SPACE_MARKED = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 LOCAL_NORMALIZERS = {
     "BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled", "Prepend", "Strip",
     "StripAccents",
@@ -42,55 +41,42 @@ PATTERNS = {  # each match with a letter or digit in it ends before the next spa
 Settings = dict[str, Any]
 
 
-class TextPrefix:
-    """First parts of texts that have the first tokens of the whole.
+def encode_prefixes(
+    texts: Sequence[str], width: int, encode: Callable[[list[str]], list[Any]], is_full: Callable[[Any], bool]
+) -> list[Any]:
+    """Encodings of texts, long ones of their first parts.
 
     Args:
         width: characters of a first part, at most; shorter texts stay whole.
+        encode: texts -> encodings, by a tokenizer that `is_local`.
+        is_full: whether an encoding has more tokens than are kept; if not, a longer part is taken.
     """
+    parts = [shorten(text, width) for text in texts]
+    encodings = encode(parts)
+    rest = list(range(len(texts)))
+    while rest := [i for i in rest if len(parts[i]) < len(texts[i]) and not is_full(encodings[i])]:
+        for i in rest:
+            parts[i] = shorten(texts[i], GROWTH * len(parts[i]))
+        for i, encoding in zip(rest, encode([parts[i] for i in rest]), strict=True):
+            encodings[i] = encoding
+    return encodings
 
-    def __init__(self, width: int) -> None:
-        self.width = width
 
-    @classmethod
-    def of(cls, tokenizer: Any, width: int) -> TextPrefix | None:
-        """For a `tokenizers.Tokenizer`; None where first parts might have other tokens."""
-        return cls(width) if is_local(json.loads(tokenizer.to_str())) else None
-
-    def encode(
-        self, texts: Sequence[str], encode: Callable[[list[str]], list[Any]], is_full: Callable[[Any], bool]
-    ) -> list[Any]:
-        """Encodings of texts, long ones of their first parts.
-
-        Args:
-            encode: texts -> encodings.
-            is_full: whether an encoding has more tokens than are kept; if not, a longer part is taken.
-        """
-        parts = [self.shorten(text, self.width) for text in texts]
-        encodings = encode(parts)
-        rest = list(range(len(texts)))
-        while rest := [i for i in rest if len(parts[i]) < len(texts[i]) and not is_full(encodings[i])]:
-            for i in rest:
-                parts[i] = self.shorten(texts[i], GROWTH * len(parts[i]))
-            for i, encoding in zip(rest, encode([parts[i] for i in rest]), strict=True):
-                encodings[i] = encoding
-        return encodings
-
-    def shorten(self, text: str, width: int) -> str:
-        """The first `width` characters or fewer, up to a space between two letters or digits; the text itself if it is
-        not longer, or has no such space at the end of them.
-        """
-        if len(text) <= width:
-            return text
-        end = width
-        for _ in range(TRIES):
-            end = text.rfind(" ", width // 2, end)
-            if end < 0:
-                break
-            around = text[end - 1] + text[end + 1]
-            if around.isascii() and around.isalnum():
-                return text[:end]
+def shorten(text: str, width: int) -> str:
+    """The first `width` characters or fewer, up to a space between two letters or digits; the text itself if it is
+    not longer, or has no such space at the end of them.
+    """
+    if len(text) <= width:
         return text
+    end = width
+    for _ in range(TRIES):
+        end = text.rfind(" ", width // 2, end)
+        if end < 0:
+            break
+        around = text[end - 1] + text[end + 1]
+        if around.isascii() and around.isalnum():
+            return text[:end]
+    return text
 
 
 def longest_whole(max_tokens: int | None) -> int | None:
@@ -106,7 +92,7 @@ def is_local(settings: Settings) -> bool:
         return False
     normalizers = steps_of(settings.get("normalizer"), "normalizers")
     splitters = steps_of(settings.get("pre_tokenizer"), "pretokenizers")
-    marked = [step for step in normalizers if replaces_space(step)]
+    marked = [step for step in normalizers if step == SPACE_MARKED]
     if not all(step["type"] in LOCAL_NORMALIZERS or is_local_replacement(step) for step in normalizers):
         return False
     splits = False
@@ -132,15 +118,11 @@ def steps_of(part: Settings | None, name: str) -> list[Settings]:
     return [step for inner in part[name] for step in steps_of(inner, name)]
 
 
-def replaces_space(step: Settings) -> bool:
-    return step == {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
-
-
 def is_local_replacement(step: Settings) -> bool:
     """Whether a normalizer replaces single spaces, runs of spaces, or texts without white space."""
     if step["type"] != "Replace":
         return False
-    if replaces_space(step) or step["pattern"] == {"Regex": " {2,}"}:
+    if step == SPACE_MARKED or step["pattern"] == {"Regex": " {2,}"}:
         return True
     pattern = step["pattern"].get("String", " ")
     return not any(map(str.isspace, pattern))
@@ -156,4 +138,9 @@ def reaches_over_space(model: Settings) -> bool:
     words = vocabulary if isinstance(vocabulary, dict) else [word for word, _ in vocabulary]
     if model["type"] not in ("BPE", "Unigram") or SPACE not in words or model.get("end_of_word_suffix"):
         return True
-    return any(SPACE in word.lstrip(SPACE) or " " in word or "Ġ" in word for word in words)
+    return marks_within(words) or any(" " in word or "Ġ" in word for word in words)
+
+
+def marks_within(words: Iterable[str]) -> bool:
+    """Whether a token has the mark of a space behind another character."""
+    return any(SPACE in word.lstrip(SPACE) for word in words)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sentence_transformers.engine.text_prefix import TextPrefix, longest_whole
+from sentence_transformers.engine.text_prefix import encode_prefixes, is_local, longest_whole
 from sentence_transformers.engine.word_cache import WordTable
 from sentence_transformers.errors import ModelFormatError
 
@@ -316,29 +316,29 @@ class BatchTokenizer:
     def _encode(self, texts: Sequence[Any]) -> list[Any]:
         """Texts, or pairs, as encodings that are cut already."""
         encode = partial(self.rust.encode_batch_fast, add_special_tokens=self.special_tokens)
-        if not self._are_long(texts) or self.prefix is None:
+        if (width := self._width_for(texts)) is None:
             return encode(texts)
-        return self.prefix.encode(texts, encode, lambda encoding: bool(encoding.overflowing))
+        return encode_prefixes(texts, width, encode, lambda encoding: bool(encoding.overflowing))
 
-    def _are_long(self, texts: Sequence[Any]) -> bool:
-        """Whether some of these texts may be cut before they are tokenised."""
+    def _width_for(self, texts: Sequence[Any]) -> int | None:
+        """Characters to which these texts are cut before they are tokenised; None where all stay whole."""
         if self._longest is None or not texts or not isinstance(texts[0], str):
-            return False
-        return max(map(len, texts)) > self._longest
+            return None
+        return self._longest if max(map(len, texts)) > self._longest and self._is_local else None
 
     @cached_property
-    def prefix(self) -> TextPrefix | None:
-        """What cuts long texts before they are tokenised; None where their tokens might change by that."""
-        return TextPrefix.of(self.parts, self._longest) if self._longest is not None else None
+    def _is_local(self) -> bool:
+        """Whether a first part of a text has the first tokens of the whole."""
+        return is_local(json.loads(self.parts.to_str()))
 
     def _pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Any]:
         """Pairs as encodings; a text that is part of several is cut into tokens once."""
         texts = list(dict.fromkeys(chain.from_iterable(pairs)))
         encode = partial(self.parts.encode_batch_fast, add_special_tokens=False)
-        if not self._are_long(texts) or self.prefix is None:
+        if (width := self._width_for(texts)) is None:
             found = dict(zip(texts, encode(texts), strict=True))
         else:  # which of two long texts loses more tokens is known of whole texts only
-            found = dict(zip(texts, self.prefix.encode(texts, encode, self._is_long), strict=True))
+            found = dict(zip(texts, encode_prefixes(texts, width, encode, self._is_long), strict=True))
             both = [pair for pair in pairs if all(self._is_long(found[text]) for text in pair)]
             long = list(dict.fromkeys(chain.from_iterable(both)))
             found |= dict(zip(long, encode(long), strict=True))
@@ -364,7 +364,7 @@ class BatchTokenizer:
         clipped.__setstate__(json.dumps(state | {"sequence_ranges": {}}).encode())
         return clipped
 
-    def _is_long(self, encoding: Any) -> bool:
+    def _is_long(self, encoding: Encoding) -> bool:
         return len(encoding) > (self.max_length or 0)
 
     def _slow(self, texts: Sequence[Any], prompt_length: int) -> Tokens:

@@ -25,12 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sentence_transformers.engine.text_prefix import SPACE, SPACE_MARKED, marks_within
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 MOST_WORDS = 1_000_000  # words kept
 LONGEST_WORD = 40  # characters of a word that is kept
-SPACE = "▁"
 
 
 class WordTable:
@@ -115,14 +116,13 @@ def is_spaced_bpe(settings: dict[str, Any]) -> bool:
     normalizer, model = settings.get("normalizer") or {}, settings["model"]
     steps = normalizer.get("normalizers", []) if normalizer.get("type") == "Sequence" else []
     prepend = {"type": "Prepend", "prepend": SPACE}
-    replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     return (
-        steps == [prepend, replace]
+        steps == [prepend, SPACE_MARKED]
         and settings.get("pre_tokenizer") is None
         and model.get("type") == "BPE"
         and not model.get("dropout")
         and SPACE in model["vocab"]
-        and not any(SPACE in token.lstrip(SPACE) for token in model["vocab"])
+        and not marks_within(model["vocab"])
     )
 
 
