@@ -30,7 +30,7 @@ from torch import Tensor
 from sentence_transformers.backends.bert_layers import BertShape, HeadNames
 from sentence_transformers.backends.deferred_logits import DeferredLogits
 from sentence_transformers.backends.matmul_kernels import GELU_LOWEST, FloatProduct, Int8Product, Product
-from sentence_transformers.backends.runner import PLAIN, RunOptions
+from sentence_transformers.backends.runner import RunOptions
 from sentence_transformers.features import Group, Packing
 
 WIDE_ROWS = 384  # rows that go through the wide layers at a time: the same speed, less memory (benchmarks/LOG.md)
@@ -101,7 +101,7 @@ class BertCpuRunner:
         self.layers = [Layer(weights, f"encoder.layer.{i}", dtype, kind, i == last) for i in range(shape.layers)]
         self.head = [weights[name].detach().to(dtype) for name in head.names]
 
-    def run(self, features: Mapping[str, Any], options: RunOptions = PLAIN) -> Tensor | DeferredLogits:
+    def run(self, features: Mapping[str, Any], options: RunOptions | None = None) -> Tensor | DeferredLogits:
         """A packed batch -> (T, H), or what the head makes of it; in the type of the weights."""
         types: Tensor | None = features.get("token_type_ids")
         packing: Packing = features["packing"]

@@ -157,8 +157,8 @@ class Graph(nn.Module):
 class GraphRunner(ModelRunner):
     """Computes with a graph, on padded batches."""
 
-    def __init__(self, model: Any, name: str, task: str) -> None:
-        super().__init__(model, name, task)
+    def __init__(self, model: Any, name: str) -> None:
+        super().__init__(model, name)
         self.arguments = {"input_ids", "attention_mask", "token_type_ids"}
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sentence_transformers.backends.capabilities import Capabilities
 from sentence_transformers.backends.deferred_logits import DeferredLogits
-from sentence_transformers.backends.tasks import TASKS, position_offset
+from sentence_transformers.backends.tasks import position_offset
 from sentence_transformers.errors import ModelFormatError
 
 
@@ -25,25 +25,22 @@ class RunOptions(NamedTuple):
     """What a runner is asked for besides the batch.
 
     Attributes:
-        output: where the output is: keys and indices, one after the other; () for the one that the task uses.
+        output: where the output is: keys and indices, one after the other.
         accepted: names of the features that the model is given, of those that it takes; None for all.
         padding_id: the token that fills up padded batches.
         deferred_logits: stop before the product with the vocabulary.
     """
 
-    output: Sequence[str | int] = ()
+    output: Sequence[str | int]
     accepted: set[str] | None = None
     padding_id: int = 0
     deferred_logits: bool = False
 
 
-PLAIN = RunOptions()
-
-
 class Runner(Protocol):
     """One way in which a transformer computes."""
 
-    def run(self, features: dict[str, Any], options: RunOptions = PLAIN) -> Tensor | DeferredLogits:
+    def run(self, features: dict[str, Any], options: RunOptions) -> Tensor | DeferredLogits:
         """(B, L, …) of a padded batch, (T, …) of a packed one, (B, labels) of a classifier."""
 
 
@@ -53,7 +50,6 @@ class ModelRunner:
     Args:
         model: has a config, and takes and gives entries by name.
         name: folder or hub id, for messages.
-        task: one of `TASKS`.
 
     Attributes:
         arguments: names of the features that the model takes.
@@ -72,9 +68,9 @@ class ModelRunner:
 
     arguments: set[str]
 
-    def __init__(self, model: Any, name: str, task: str) -> None:
+    def __init__(self, model: Any, name: str) -> None:
         self.model: Any = model
-        self.name, self.task = name, task
+        self.name = name
         self.capabilities = Capabilities()
 
     @property
@@ -91,7 +87,7 @@ class ModelRunner:
         """Whether the model stops before its last product when it is told to."""
         return False
 
-    def run(self, features: dict[str, Any], options: RunOptions = PLAIN) -> Tensor | DeferredLogits:
+    def run(self, features: dict[str, Any], options: RunOptions) -> Tensor | DeferredLogits:
         return self.output(self.model(**self.inputs(features, options.accepted)), options)
 
     def inputs(self, features: Mapping[str, Any], accepted: set[str] | None = None) -> dict[str, Any]:
@@ -106,13 +102,12 @@ class ModelRunner:
             ModelFormatError: if it is not there.
         """
         value: Any = outputs
-        path = options.output or (TASKS[self.task].output,)
-        for key in path:
+        for key in options.output:
             try:
                 value = value[key]
             except (KeyError, IndexError, TypeError) as error:
                 raise ModelFormatError(
-                    f"{self.name}: modality_config names the output {path!r:.80} of a {self.architecture}; "
+                    f"{self.name}: modality_config names the output {options.output!r:.80} of a {self.architecture}; "
                     f"its outputs are {list(outputs)}, and {key!r:.80} is not in what comes before it."
                 ) from error
         return value

@@ -27,7 +27,7 @@ from sentence_transformers.backends import deferred_logits, packed_attention
 from sentence_transformers.backends.capabilities import PER_TEXT, lock
 from sentence_transformers.backends.deferred_logits import DeferredLogits
 from sentence_transformers.backends.prepacked_linear import prepack
-from sentence_transformers.backends.runner import PLAIN, ModelRunner, RunOptions
+from sentence_transformers.backends.runner import ModelRunner, RunOptions
 from sentence_transformers.errors import InputError
 from sentence_transformers.features import Features, Packing
 from sentence_transformers.util.thread_value import ThreadValue
@@ -62,7 +62,8 @@ class TorchRunner(ModelRunner):
         pad_token_id: int | None = None,
         before: TorchRunner | None = None,
     ) -> None:
-        super().__init__(model, name, task)
+        super().__init__(model, name)
+        self.task = task
         self.attention_before: str | None = None if before is None else before.attention_before
         if may_pack and model.config._attn_implementation != packed_attention.NAME:
             self.attention_before = packed_attention.install(model)
@@ -121,7 +122,7 @@ class TorchRunner(ModelRunner):
                 logger.info("%s runs on padded batches.", self.architecture)
         return lack
 
-    def run(self, features: dict[str, Any], options: RunOptions = PLAIN) -> Tensor | DeferredLogits:
+    def run(self, features: dict[str, Any], options: RunOptions) -> Tensor | DeferredLogits:
         """(B, L, …) or, of a packed batch, (T, …); (B, labels) of a classifier. `all_layer_embeddings` is added to the
         features if the config asks for hidden states.
         """

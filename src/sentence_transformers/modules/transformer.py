@@ -252,7 +252,7 @@ class Transformer(TextInput):
             before = self._model_runner if isinstance(self._model_runner, TorchRunner) else None
             self._model_runner = TorchRunner(model, name, task, may_pack, pad_token_id, before)
         else:
-            self._model_runner = GraphRunner(model, name, task)
+            self._model_runner = GraphRunner(model, name)
         self._modules["model"] = model
 
     def _runner_of_model(self) -> ModelRunner:
